@@ -1,0 +1,260 @@
+//! Builds the clients from the configuration and joins workers and admin server; keeps a broker
+//! session as long as the daemon lives.
+
+mod check;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use self::check::{check, healthcheck};
+use crate::admin;
+use crate::config::{Loaded, Settings};
+use crate::courier::Courier;
+use crate::failure::{self, Failure};
+use crate::health::{Health, Part};
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::queue::{OpenError, Session, Tls, Topology};
+use crate::retry;
+use crate::scanner::Scanner;
+use crate::store::Store;
+use crate::worker::{End, Handler, Notifications, Reports, Worker};
+
+/// sysexits.h: `EX_CONFIG`.
+pub const BAD_CONFIGURATION: u8 = 78;
+/// Reports posted at once.
+const COURIER_SLOTS: u16 = 4;
+/// A session that lived this long was a good one: the next outage starts with short delays again.
+const GOOD_SESSION: Duration = Duration::from_secs(30);
+
+/// Why the daemon ends other than by being asked to.
+#[derive(Debug)]
+enum Fatal {
+    /// These settings cannot work.
+    Configuration(String),
+    /// Anything else.
+    Other(String),
+}
+
+/// Runs the daemon until `shutdown` is cancelled. What is wrong is told in one line; the exit code
+/// is 0 after a drain, 78 for a configuration that cannot work, 1 for anything else.
+pub async fn run(loaded: Loaded, shutdown: CancellationToken) -> ExitCode {
+    let settings: Vec<_> = loaded.effective.iter().map(|(name, v)| format!("{name}={v}")).collect();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting with {}", settings.join(" "));
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match serve(&loaded.settings, shutdown).await {
+        Ok(()) => {
+            tracing::info!("stopped, everything settled");
+            ExitCode::SUCCESS
+        }
+        Err(Fatal::Configuration(line)) => {
+            tracing::error!("{line}");
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        Err(Fatal::Other(line)) => {
+            tracing::error!("{line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: &Settings, shutdown: CancellationToken) -> Result<(), Fatal> {
+    let health = Arc::new(Health::default());
+    let metrics = Arc::new(Metrics::default());
+    let listener = TcpListener::bind(settings.health_addr).await.map_err(|error| {
+        Fatal::Other(format!("HEALTH_ADDR {} cannot be used: {error}", settings.health_addr))
+    })?;
+    let admin_stop = CancellationToken::new();
+    // A runtime thread of its own is not needed: nothing in the work blocks one for long.
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        Arc::clone(&health),
+        Arc::clone(&metrics),
+        admin_stop.clone(),
+    ));
+    let workers = Workers::new(settings, &health, &metrics, &shutdown).await?;
+    let ended = workers.supervise(settings, &health, &metrics, &shutdown).await;
+    admin_stop.cancel();
+    drop(admin.await);
+    ended
+}
+
+/// Both lanes.
+struct Workers {
+    topology: Topology,
+    notifications: Arc<Worker<Notifications>>,
+    reports: Option<Arc<Worker<Reports>>>,
+}
+
+impl Workers {
+    async fn new(
+        settings: &Settings,
+        health: &Arc<Health>,
+        metrics: &Arc<Metrics>,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, Fatal> {
+        let ca = settings.tls_ca.as_deref();
+        let topology =
+            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+        let store = Store::new(&settings.store, ca).await.map_err(Fatal::Configuration)?;
+        let store = Arc::new(store);
+        let scanner = Scanner::new(&settings.scanner, ca).map_err(|error| {
+            Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
+        })?;
+        let handler = Notifications {
+            pipeline: Pipeline::new(
+                Arc::clone(&store),
+                settings.policy.clone(),
+                Arc::clone(metrics),
+            ),
+            store,
+            scanner,
+            strict_limits: settings.scanner.strict_limits,
+            database_max_age: settings.scanner.database_max_age,
+            health: Arc::clone(health),
+            metrics: Arc::clone(metrics),
+            engine: std::sync::Mutex::default(),
+            warned_of_age: std::sync::Mutex::default(),
+            suspect: std::sync::Mutex::default(),
+        };
+        let notifications = Arc::new(Worker {
+            handler,
+            lane: topology.notifications.clone(),
+            ladder: settings.ladder.clone(),
+            prefetch: settings.scanner.concurrency,
+            slots: Arc::new(Semaphore::new(usize::from(settings.scanner.concurrency))),
+            health: Arc::clone(health),
+            metrics: Arc::clone(metrics),
+            shutdown: shutdown.clone(),
+            grace: settings.shutdown_grace,
+            was_ready: AtomicBool::new(false),
+        });
+        let reports = match (&settings.publish, &topology.reports) {
+            (Some(publish), Some(lane)) => {
+                let courier = Courier::new(publish, ca).map_err(Fatal::Configuration)?;
+                let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+                Some(Arc::new(Worker {
+                    handler: Reports {
+                        courier,
+                        health: Arc::clone(&health),
+                        metrics: Arc::clone(&metrics),
+                        pause: std::sync::Mutex::default(),
+                    },
+                    lane: lane.clone(),
+                    ladder: settings.ladder.clone(),
+                    prefetch: COURIER_SLOTS,
+                    slots: Arc::new(Semaphore::new(usize::from(COURIER_SLOTS))),
+                    health,
+                    metrics,
+                    shutdown: shutdown.clone(),
+                    grace: settings.shutdown_grace,
+                    was_ready: AtomicBool::new(false),
+                }))
+            }
+            _ => None,
+        };
+        Ok(Self { topology, notifications, reports })
+    }
+
+    /// One broker session after the other, until the daemon stops.
+    async fn supervise(
+        &self,
+        settings: &Settings,
+        health: &Health,
+        metrics: &Metrics,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Fatal> {
+        let tls = Tls(settings.tls_ca.clone());
+        let mut known_to_the_broker = false;
+        let mut delays = retry::reconnect_delays();
+        while !shutdown.is_cancelled() {
+            let opened = tokio::select! {
+                opened = Session::open(&settings.broker, &tls, &self.topology) => opened,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match opened {
+                Ok(session) => {
+                    known_to_the_broker = true;
+                    health.up(Part::Broker);
+                    let since = Instant::now();
+                    let end = self.run_session(&session).await;
+                    session.close().await;
+                    match end {
+                        End::Drained => return Ok(()),
+                        End::CutShort => {
+                            let line = "the grace period (SHUTDOWN_GRACE) was too short: what was \
+                                        still running will be redelivered";
+                            return Err(Fatal::Other(line.to_owned()));
+                        }
+                        End::Refused(failure) => {
+                            return Err(Fatal::Configuration(refusal(&failure)));
+                        }
+                        End::Lost => {
+                            metrics.sessions_lost.inc();
+                            health.down(Part::Broker, "the session was lost");
+                        }
+                    }
+                    if since.elapsed() > GOOD_SESSION {
+                        delays = retry::reconnect_delays();
+                    }
+                }
+                Err(error @ OpenError::Refused(_)) if !known_to_the_broker => {
+                    return Err(Fatal::Configuration(error.to_string()));
+                }
+                Err(error @ OpenError::Mismatch(_)) => return Err(Fatal::Other(error.to_string())),
+                Err(error) => health.down(Part::Broker, error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delays.next().unwrap_or(GOOD_SESSION)) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Both lanes on one session; the end of one is the end of both.
+    async fn run_session(&self, session: &Session) -> End {
+        let notifications = until_end(&self.notifications, session);
+        match &self.reports {
+            None => notifications.await,
+            Some(reports) => {
+                let (first, second) = tokio::join!(notifications, until_end(reports, session));
+                match (first, second) {
+                    (End::Refused(failure), _) | (_, End::Refused(failure)) => {
+                        End::Refused(failure)
+                    }
+                    (End::Lost, _) | (_, End::Lost) => End::Lost,
+                    (End::CutShort, _) | (_, End::CutShort) => End::CutShort,
+                    (End::Drained, End::Drained) => End::Drained,
+                }
+            }
+        }
+    }
+}
+
+fn refusal(failure: &Failure) -> String {
+    if failure.label == failure::CREDENTIALS {
+        return format!(
+            "the store refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the \
+             clock",
+            failure.detail
+        );
+    }
+    failure.detail.clone()
+}
+
+async fn until_end<H: Handler>(worker: &Arc<Worker<H>>, session: &Session) -> End {
+    let end = worker.run(session).await;
+    if matches!(end, End::Lost | End::Refused(_)) {
+        session.lost().cancel();
+    }
+    end
+}

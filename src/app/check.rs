@@ -1,0 +1,131 @@
+//! The `check` and `healthcheck` commands.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::{Loaded, Settings};
+use crate::courier::Courier;
+use crate::queue::{self, Tls, Topology};
+use crate::scanner::Scanner;
+use crate::store::Store;
+
+/// Connects to everything once, changes nothing, and prints a line for each dependency. Succeeds
+/// when all of them are usable.
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+pub async fn check(loaded: Loaded) -> ExitCode {
+    let Loaded { settings, warnings, .. } = loaded;
+    for warning in warnings {
+        println!("warning  {warning}");
+    }
+    let mut good = true;
+    let results =
+        tokio::join!(broker(&settings), store(&settings), engine(&settings), webhook(&settings));
+    for (name, result) in
+        [("broker", results.0), ("store", results.1), ("engine", results.2), ("webhook", results.3)]
+    {
+        match result {
+            Ok(line) => println!("{name:<8} ok: {line}"),
+            Err(line) => {
+                good = false;
+                println!("{name:<8} FAILED: {line}");
+            }
+        }
+    }
+    println!("\nMinIO settings that fit these names:\n{}", queue::minio_settings(&settings.broker));
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn broker(settings: &Settings) -> Result<String, String> {
+    let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+    let tls = Tls(settings.tls_ca.clone());
+    let found = queue::look(&settings.broker, &tls, &topology).await;
+    found.map_err(|error| error.to_string())
+}
+
+async fn store(settings: &Settings) -> Result<String, String> {
+    let store = Store::new(&settings.store, settings.tls_ca.as_deref()).await?;
+    let url = &settings.store.url;
+    store.probe_temp().await.map_err(|f| format!("TMPDIR cannot be used: {}", f.detail))?;
+    match store.probe(None).await {
+        Ok(()) => Ok(format!("{url} answers and takes the credentials")),
+        Err(failure) if failure.label == crate::failure::CREDENTIALS => Err(format!(
+            "{url} refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the clock",
+            failure.detail
+        )),
+        Err(failure) => {
+            Err(format!("{url}: {}: check MINIO_SERVER_URL and TLS_CA_FILE", failure.detail))
+        }
+    }
+}
+
+async fn engine(settings: &Settings) -> Result<String, String> {
+    let scanner = Scanner::new(&settings.scanner, settings.tls_ca.as_deref())
+        .map_err(|error| error.to_string())?;
+    let engine = scanner
+        .open()
+        .await
+        .map_err(|f| format!("{}: check SCANNER, CLAMD_ENDPOINT and CLAMD_PORT", f.detail))?;
+    let version = engine.version.engine.as_deref().unwrap_or("of unknown version");
+    let database = engine.version.database.as_deref().unwrap_or("unknown or not official");
+    let line = format!("{} {version}, database {database}, finds EICAR", engine.name());
+    match (engine.limits_reported, settings.scanner.strict_limits) {
+        (true, _) => Ok(line + ", reports its limits"),
+        (false, false) => Ok(line
+            + ", but calls encrypted or over-limit files clean: set \
+                                     AlertEncrypted and AlertExceedsMax in clamd.conf"),
+        (false, true) => Err(line
+            + ", but hides its limits: set AlertEncrypted and \
+                                     AlertExceedsMax in clamd.conf, or STRICT_LIMITS=false"),
+    }
+}
+
+async fn webhook(settings: &Settings) -> Result<String, String> {
+    let Some(publish) = &settings.publish else {
+        return Ok("none (PUBLISH_URL is not set)".to_owned());
+    };
+    let courier = Courier::new(publish, settings.tls_ca.as_deref())?;
+    match courier.reachable().await {
+        Ok(status) => Ok(format!("answers (HEAD: {})", status.as_u16())),
+        Err(error) => Err(format!("{error}: check PUBLISH_URL and TLS_CA_FILE")),
+    }
+}
+
+/// Asks the `/readyz` of a daemon on this host, for containers without an HTTP client.
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+pub async fn healthcheck(address: SocketAddr) -> ExitCode {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let address = SocketAddr::new(host, address.port());
+    let asked = tokio::time::timeout(Duration::from_secs(5), ask(address)).await;
+    match asked {
+        Ok(Ok(reply)) => {
+            let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+            println!("{}", body.trim());
+            if head.starts_with("HTTP/1.1 200") { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Err(error)) => {
+            println!("{address}: {error}");
+            ExitCode::FAILURE
+        }
+        Err(_) => {
+            println!("{address}: no answer");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
+    Ok(reply)
+}

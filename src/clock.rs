@@ -1,0 +1,19 @@
+//! Times as text.
+
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// `at` in RFC 3339, UTC.
+#[must_use]
+pub(crate) fn rfc3339(at: SystemTime) -> String {
+    // Formatting fails only for years that RFC 3339 cannot write.
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+}
+
+/// Now in RFC 3339, UTC.
+#[must_use]
+pub(crate) fn now() -> String {
+    rfc3339(SystemTime::now())
+}

@@ -1,0 +1,290 @@
+//! The settings: what they are, and how they are read. All errors are reported at once, by name
+//! and expectation, never with the value.
+
+mod reader;
+mod source;
+mod variables;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+pub use self::variables::{VARIABLES, Variable};
+use crate::retry::Ladder;
+
+const GIB: u64 = 1 << 30;
+
+/// Everything that can be set, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The object store.
+    pub store: StoreSettings,
+    /// The broker.
+    pub broker: BrokerSettings,
+    /// The antivirus engine.
+    pub scanner: ScannerSettings,
+    /// What a verdict does.
+    pub policy: PolicySettings,
+    /// The webhook; without it reports only go to the results exchange.
+    pub publish: Option<PublishSettings>,
+    /// The retry ladder.
+    pub ladder: Ladder,
+    /// Further certificate authorities, PEM, checked to be readable.
+    pub tls_ca: Option<Vec<u8>>,
+    /// The address of the admin server.
+    pub health_addr: SocketAddr,
+    /// Time for running objects after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// How to log.
+    pub log: LogSettings,
+}
+
+/// The object store.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// The endpoint.
+    pub url: Url,
+    /// Access and secret key; `None` means the AWS default credential chain.
+    pub keys: Option<(SecretString, SecretString)>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// Bytes of the largest object that is downloaded.
+    pub max_object: u64,
+    /// Bytes of temp disk for all objects in flight.
+    pub spool: u64,
+    /// Folder of the temp files.
+    pub temp_dir: PathBuf,
+}
+
+/// The broker and the names in it.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Connect by amqps.
+    pub tls: bool,
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: SecretString,
+    /// Virtual host.
+    pub vhost: String,
+    /// The queue of notifications; every other name is derived from it.
+    pub queue: String,
+    /// The routing key that the store publishes with.
+    pub routing_key: String,
+    /// The exchange that the store publishes to.
+    pub exchange: String,
+    /// The type of that exchange, if it has to be made.
+    pub exchange_type: ExchangeType,
+    /// The type of the queues made here.
+    pub queue_type: QueueType,
+}
+
+/// The type of the store's exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "AMQP's own terms")]
+pub enum ExchangeType {
+    Topic,
+    Direct,
+    Fanout,
+}
+
+/// The type of the queues made here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "RabbitMQ's own terms")]
+pub enum QueueType {
+    Quorum,
+    Classic,
+}
+
+/// The antivirus engine.
+#[derive(Debug, Clone)]
+pub struct ScannerSettings {
+    /// Where it is and what it speaks.
+    pub engine: EngineAddress,
+    /// Objects scanned at once.
+    pub concurrency: u16,
+    /// The longest scan of one object.
+    pub timeout: Duration,
+    /// Refuse an engine that does not report encrypted archives and exceeded limits.
+    pub strict_limits: bool,
+    /// Age at which the virus database is warned about.
+    pub database_max_age: Option<Duration>,
+}
+
+/// Where the engine is and what it speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineAddress {
+    /// clamav-rest, at this base URL.
+    ClamavRest(Url),
+    /// clamd by TCP: host and port.
+    ClamdTcp(String, u16),
+    /// clamd by Unix socket.
+    ClamdUnix(PathBuf),
+}
+
+/// What a verdict does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// Delete infected objects.
+    pub delete_file: bool,
+    /// Tag objects with their status.
+    pub tag_files: bool,
+    /// The key of that tag.
+    pub tag_key: String,
+    /// Report clean objects too.
+    pub report_clean: bool,
+}
+
+/// The webhook.
+#[derive(Debug, Clone)]
+pub struct PublishSettings {
+    /// Where reports are POSTed.
+    pub url: Url,
+    /// The signing secret.
+    pub secret: Option<SecretString>,
+    /// The `Authorization` header.
+    pub authorization: Option<SecretString>,
+}
+
+/// How to log.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// The most verbose level written.
+    pub level: tracing::Level,
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// A file that gets the lines as well.
+    pub file: Option<PathBuf>,
+}
+
+/// One thing that is wrong with the configuration: what, and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    subject: String,
+    complaint: String,
+}
+
+impl Problem {
+    fn new(subject: impl Into<String>, complaint: impl Into<String>) -> Self {
+        Self { subject: subject.into(), complaint: complaint.into() }
+    }
+}
+
+/// Everything that is wrong with the configuration. Never contains a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Problem { subject, complaint }) in self.0.iter().enumerate() {
+            let end = if i + 1 < self.0.len() { "\n" } else { "" };
+            write!(f, "{subject} {complaint}{end}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Settings as they were read, with what an operator should know about them.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Lines to log as warnings.
+    pub warnings: Vec<String>,
+    /// The effective settings by name, secrets masked.
+    pub effective: BTreeMap<&'static str, String>,
+}
+
+/// Reads and checks the configuration from `env` and the files that it names.
+///
+/// # Errors
+/// Every problem found, not just the first.
+#[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
+pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
+    let mut problems = Problems::default();
+    let texts = source::read(env, &mut problems);
+    let effective = VARIABLES
+        .iter()
+        .filter_map(|v| texts.values.get(v.name).map(|text| (v, text)))
+        .map(|(v, text)| (v.name, if v.secret { "***".to_owned() } else { masked_url(text) }))
+        .collect();
+    let mut warnings = texts.warnings;
+    let mut reader = reader::Reader { values: &texts.values, problems };
+    let settings = reader.settings();
+    match settings {
+        Some(settings) if reader.problems.0.is_empty() => {
+            settings.warn(&mut warnings);
+            Ok(Loaded { settings, warnings, effective })
+        }
+        _ => Err(reader.problems),
+    }
+}
+
+/// Reads nothing but the address of the admin server: a health check must not fail for a setting
+/// that only the daemon needs.
+///
+/// # Errors
+/// When the address itself cannot be read.
+#[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
+pub fn health_addr(env: &HashMap<String, String>) -> Result<SocketAddr, Problems> {
+    let texts = source::read(env, &mut Problems::default());
+    let mut reader = reader::Reader { values: &texts.values, problems: Problems::default() };
+    reader.health_addr().ok_or(reader.problems)
+}
+
+/// A webhook's URL often carries a token in its path or query: what follows the host is masked.
+fn masked_url(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(url) if url.has_host() && (url.path().len() > 1 || url.query().is_some()) => {
+            let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+            format!("{}://{}{port}/***", url.scheme(), url.host_str().unwrap_or_default())
+        }
+        _ => text.to_owned(),
+    }
+}
+
+impl Settings {
+    fn warn(&self, warnings: &mut Vec<String>) {
+        if self.store.keys.is_none() {
+            warnings.push(format!(
+                "no MINIO_ACCESS_KEY_ID: using the AWS credential chain against {}",
+                self.store.url
+            ));
+        }
+        if self.publish.is_none() && self.policy.delete_file {
+            warnings.push(
+                "DELETE_FILE=true without PUBLISH_URL: deletions are only told by the log and the \
+                 results exchange"
+                    .to_owned(),
+            );
+        }
+        // clamd reads at most 2 GiB less 3 bytes of a stream, whatever its configuration says.
+        if self.store.max_object > 2 * GIB {
+            warnings.push(
+                "VOLUME_SIZE is above 2: clamd itself ends at 2 GiB, larger objects end as \
+                 unscannable after their download"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use std::io::Write;
+
+use super::*;
+
+fn minimal() -> HashMap<String, String> {
+    env(&[
+        ("RABBITMQ_REGULAR_USER_NAME", "avscan"),
+        ("RABBITMQ_REGULAR_USER_PASS", "pass-word-1"),
+        ("MINIO_ACCESS_KEY_ID", "access-1"),
+        ("MINIO_SECRET_ACCESS_KEY", "secret-key-1"),
+    ])
+}
+
+fn env(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn with(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    let mut all = minimal();
+    all.extend(env(pairs));
+    all
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn problems(env: &HashMap<String, String>) -> String {
+    load(env).expect_err("should be refused").to_string()
+}
+
+fn settings(env: &HashMap<String, String>) -> Settings {
+    load(env).map_err(|p| p.to_string()).unwrap().settings
+}
+
+#[test]
+fn the_originals_defaults_hold() {
+    let s = settings(&minimal());
+    assert_eq!(s.store.url.as_str(), "https://minio-service:9000/");
+    assert_eq!(s.store.region, "eu-west-1");
+    assert_eq!((s.broker.host.as_str(), s.broker.port), ("mq-service", 5672));
+    assert_eq!(s.broker.queue, "s3minioqueue");
+    assert_eq!(s.broker.routing_key, "bucket_notifications");
+    assert_eq!(s.broker.exchange, "s3minioscan");
+    let url = Url::parse("https://clamd-service:9443/").unwrap();
+    assert_eq!(s.scanner.engine, EngineAddress::ClamavRest(url));
+    assert!(s.policy.delete_file && s.policy.tag_files && !s.policy.report_clean);
+    assert_eq!(s.policy.tag_key, "scanned");
+    assert_eq!((s.store.max_object, s.store.spool), (2 * GIB, 4 * GIB));
+    assert!(s.publish.is_none());
+}
+
+#[test]
+fn all_problems_are_told_at_once_by_name_and_never_by_value() {
+    let text = problems(&env(&[
+        ("MINIO_SERVER_URL", "ftp://leak-1"),
+        ("MINIO_ACCESS_KEY_ID", "leak-2"),
+        ("SCAN_CONCURRENCY", "leak-3"),
+        ("PUBLISH_SECRET", "leak-4!"),
+        ("RETRY_DELAYS", "leak-5"),
+        ("LOG_LEVEL", "leak-6"),
+    ]));
+    for name in [
+        "MINIO_SERVER_URL",
+        "MINIO_SECRET_ACCESS_KEY",
+        "RABBITMQ_REGULAR_USER_NAME",
+        "RABBITMQ_REGULAR_USER_PASS",
+        "SCAN_CONCURRENCY",
+        "PUBLISH_SECRET",
+        "RETRY_DELAYS",
+        "LOG_LEVEL",
+    ] {
+        assert!(text.contains(name), "{name} is missing in:\n{text}");
+    }
+    assert!(!text.contains("leak"), "{text}");
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_empty_variables_do_not_count() {
+    let file = file("tag_key: from-file\nminio_region: from-file\n");
+    let path = file.path().to_str().unwrap();
+    let s =
+        settings(&with(&[("AVSCAN_CONFIG", path), ("TAG_KEY", "from-env"), ("MINIO_REGION", "")]));
+    assert_eq!(s.policy.tag_key, "from-env");
+    assert_eq!(s.store.region, "from-file");
+}
+
+#[test]
+fn the_originals_file_is_understood_with_warnings() {
+    let file = file(
+        "delete: false\nreport_clean: true\nmq_topic: t\nmq_port: 5673\nmq_endpoint: q\n\
+         minio_endpoint: http://m:9000\nmq_user_name: u\nmq_user_password: 'p'\n\
+         volume_size: 3\npublish_endpoint:\n",
+    );
+    let loaded = load(&env(&[("AVSCAN_CONFIG", file.path().to_str().unwrap())])).unwrap();
+    let s = &loaded.settings;
+    assert!(!s.policy.delete_file && s.policy.report_clean);
+    assert_eq!((s.broker.exchange.as_str(), s.broker.port), ("t", 5673));
+    assert_eq!(s.store.url.as_str(), "http://m:9000/");
+    assert_eq!(s.store.max_object, 3 * GIB);
+    assert!(loaded.warnings.iter().any(|w| w.contains("mq_topic")));
+}
+
+#[test]
+fn unknown_keys_of_the_file_are_problems() {
+    let file = file("tag_kye: x\n");
+    let text = problems(&with(&[("AVSCAN_CONFIG", file.path().to_str().unwrap())]));
+    assert!(text.contains("tag_kye"), "{text}");
+}
+
+#[test]
+fn a_missing_or_broken_file_is_a_problem_that_quotes_nothing() {
+    assert!(problems(&with(&[("AVSCAN_CONFIG", "/nowhere/x")])).contains("/nowhere/x"));
+    let file = file("rabbitmq_regular_user_pass: \"leak\nfoo: [");
+    let text = problems(&with(&[("AVSCAN_CONFIG", file.path().to_str().unwrap())]));
+    assert!(text.contains("YAML") && !text.contains("leak"), "{text}");
+}
+
+#[test]
+fn a_password_that_yaml_would_read_as_a_number_is_refused() {
+    for value in ["00123", "1e5", "123", "1.50"] {
+        let file = file(&format!("rabbitmq_regular_user_pass: {value}\n"));
+        let mut env = minimal();
+        env.remove("RABBITMQ_REGULAR_USER_PASS");
+        env.insert("AVSCAN_CONFIG".into(), file.path().to_str().unwrap().into());
+        let text = problems(&env);
+        assert!(text.contains("quotes") && !text.contains(value), "{text}");
+    }
+}
+
+#[test]
+fn a_numeric_password_in_the_environment_is_taken_as_it_is() {
+    use secrecy::ExposeSecret;
+    let s = settings(&with(&[("RABBITMQ_REGULAR_USER_PASS", "00123")]));
+    assert_eq!(s.broker.password.expose_secret(), "00123");
+}
+
+#[test]
+fn secrets_come_from_files_without_their_trailing_newline() {
+    use secrecy::ExposeSecret;
+    let secret = file(" p w \n");
+    let path = secret.path().to_str().unwrap();
+    let mut env = minimal();
+    env.remove("RABBITMQ_REGULAR_USER_PASS");
+    env.insert("RABBITMQ_REGULAR_USER_PASS_FILE".into(), path.into());
+    assert_eq!(settings(&env).broker.password.expose_secret(), " p w ");
+    let both = with(&[("RABBITMQ_REGULAR_USER_PASS_FILE", path)]);
+    assert!(problems(&both).contains("keep one"));
+    let missing = with(&[("PUBLISH_SECRET_FILE", "/nowhere/x")]);
+    assert!(problems(&missing).contains("PUBLISH_SECRET_FILE"));
+}
+
+#[test]
+fn secrets_never_show_in_debug_or_in_the_effective_settings() {
+    let loaded = load(&with(&[
+        ("PUBLISH_URL", "https://hooks.example.com/token-1?key=token-2"),
+        ("PUBLISH_SECRET", "whsec_bGVhazE="),
+        ("PUBLISH_AUTHORIZATION", "Bearer token-3"),
+    ]))
+    .unwrap();
+    let text = format!("{:?} {:?}", loaded.settings, loaded.effective);
+    for leak in ["pass-word-1", "secret-key-1", "access-1", "bGVhazE", "token-3"] {
+        assert!(!text.contains(leak), "{leak} in {text}");
+    }
+    assert_eq!(loaded.effective["PUBLISH_URL"], "https://hooks.example.com/***");
+}
+
+#[test]
+fn one_key_alone_is_refused_and_none_means_the_credential_chain() {
+    let mut env = minimal();
+    env.remove("MINIO_ACCESS_KEY_ID");
+    assert!(problems(&env).contains("MINIO_ACCESS_KEY_ID"));
+    env.remove("MINIO_SECRET_ACCESS_KEY");
+    let loaded = load(&env).unwrap();
+    assert!(loaded.settings.store.keys.is_none());
+    assert!(loaded.warnings.iter().any(|w| w.contains("credential chain")));
+}
+
+#[test]
+fn the_engine_address_takes_hosts_urls_and_sockets() {
+    let engine = |pairs: &[(&str, &str)]| settings(&with(pairs)).scanner.engine;
+    let rest = |url: &str| EngineAddress::ClamavRest(Url::parse(url).unwrap());
+    let tcp = |host: &str, port| EngineAddress::ClamdTcp(host.to_owned(), port);
+    let clamd = ("SCANNER", "clamd");
+    assert_eq!(engine(&[("CLAMD_ENDPOINT", "h")]), rest("https://h:9443"));
+    assert_eq!(engine(&[("CLAMD_ENDPOINT", "h"), ("CLAMD_PORT", "1")]), rest("https://h:1"));
+    assert_eq!(engine(&[("CLAMD_ENDPOINT", "h:7")]), rest("https://h:7"));
+    assert_eq!(engine(&[("CLAMD_ENDPOINT", "http://h:80")]), rest("http://h"));
+    assert_eq!(engine(&[("CLAMD_ENDPOINT", "https://h/av")]), rest("https://h:9443/av"));
+    assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "h")]), tcp("h", 3310));
+    assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "tcp://h:9")]), tcp("h", 9));
+    assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "tcp://[::1]:9")]), tcp("::1", 9));
+    let unix = EngineAddress::ClamdUnix("/run/clamd.sock".into());
+    assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "unix:///run/clamd.sock")]), unix);
+    assert!(problems(&with(&[("CLAMD_ENDPOINT", "ftp://h")])).contains("CLAMD_ENDPOINT"));
+    assert!(problems(&with(&[clamd, ("CLAMD_ENDPOINT", "unix://x")])).contains("CLAMD_ENDPOINT"));
+    assert!(problems(&with(&[clamd, ("CLAMD_ENDPOINT", "https://h")])).contains("CLAMD_ENDPOINT"));
+}
+
+#[test]
+fn retry_delays_grow_and_have_units() {
+    let delays =
+        |text: &str| load(&with(&[("RETRY_DELAYS", text)])).map(|l| l.settings.ladder.tiers);
+    let tiers = delays("10s, 1m,2h").unwrap();
+    assert_eq!(tiers.iter().map(|t| t.delay.as_secs()).collect::<Vec<_>>(), [10, 60, 7200]);
+    assert_eq!(tiers[1].name, "1m");
+    for bad in ["", "10", "0s", "1m,1m", "1m,10s", "99h", "1d", "+1s", "é", "-1s", "01s"] {
+        assert!(bad.is_empty() || delays(bad).is_err(), "{bad} was taken");
+    }
+}
+
+#[test]
+fn a_ca_file_without_readable_certificates_is_refused() {
+    let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for text in ["", "hello", junk] {
+        let file = file(text);
+        let text = problems(&with(&[("TLS_CA_FILE", file.path().to_str().unwrap())]));
+        assert!(text.contains("TLS_CA_FILE"), "{text}");
+    }
+}

@@ -1,0 +1,84 @@
+//! The table of settings: one row each, the source of the defaults, of `--help` and of the check
+//! that the README names them all.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Variable {
+    /// The environment variable; in lower case, the key in the YAML file.
+    pub name: &'static str,
+    /// The built-in default as text; `None` where there is none or where it depends on others.
+    pub default: Option<&'static str>,
+    /// Never printed, and may be given as a file by `NAME_FILE`.
+    pub secret: bool,
+    /// What it is for, with units.
+    pub help: &'static str,
+}
+
+const fn plain(name: &'static str, default: &'static str, help: &'static str) -> Variable {
+    Variable { name, default: Some(default), secret: false, help }
+}
+
+const fn open(name: &'static str, help: &'static str) -> Variable {
+    Variable { name, default: None, secret: false, help }
+}
+
+const fn secret(name: &'static str, help: &'static str) -> Variable {
+    Variable { name, default: None, secret: true, help }
+}
+
+/// Every setting, in the order in which people read them.
+pub const VARIABLES: &[Variable] = &[
+    plain("MINIO_SERVER_URL", "https://minio-service:9000", "S3 endpoint, http or https"),
+    secret("MINIO_ACCESS_KEY_ID", "S3 access key; with neither key, the AWS credential chain"),
+    secret("MINIO_SECRET_ACCESS_KEY", "S3 secret key"),
+    plain("MINIO_REGION", "eu-west-1", "S3 region"),
+    plain("RABBITMQ_ENDPOINT", "mq-service", "RabbitMQ host"),
+    open("RABBITMQ_PORT", "RabbitMQ port (default 5672, or 5671 with RABBITMQ_TLS=true)"),
+    plain("RABBITMQ_TLS", "false", "connect by amqps"),
+    open("RABBITMQ_REGULAR_USER_NAME", "RabbitMQ user, required"),
+    secret("RABBITMQ_REGULAR_USER_PASS", "RabbitMQ password, required"),
+    plain("RABBITMQ_VHOST", "/", "RabbitMQ virtual host"),
+    plain("RABBITMQ_QUEUE_NAME", "s3minioqueue", "queue of notifications; prefix of all our names"),
+    plain("RABBITMQ_QUEUE_ROUTING_KEY", "bucket_notifications", "routing key of notifications"),
+    plain("RABBITMQ_TOPIC", "s3minioscan", "exchange that the store publishes to"),
+    plain("RABBITMQ_TOPIC_TYPE", "topic", "its type, if it has to be made: topic, direct, fanout"),
+    plain("RABBITMQ_QUEUE_TYPE", "quorum", "type of the queues made here: quorum or classic"),
+    plain("SCANNER", "clamav-rest", "engine: clamav-rest or clamd"),
+    plain("CLAMD_ENDPOINT", "clamd-service", "engine: host or URL; for clamd also unix:///path"),
+    open("CLAMD_PORT", "engine port (default 9443, or 3310 with SCANNER=clamd)"),
+    plain("SCAN_CONCURRENCY", "4", "objects scanned at once, 1 to 256"),
+    plain("SCAN_TIMEOUT", "300", "longest scan of one object, seconds, 1 to 900"),
+    plain("VOLUME_SIZE", "2", "largest object scanned, GiB; larger ones are reported unscanned"),
+    open("SPOOL_SIZE", "temp disk for all objects in flight, GiB (default twice VOLUME_SIZE)"),
+    open("TMPDIR", "folder of the temp files (default /tmp)"),
+    plain("STRICT_LIMITS", "false", "refuse an engine that hides encrypted or over-limit files"),
+    plain("DATABASE_MAX_AGE", "7", "days after which the virus database is warned about; 0 never"),
+    plain("DELETE_FILE", "true", "delete infected objects"),
+    plain("TAG_FILES", "true", "tag objects with their status"),
+    plain("TAG_KEY", "scanned", "key of that tag"),
+    plain("REPORT_CLEAN", "false", "report clean objects too"),
+    open("PUBLISH_URL", "webhook that reports are POSTed to, http or https"),
+    secret("PUBLISH_SECRET", "signs reports (Standard Webhooks, whsec_ and base64)"),
+    secret("PUBLISH_AUTHORIZATION", "Authorization header sent with reports"),
+    plain("RETRY_DELAYS", "10s,1m,10m", "waits between attempts (s, m, h), the last one repeats"),
+    plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
+    open("TLS_CA_FILE", "PEM file of further certificate authorities, for every connection"),
+    plain("HEALTH_ADDR", "0.0.0.0:8080", "address of /livez, /readyz and /metrics"),
+    plain("SHUTDOWN_GRACE", "30", "time for running objects after SIGTERM, seconds, 0 to 3600"),
+    plain("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
+    plain("LOG_FORMAT", "text", "text or json"),
+    open("LOG_FILE", "file that log lines are appended to as well"),
+];
+
+/// The original script's keys of the YAML file, and what they are called here.
+pub(super) const ORIGINAL_KEYS: &[(&str, &str)] = &[
+    ("delete", "delete_file"),
+    ("mq_queue_name", "rabbitmq_queue_name"),
+    ("mq_topic", "rabbitmq_topic"),
+    ("mq_endpoint", "rabbitmq_endpoint"),
+    ("mq_port", "rabbitmq_port"),
+    ("mq_user_name", "rabbitmq_regular_user_name"),
+    ("mq_user_password", "rabbitmq_regular_user_pass"),
+    ("minio_endpoint", "minio_server_url"),
+    ("publish_endpoint", "publish_url"),
+];

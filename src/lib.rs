@@ -1,0 +1,54 @@
+//! A virus scanner that stands between a bucket and its readers.
+//!
+//! # Layout
+//!
+//! Data flows one way through rooms, and a room imports only those before it:
+//!
+//! - `queue` turns `RabbitMQ` into deliveries and settles each exactly once;
+//! - `event` parses a notification into the objects that it announces;
+//! - `store` fetches, tags and deletes one exact version of an object;
+//! - `scanner` streams a download to an engine and reads its verdict;
+//! - `policy` says what a verdict means for the object;
+//! - `report` is the result of one object: its JSON, its id;
+//! - `pipeline` runs one object through fetch, scan, plan and effects;
+//! - `courier` delivers one report to the webhook;
+//! - `worker` keeps deliveries in flight, decides what becomes of failed ones, drains;
+//! - [`app`] builds all of it from the configuration and keeps a broker session alive.
+//!
+//! Beside the rooms stand services, which import no room: [`config`], [`failure`], [`retry`],
+//! `http`, [`health`], [`admin`], [`metrics`], [`telemetry`], [`shutdown`], `clock`.
+//!
+//! Two promises decide every trade-off: nothing is called clean or deleted but by an explicit
+//! verdict on its very bytes, and no notification ends otherwise than applied and reported, or
+//! parked and reported.
+
+mod queue;
+
+mod event;
+
+mod store;
+
+mod scanner;
+
+mod policy;
+
+mod report;
+
+mod pipeline;
+
+mod courier;
+
+mod worker;
+
+pub mod app;
+
+pub mod admin;
+mod clock;
+pub mod config;
+pub mod failure;
+pub mod health;
+mod http;
+pub mod metrics;
+pub mod retry;
+pub mod shutdown;
+pub mod telemetry;

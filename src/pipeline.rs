@@ -1,0 +1,337 @@
+//! Runs one object through fetch, scan, plan and effects.
+//!
+//! The order of effects is what the promises rest on. An effect that leaves the evidence in place
+//! (a tag) comes before its report; one that destroys it (a deletion) only after the broker has
+//! confirmed the report. A crash at any point repeats work and loses none.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::config::PolicySettings;
+use crate::event::ObjectRef;
+use crate::failure::{Failure, Kind, Stage};
+use crate::metrics::{Metrics, VerdictLabels};
+use crate::policy::{self, Action, Circumstances};
+use crate::queue::{Note, Outbox};
+use crate::report::{EngineInfo, Examined, Report};
+use crate::scanner::{Engine, Reason, Verdict};
+use crate::store::{Applied, Fetched, Identity, Pin, Store};
+use crate::telemetry;
+
+/// Fetching and scanning, all rounds together. With the effects behind it a delivery stays well
+/// below the half hour after which brokers take it away by default.
+const DEADLINE: Duration = Duration::from_mins(20);
+/// Rounds, when the object is overwritten between scan and effect.
+const ROUNDS: u32 = 3;
+
+/// What one object needs from others, and what was decided before.
+pub(crate) struct Pipeline {
+    store: Arc<Store>,
+    policy: PolicySettings,
+    metrics: Arc<Metrics>,
+}
+
+/// One delivery of one object.
+pub(crate) struct Job<'a> {
+    pub(crate) object: &'a ObjectRef,
+    pub(crate) attempt: u32,
+    /// It may have been reported before.
+    pub(crate) repeated: bool,
+    pub(crate) engine: &'a Engine,
+    pub(crate) outbox: &'a Outbox,
+    /// Ends fetch and scan, never an effect.
+    pub(crate) cancelled: &'a CancellationToken,
+}
+
+/// How an object ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The verdict was applied, and reported where it is due.
+    Applied,
+    /// As above, of newer bytes than those announced.
+    Superseded,
+    /// It does not exist any more.
+    Gone,
+    /// The verdict is reported, its effect is not possible.
+    Refused(Note),
+}
+
+/// A failure, and what was known by then.
+#[derive(Debug)]
+pub(crate) struct Interrupted {
+    pub(crate) failure: Failure,
+    /// The verdict, when the failure struck after it.
+    pub(crate) known: Option<Box<Examined>>,
+}
+
+impl From<Failure> for Interrupted {
+    fn from(failure: Failure) -> Self {
+        Self { failure, known: None }
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn new(store: Arc<Store>, policy: PolicySettings, metrics: Arc<Metrics>) -> Self {
+        Self { store, policy, metrics }
+    }
+
+    /// Takes one object to its end.
+    ///
+    /// # Errors
+    /// [`Interrupted`], when a later attempt may come further.
+    pub(crate) async fn run(&self, job: &Job<'_>) -> Result<Ended, Interrupted> {
+        let deadline = Instant::now() + DEADLINE;
+        for round in 1..=ROUNDS {
+            let Some(examined) = self.examine_until(job, deadline).await? else {
+                return Ok(Ended::Gone);
+            };
+            self.count(&examined);
+            let started = Instant::now();
+            let applied = self.apply(job, &examined).await;
+            self.metrics.took("effects", started.elapsed());
+            match applied {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => tracing::info!(round, "overwritten meanwhile, scanning the new bytes"),
+                Err(failure) => {
+                    return Err(Interrupted { failure, known: Some(Box::new(examined)) });
+                }
+            }
+        }
+        let detail = format!("overwritten in each of {ROUNDS} rounds");
+        Err(Failure::transient(Stage::Fetch, "keeps_changing", detail).into())
+    }
+
+    /// Fetch and scan may be given up at any point: they leave no trace.
+    async fn examine_until(
+        &self,
+        job: &Job<'_>,
+        deadline: Instant,
+    ) -> Result<Option<Examined>, Failure> {
+        let scanning = std::sync::atomic::AtomicBool::new(false);
+        let examined = tokio::time::timeout_at(deadline.into(), self.examine(job, &scanning));
+        let touched = |failure: Failure| {
+            if scanning.load(std::sync::atomic::Ordering::Relaxed) {
+                failure.engine_touched()
+            } else {
+                failure
+            }
+        };
+        tokio::select! {
+            biased;
+            () = job.cancelled.cancelled() => Err(touched(Failure::abandoned(Stage::Scan))),
+            examined = examined => examined.unwrap_or_else(|_| {
+                let detail = format!("not done after {} min", DEADLINE.as_secs() / 60);
+                Err(touched(Failure::transient(Stage::Fetch, "deadline", detail)))
+            }),
+        }
+    }
+
+    async fn examine(
+        &self,
+        job: &Job<'_>,
+        scanning: &std::sync::atomic::AtomicBool,
+    ) -> Result<Option<Examined>, Failure> {
+        let started = clock::now();
+        let clock = Instant::now();
+        let fetched = self.store.fetch(job.object).await?;
+        self.metrics.took("fetch", clock.elapsed());
+        let unread = |identity: Identity, reason, started| Examined {
+            identity,
+            verdict: Verdict::Unscannable(reason),
+            sha256: None,
+            as_announced: true,
+            engine: None,
+            started,
+            finished: clock::now(),
+        };
+        let download = match fetched {
+            Fetched::Download(download) => download,
+            Fetched::Gone => return Ok(None),
+            Fetched::TooLarge(identity) => {
+                return Ok(Some(unread(identity, Reason::TooLarge, started)));
+            }
+            Fetched::Unreadable(identity) => {
+                return Ok(Some(unread(identity, Reason::Unreadable, started)));
+            }
+        };
+        let clock = Instant::now();
+        scanning.store(true, std::sync::atomic::Ordering::Relaxed);
+        let verdict = job.engine.scan(&download).await?;
+        self.metrics.took("scan", clock.elapsed());
+        self.metrics.scanned_bytes.inc_by(download.length());
+        Ok(Some(Examined {
+            identity: download.identity.clone(),
+            verdict,
+            sha256: Some(download.sha256.clone()),
+            as_announced: download.as_announced,
+            engine: Some(EngineInfo::from(job.engine)),
+            started,
+            finished: clock::now(),
+        }))
+    }
+
+    /// Carries the verdict out and reports it. `None`: other bytes are there now.
+    async fn apply(&self, job: &Job<'_>, examined: &Examined) -> Result<Option<Ended>, Failure> {
+        let how =
+            Circumstances { repeated: job.repeated, pinned: examined.identity.pin != Pin::Nothing };
+        let plan = policy::plan(&examined.verdict, &self.policy, how);
+        let report = Report::of(job.object, examined, job.attempt, plan.action, None);
+        let (identity, status) = (&examined.identity, plan.status.as_str());
+        let applied = match plan.action {
+            Action::No => Applied::Done,
+            Action::Tag => self.store.tag(identity, &self.policy.tag_key, status).await?,
+            Action::Delete => {
+                self.publish(job.outbox, &report).await?;
+                self.store.delete(identity).await?
+            }
+        };
+        match applied {
+            Applied::Done => {
+                if plan.report && plan.action != Action::Delete {
+                    self.publish(job.outbox, &report).await?;
+                }
+                log_end(examined, plan.action);
+                let ended = if examined.as_announced { Ended::Applied } else { Ended::Superseded };
+                Ok(Some(ended))
+            }
+            Applied::Changed => {
+                // What was found out about the bytes that are gone is still worth knowing.
+                if plan.status != policy::Status::Clean && plan.action == Action::Tag {
+                    let report = Report::of(
+                        job.object,
+                        examined,
+                        job.attempt,
+                        Action::No,
+                        Some("superseded"),
+                    );
+                    self.publish(job.outbox, &report).await?;
+                }
+                Ok(None)
+            }
+            Applied::Denied | Applied::TagSetFull | Applied::NoIdentity => {
+                let error = match (applied, plan.action) {
+                    (Applied::TagSetFull, _) => "tag_set_full",
+                    (Applied::NoIdentity, _) => "no_identity",
+                    (_, Action::Delete) => "delete_denied",
+                    _ => "tag_denied",
+                };
+                self.give_up_effect(job.object, examined, job.attempt, job.outbox, error).await?;
+                let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
+                let detail = format!("verdict {status}, but the object could not be changed");
+                Ok(Some(Ended::Refused(Note { reason: error, stage, detail })))
+            }
+        }
+    }
+
+    /// The end of an object whose attempts are used up: the status `no` where it can be set, and
+    /// one report. A verdict that was reached is reported as such.
+    ///
+    /// # Errors
+    /// When the report cannot be handed to the broker.
+    pub(crate) async fn give_up(
+        &self,
+        object: &ObjectRef,
+        attempt: u32,
+        interrupted: &Interrupted,
+        outbox: &Outbox,
+    ) -> Result<(), Failure> {
+        if let Some(examined) = &interrupted.known {
+            let error = match interrupted.failure.stage {
+                Stage::Delete => "delete_failed",
+                _ => "tag_failed",
+            };
+            return self.give_up_effect(object, examined, attempt, outbox, error).await;
+        }
+        let mut action = Action::No;
+        if self.policy.tag_files {
+            for key in &object.keys {
+                let identity = announced(object, key);
+                let tagged = self.store.tag(&identity, &self.policy.tag_key, "no").await;
+                if matches!(tagged, Ok(Applied::Done)) {
+                    action = Action::Tag;
+                    break;
+                }
+            }
+        }
+        self.publish(outbox, &Report::of_failure(object, attempt, action)).await
+    }
+
+    /// Reports a verdict whose effect is not possible. A deletion that is not falls back to the
+    /// tag.
+    async fn give_up_effect(
+        &self,
+        object: &ObjectRef,
+        examined: &Examined,
+        attempt: u32,
+        outbox: &Outbox,
+        error: &'static str,
+    ) -> Result<(), Failure> {
+        let status = policy::Status::from(&examined.verdict).as_str();
+        if matches!(error, "delete_denied" | "delete_failed") && self.policy.tag_files {
+            match self.store.tag(&examined.identity, &self.policy.tag_key, status).await {
+                Ok(applied) => tracing::info!(?applied, "tagged instead of deleted"),
+                Err(failure) => tracing::warn!(%failure, "neither deleted nor tagged"),
+            }
+        }
+        tracing::error!(status, error, "the verdict is known, but the object could not be changed");
+        let report = Report::of(object, examined, attempt, Action::No, Some(error));
+        self.publish(outbox, &report).await
+    }
+
+    async fn publish(&self, outbox: &Outbox, report: &Report) -> Result<(), Failure> {
+        let json = serde_json::to_vec(report)
+            .map_err(|error| Failure::new(Kind::Permanent, Stage::Report, "report_json", error))?;
+        outbox.publish(report.status, &report.id.to_string(), &json).await?;
+        self.metrics.report("queued");
+        Ok(())
+    }
+
+    fn count(&self, examined: &Examined) {
+        let status = policy::Status::from(&examined.verdict).as_str();
+        let reason = match examined.verdict {
+            Verdict::Unscannable(reason) => reason.as_str(),
+            Verdict::Clean | Verdict::Infected { .. } => "",
+        };
+        self.metrics.verdicts.get_or_create(&VerdictLabels { status, reason }).inc();
+    }
+}
+
+/// What the notification announced, for a tag that says that nothing is known: it needs no scanned
+/// bytes, only to stay away from newer ones.
+fn announced(object: &ObjectRef, key: &str) -> Identity {
+    let pin = match (&object.version_id, &object.etag) {
+        (Some(version), _) => Pin::Version(version.clone()),
+        (None, Some(etag)) => Pin::Etag { etag: etag.clone(), null_version: false },
+        (None, None) => Pin::Nothing,
+    };
+    Identity {
+        bucket: object.bucket.clone(),
+        key: key.to_owned(),
+        pin,
+        etag: object.etag.clone(),
+        length: object.size.unwrap_or(0),
+    }
+}
+
+/// One line an object; a deletion's is the audit trail.
+fn log_end(examined: &Examined, action: Action) {
+    let version = examined.identity.version_id().unwrap_or_default();
+    let sha256 = examined.sha256.as_deref().unwrap_or_default();
+    let (size, action) = (examined.identity.length, action.as_str());
+    match &examined.verdict {
+        Verdict::Clean => tracing::info!(size, action, "clean"),
+        Verdict::Infected { signature } if action == "delete" => tracing::warn!(
+            target: telemetry::AUDIT,
+            version, sha256, signature, size, "infected object deleted"
+        ),
+        Verdict::Infected { signature } => {
+            tracing::warn!(version, sha256, signature, size, action, "infected");
+        }
+        Verdict::Unscannable(reason) => {
+            tracing::warn!(version, size, action, reason = reason.as_str(), "not scanned");
+        }
+    }
+}

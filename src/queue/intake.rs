@@ -1,0 +1,130 @@
+//! One consumer, and the deliveries that come from it.
+
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Acker, Channel, Connection, Consumer};
+
+use super::publisher::{ATTEMPT, FIRST_FAILURE};
+use super::topology::Lane;
+
+/// One message.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// The message, as it came.
+    pub(crate) body: Vec<u8>,
+    /// Which attempt this is; the first is 1.
+    pub(crate) attempt: u32,
+    /// It had been given to a consumer before, and that one did not settle it.
+    pub(crate) redelivered: bool,
+    /// How often it came back unsettled, where the broker counts that (quorum queues).
+    pub(crate) returns: u32,
+    pub(super) first_failure: Option<String>,
+    pub(super) content_type: Option<ShortString>,
+    pub(super) message_id: Option<ShortString>,
+    acker: Acker,
+}
+
+impl Delivery {
+    fn new(raw: lapin::message::Delivery) -> Self {
+        let headers = raw.properties.headers().as_ref();
+        let header = |name: &str| headers.and_then(|h| h.inner().get(name));
+        let attempt = header(ATTEMPT).and_then(integer).unwrap_or(1).max(1);
+        let returns = header("x-delivery-count").and_then(integer).unwrap_or(0);
+        let first_failure = match header(FIRST_FAILURE) {
+            Some(AMQPValue::LongString(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        Self {
+            attempt,
+            redelivered: raw.redelivered,
+            returns,
+            first_failure,
+            content_type: raw.properties.content_type().clone(),
+            message_id: raw.properties.message_id().clone(),
+            acker: raw.acker,
+            body: raw.data,
+        }
+    }
+
+    /// The message id, for log lines and report ids of messages that have one.
+    pub(crate) fn message_id(&self) -> Option<&str> {
+        self.message_id.as_ref().map(ShortString::as_str)
+    }
+
+    /// Acknowledges. When the channel is gone the broker gives the message to somebody again, and
+    /// nothing else can be done about it: delivery tags mean nothing on another channel.
+    pub(super) async fn ack(&self) {
+        match self.acker.ack(BasicAckOptions::default()).await {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("acknowledged too late, the message will come again"),
+            Err(error) => tracing::debug!(%error, "not acknowledged, the message will come again"),
+        }
+    }
+}
+
+fn integer(value: &AMQPValue) -> Option<u32> {
+    let number = match value {
+        AMQPValue::LongLongInt(n) => *n,
+        AMQPValue::LongInt(n) => i64::from(*n),
+        AMQPValue::LongUInt(n) => i64::from(*n),
+        AMQPValue::ShortInt(n) => i64::from(*n),
+        AMQPValue::ShortUInt(n) => i64::from(*n),
+        AMQPValue::ShortShortInt(n) => i64::from(*n),
+        AMQPValue::ShortShortUInt(n) => i64::from(*n),
+        _ => return None,
+    };
+    u32::try_from(number).ok()
+}
+
+/// One consumer on a channel of its own. Closing the channel gives back what is unsettled.
+pub(crate) struct Intake {
+    channel: Channel,
+    consumer: Consumer,
+}
+
+impl Intake {
+    pub(super) async fn open(
+        connection: &Connection,
+        lane: &Lane,
+        prefetch: u16,
+    ) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let consumer = channel
+            .basic_consume(
+                lane.queue.as_str().into(),
+                ShortString::default(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        Ok(Self { channel, consumer })
+    }
+
+    /// The next delivery; `None` when the consumer, its channel or the connection ended.
+    pub(crate) async fn next(&mut self) -> Option<Delivery> {
+        match self.consumer.next().await? {
+            Ok(delivery) => Some(Delivery::new(delivery)),
+            Err(error) => {
+                tracing::warn!(error = crate::failure::causes(&error), "the consumer ended");
+                None
+            }
+        }
+    }
+
+    /// Asks the broker for no more. Deliveries already given out can still be settled.
+    pub(crate) async fn stop(&self) {
+        let tag = self.consumer.tag();
+        if let Err(error) = self.channel.basic_cancel(tag, BasicCancelOptions::default()).await {
+            tracing::debug!(%error, "the consumer was already gone");
+        }
+    }
+
+    /// Closes the channel: the broker gives what is unsettled to other consumers.
+    pub(crate) async fn close(self) {
+        if let Err(error) = self.channel.close(200, "bye".into()).await {
+            tracing::debug!(%error, "the channel was already closed");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Confirmed publishing, and the settling of deliveries that rests on it.
+
+use std::time::Duration;
+
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio_util::sync::CancellationToken;
+
+use super::intake::Delivery;
+use super::topology::{Lane, Topology};
+use super::{Disposition, Note};
+use crate::clock;
+use crate::failure::{Failure, Kind, Stage};
+
+/// A broker that has not confirmed by then is treated as gone.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+const PERSISTENT: u8 = 2;
+
+pub(super) const ATTEMPT: &str = "avscan-attempt";
+pub(super) const FIRST_FAILURE: &str = "avscan-first-failure";
+const LAST_FAILURE: &str = "avscan-last-failure";
+const REASON: &str = "avscan-reason";
+const STAGE: &str = "avscan-stage";
+const DETAIL: &str = "avscan-detail";
+
+/// Publishes with confirms on the session's publishing connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Publisher {
+    channel: Channel,
+    internal: ShortString,
+    results: ShortString,
+    reports_are_queued: bool,
+    lost: CancellationToken,
+}
+
+/// Hands reports to the broker, which keeps them until the courier has delivered them.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox(Publisher);
+
+impl Outbox {
+    /// Publishes one report; returns once the broker has it. `id` is the same for the same report.
+    ///
+    /// # Errors
+    /// [`Kind::Abandoned`]: the session is lost, the delivery will come again.
+    pub(crate) async fn publish(&self, status: &str, id: &str, json: &[u8]) -> Result<(), Failure> {
+        let publisher = &self.0;
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id(id.into());
+        let exchange = publisher.results.clone();
+        // Without a webhook nobody has to listen.
+        let mandatory = publisher.reports_are_queued;
+        publisher.publish(exchange, status, json, properties, mandatory).await
+    }
+}
+
+impl Publisher {
+    pub(super) fn new(channel: Channel, topology: &Topology, lost: CancellationToken) -> Self {
+        Self {
+            channel,
+            internal: topology.internal.as_str().into(),
+            results: topology.results.as_str().into(),
+            reports_are_queued: topology.reports.is_some(),
+            lost,
+        }
+    }
+
+    pub(crate) fn outbox(&self) -> Outbox {
+        Outbox(self.clone())
+    }
+
+    /// Carries out `disposition`: copies first, confirmed, then the acknowledgement.
+    ///
+    /// # Errors
+    /// [`Kind::Abandoned`]: the session is lost and the message unsettled; it will come again.
+    pub(crate) async fn settle(
+        &self,
+        delivery: &Delivery,
+        lane: &Lane,
+        disposition: Disposition,
+    ) -> Result<(), Failure> {
+        match disposition {
+            Disposition::Release => return Ok(()),
+            Disposition::Ack => {}
+            Disposition::Split(parts) => {
+                let copies =
+                    parts.iter().map(|part| self.forward(&lane.queue, part, delivery, None));
+                futures_util::future::try_join_all(copies).await?;
+            }
+            Disposition::Wait { tier, attempt, note } => {
+                let tier = lane.tiers.get(tier).or(lane.tiers.last()).unwrap_or(&lane.queue);
+                self.forward(tier, &delivery.body, delivery, Some((attempt, &note))).await?;
+            }
+            Disposition::Park(note) => {
+                let note = Some((delivery.attempt, &note));
+                self.forward(&lane.dead, &delivery.body, delivery, note).await?;
+            }
+        }
+        delivery.ack().await;
+        Ok(())
+    }
+
+    /// Publishes a copy to one of our queues. Of the original's properties only the content type
+    /// and the message id go along: a foreign user id, expiration or CC would break or lose it.
+    async fn forward(
+        &self,
+        queue: &str,
+        body: &[u8],
+        original: &Delivery,
+        failed: Option<(u32, &Note)>,
+    ) -> Result<(), Failure> {
+        let mut headers = FieldTable::default();
+        if let Some((attempt, note)) = failed {
+            let now = clock::now();
+            let first = original.first_failure.as_deref().unwrap_or(&now);
+            headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(attempt.into()));
+            for (name, value) in [
+                (REASON, note.reason),
+                (STAGE, note.stage.as_str()),
+                (DETAIL, &note.detail),
+                (FIRST_FAILURE, first),
+                (LAST_FAILURE, &now),
+            ] {
+                headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            }
+        }
+        let mut properties = BasicProperties::default().with_headers(headers);
+        if let Some(content_type) = original.content_type.clone() {
+            properties = properties.with_content_type(content_type);
+        }
+        if let Some(message_id) = original.message_id.clone() {
+            properties = properties.with_message_id(message_id);
+        }
+        self.publish(self.internal.clone(), queue, body, properties, true).await
+    }
+
+    async fn publish(
+        &self,
+        exchange: ShortString,
+        routing_key: &str,
+        body: &[u8],
+        properties: BasicProperties,
+        mandatory: bool,
+    ) -> Result<(), Failure> {
+        let properties = properties.with_delivery_mode(PERSISTENT);
+        let options = BasicPublishOptions { mandatory, ..Default::default() };
+        let confirmed = async {
+            self.channel
+                .basic_publish(exchange, routing_key.into(), options, body, properties)
+                .await?
+                .await
+        };
+        // A returned message is confirmed too: only an acknowledgement without one is success.
+        let problem = match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
+            Ok(Ok(Confirmation::Ack(None))) => return Ok(()),
+            Ok(Ok(Confirmation::Ack(Some(_)))) => "no queue takes it".to_owned(),
+            Ok(Ok(Confirmation::Nack(_))) => "refused by the broker".to_owned(),
+            Ok(Ok(Confirmation::NotRequested)) => "confirms are off".to_owned(),
+            Ok(Err(error)) => crate::failure::causes(&error),
+            Err(_) => "not confirmed in time".to_owned(),
+        };
+        // Whatever it was, what this session believes about the broker is no longer true.
+        if !self.lost.is_cancelled() {
+            tracing::warn!(routing_key, problem, "a message could not be published");
+            self.lost.cancel();
+        }
+        Err(Failure::new(Kind::Abandoned, Stage::Report, "not_published", problem))
+    }
+}

@@ -1,0 +1,204 @@
+//! A pair of connections to the broker, one to consume and one to publish, that lives until the
+//! first fault. A broker under memory or disk alarm blocks connections that publish; on one
+//! connection the acknowledgements would be stuck behind.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::ConfirmSelectOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+
+use super::intake::Intake;
+use super::publisher::Publisher;
+use super::topology::{Lane, Topology};
+use crate::config::BrokerSettings;
+
+/// The client library has no timer of its own for connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Seconds. A lost peer is noticed after twice this.
+const HEARTBEAT: u16 = 15;
+
+/// Why no session could be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The broker knows us not, or not that virtual host.
+    #[error("the broker refused the login: {0}; check user, password and virtual host")]
+    Refused(String),
+    /// No connection, or it broke.
+    #[error("the broker cannot be reached: {0}")]
+    Unreachable(String),
+    /// A right is missing.
+    #[error("not allowed by the broker: {0}, or give the user the right to")]
+    Forbidden(String),
+    /// Something of ours exists and is not as it must be.
+    #[error("{0} exists with other arguments than ours: move its messages and remove it")]
+    Mismatch(String),
+}
+
+impl From<lapin::Error> for OpenError {
+    fn from(error: lapin::Error) -> Self {
+        if let ErrorKind::ProtocolError(amqp) = error.kind() {
+            match amqp.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                    return Self::Forbidden(format!("{}: make it", amqp.get_message()));
+                }
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                    return Self::Refused(amqp.get_message().to_string());
+                }
+                _ => {}
+            }
+        }
+        Self::Unreachable(crate::failure::causes(&error))
+    }
+}
+
+/// The private certificate authorities for amqps, PEM.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tls(pub(crate) Option<Vec<u8>>);
+
+/// Both connections, and the topology declared on them.
+pub(crate) struct Session {
+    consuming: Connection,
+    publishing: Connection,
+    publisher: Publisher,
+    lost: CancellationToken,
+}
+
+impl Session {
+    /// Connects and declares the topology.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which need an operator and which only time.
+    pub(crate) async fn open(
+        settings: &BrokerSettings,
+        tls: &Tls,
+        topology: &Topology,
+    ) -> Result<Self, OpenError> {
+        let consuming = connect(settings, tls, "consuming").await?;
+        let publishing = connect(settings, tls, "publishing").await?;
+        tokio::time::timeout(DECLARE_TIMEOUT, topology.declare(&consuming))
+            .await
+            .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
+        let channel = publishing.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let lost = CancellationToken::new();
+        watch(&publishing, lost.clone());
+        watch(&consuming, lost.clone());
+        let publisher = Publisher::new(channel, topology, lost.clone());
+        Ok(Self { consuming, publishing, publisher, lost })
+    }
+
+    /// Starts to consume `lane` with at most `prefetch` unsettled deliveries.
+    pub(crate) async fn intake(&self, lane: &Lane, prefetch: u16) -> Result<Intake, OpenError> {
+        let opened = Intake::open(&self.consuming, lane, prefetch);
+        match tokio::time::timeout(CONNECT_TIMEOUT, opened).await {
+            Ok(intake) => Ok(intake?),
+            Err(_) => Err(OpenError::Unreachable("no answer to basic.consume".to_owned())),
+        }
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Cancelled when either connection is lost or a publish was not confirmed.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Closes both connections; a dead one is simply dropped.
+    pub(crate) async fn close(self) {
+        for connection in [&self.consuming, &self.publishing] {
+            let closing = connection.close(200, "bye".into());
+            if let Ok(Err(error)) = tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
+                tracing::debug!(%error, "connection was already closed");
+            }
+        }
+    }
+}
+
+/// Connects, looks what is there, and says so; changes nothing.
+pub(crate) async fn look(
+    settings: &BrokerSettings,
+    tls: &Tls,
+    topology: &Topology,
+) -> Result<String, OpenError> {
+    let connection = connect(settings, tls, "check").await?;
+    let found = tokio::time::timeout(DECLARE_TIMEOUT, topology.look(&connection))
+        .await
+        .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
+    drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await);
+    Ok(format!("{}:{} takes the login; {found}", settings.host, settings.port))
+}
+
+async fn connect(
+    settings: &BrokerSettings,
+    tls: &Tls,
+    purpose: &'static str,
+) -> Result<Connection, OpenError> {
+    let uri = AMQPUri {
+        scheme: if settings.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: settings.user.clone(),
+                password: settings.password.expose_secret().to_owned(),
+            },
+            host: settings.host.clone(),
+            port: settings.port,
+        },
+        vhost: settings.vhost.clone(),
+        query: AMQPQueryString { heartbeat: Some(HEARTBEAT), ..Default::default() },
+    };
+    let name = format!("{} ({purpose})", env!("CARGO_PKG_NAME"));
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let cert_chain = tls.0.as_ref().map(|pem| String::from_utf8_lossy(pem).into_owned());
+    let tls = OwnedTLSConfig { identity: None, cert_chain };
+    let runtime = lapin::runtime::default_runtime()?;
+    let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        // While connecting, a missing right can only be that to log in.
+        Ok(Err(error)) => Err(match OpenError::from(error) {
+            OpenError::Forbidden(detail) => OpenError::Refused(detail),
+            error => error,
+        }),
+        Err(_) => {
+            let (host, port) = (&settings.host, settings.port);
+            Err(OpenError::Unreachable(format!("no answer from {host}:{port}")))
+        }
+    }
+}
+
+/// Each connection's event stream has one listener: an event reaches only one of several.
+fn watch(connection: &Connection, lost: CancellationToken) {
+    let mut events = Box::pin(connection.events_listener());
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = lost.cancelled() => return,
+            };
+            match event {
+                Some(Event::Error(error)) => {
+                    tracing::warn!(error = crate::failure::causes(&error), "broker session lost");
+                    return lost.cancel();
+                }
+                Some(Event::ConnectionBlocked(reason)) => {
+                    tracing::warn!(%reason, "the broker blocks publishing (memory or disk alarm)");
+                }
+                Some(Event::ConnectionUnblocked) => {
+                    tracing::info!("the broker takes messages again");
+                }
+                Some(_) => {}
+                None => return lost.cancel(),
+            }
+        }
+    });
+}

@@ -1,0 +1,150 @@
+//! The result of one object: its JSON, its id. The format is `docs/report.schema.json`.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::event::ObjectRef;
+use crate::policy::{Action, Status};
+use crate::scanner::{Engine, Reason, Verdict};
+use crate::store::Identity;
+
+/// The namespace of report ids.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_6f6e_8f0b_4c55_9d1a_3b0c_77f2_a9e4);
+
+/// What became of one object.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    /// The same for the same result of the same upload, so that receivers can drop duplicates.
+    pub(crate) id: Uuid,
+    bucket: String,
+    key: String,
+    version_id: Option<String>,
+    etag: Option<String>,
+    size: Option<u64>,
+    sha256: Option<String>,
+    pub(crate) status: &'static str,
+    reason: Option<&'static str>,
+    signature: Option<String>,
+    action: &'static str,
+    /// Why the effect that an earlier report announced was not possible.
+    error: Option<&'static str>,
+    engine: Option<EngineInfo>,
+    event_time: Option<String>,
+    scan_started: Option<String>,
+    scan_finished: Option<String>,
+    attempt: u32,
+}
+
+/// The engine that gave the verdict.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct EngineInfo {
+    name: &'static str,
+    version: Option<String>,
+    database_version: Option<String>,
+    database_date: Option<String>,
+    limits_reported: bool,
+}
+
+impl From<&Engine> for EngineInfo {
+    fn from(engine: &Engine) -> Self {
+        Self {
+            name: engine.name(),
+            version: engine.version.engine.clone(),
+            database_version: engine.version.database.clone(),
+            database_date: engine.version.database_date.map(|date| clock::rfc3339(date.into())),
+            limits_reported: engine.limits_reported,
+        }
+    }
+}
+
+/// An object whose bytes have a verdict.
+#[derive(Debug, Clone)]
+pub(crate) struct Examined {
+    pub(crate) identity: Identity,
+    pub(crate) verdict: Verdict,
+    /// Absent when nothing was downloaded.
+    pub(crate) sha256: Option<String>,
+    /// The bytes that the notification announced, and not newer ones.
+    pub(crate) as_announced: bool,
+    pub(crate) engine: Option<EngineInfo>,
+    pub(crate) started: String,
+    pub(crate) finished: String,
+}
+
+impl Report {
+    /// The report of a verdict.
+    pub(crate) fn of(
+        object: &ObjectRef,
+        examined: &Examined,
+        attempt: u32,
+        action: Action,
+        error: Option<&'static str>,
+    ) -> Self {
+        let Examined { identity, verdict, .. } = examined;
+        let status = Status::from(verdict);
+        let (reason, signature) = match verdict {
+            Verdict::Clean => (None, None),
+            Verdict::Infected { signature } => (None, Some(signature.clone())),
+            Verdict::Unscannable(reason) => (Some(reason.as_str()), None),
+        };
+        let pin = identity.version_id().or(identity.etag.as_deref());
+        let why = error.or(reason).unwrap_or_default();
+        Self {
+            id: id(object, &identity.key, pin, [status.as_str(), action.as_str(), why]),
+            bucket: identity.bucket.clone(),
+            key: identity.key.clone(),
+            version_id: identity.version_id().map(str::to_owned),
+            etag: identity.etag.clone(),
+            size: Some(identity.length),
+            sha256: examined.sha256.clone(),
+            status: status.as_str(),
+            reason,
+            signature,
+            action: action.as_str(),
+            error,
+            engine: examined.engine.clone(),
+            event_time: object.event_time.clone(),
+            scan_started: Some(examined.started.clone()),
+            scan_finished: Some(examined.finished.clone()),
+            attempt,
+        }
+    }
+
+    /// The report of an object on which every attempt failed before there was a verdict.
+    pub(crate) fn of_failure(object: &ObjectRef, attempt: u32, action: Action) -> Self {
+        let key = object.keys.first().cloned().unwrap_or_default();
+        let pin = object.version_id.as_deref().or(object.etag.as_deref());
+        let (status, reason) = (Status::No.as_str(), Reason::ScanFailed.as_str());
+        Self {
+            id: id(object, &key, pin, [status, action.as_str(), reason]),
+            bucket: object.bucket.clone(),
+            key,
+            version_id: object.version_id.clone(),
+            etag: object.etag.clone(),
+            size: object.size,
+            sha256: None,
+            status,
+            reason: Some(reason),
+            signature: None,
+            action: action.as_str(),
+            error: None,
+            engine: None,
+            event_time: object.event_time.clone(),
+            scan_started: None,
+            scan_finished: None,
+            attempt,
+        }
+    }
+}
+
+/// `result` is status, action, and the reason or error: a report that corrects an earlier one must
+/// not be dropped as its duplicate.
+fn id(object: &ObjectRef, key: &str, pin: Option<&str>, result: [&str; 3]) -> Uuid {
+    let upload = object.sequencer.as_deref().or(object.event_time.as_deref()).unwrap_or_default();
+    let pin = pin.unwrap_or_default();
+    // NUL cannot occur in any of the parts but keys, where no store takes it.
+    let [status, action, why] = result;
+    let name = [&object.bucket, key, pin, upload, status, action, why].join("\0");
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+}

@@ -1,0 +1,297 @@
+//! clamav-rest's HTTP API, in both of its dialects. A status code alone is never a verdict: the
+//! service answers 200 with an empty list when its clamd dies after the upload, and 413 when its
+//! clamd is down.
+//! Source: <https://github.com/ajilach/clamav-rest>, releases of 2022 to 2026.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Body, Client, StatusCode};
+use serde::Deserialize;
+use tokio_util::io::ReaderStream;
+use url::Url;
+
+use super::version::Version;
+use super::{Answer, Sample, expect_found, fault};
+use crate::failure::{Dependency, Failure, Stage, causes};
+
+const CHUNK: usize = 128 * 1024;
+/// Far more than an answer to one file has.
+const LONGEST_BODY: usize = 64 * 1024;
+
+/// Which path takes files and what its answers look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `/v2/scan`: a list with one element a file.
+    V2,
+    /// `/scan`: a bare object.
+    V1,
+}
+
+/// A clamav-rest service.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    client: Client,
+    base: Url,
+}
+
+#[derive(Deserialize)]
+struct Element {
+    #[serde(rename = "Status")]
+    status: String,
+    #[serde(rename = "Description", default)]
+    description: String,
+    #[serde(rename = "FileName", default)]
+    file_name: Option<String>,
+}
+
+impl Server {
+    pub(super) fn new(client: Client, base: Url) -> Self {
+        Self { client, base }
+    }
+
+    /// The dialect in which this service calls `eicar` infected. A 404 proves nothing: any web
+    /// server has one.
+    pub(super) async fn dialect(&self, eicar: Bytes) -> Result<Dialect, Failure> {
+        let mut answers = Vec::new();
+        for dialect in [Dialect::V2, Dialect::V1] {
+            match self.scan(dialect, Sample::Bytes(eicar.clone())).await {
+                Ok(answer) => match expect_found(&answer) {
+                    Ok(()) => return Ok(dialect),
+                    // It understood and was wrong: the other dialect has the same engine.
+                    Err(blind) => return Err(blind),
+                },
+                Err(failure) => answers.push(failure),
+            }
+        }
+        // The first failure may only say that this release has no /v2/scan.
+        let label = answers.last().map_or("engine_reply", |failure| failure.label);
+        let details: Vec<String> = answers.iter().map(|failure| failure.detail.clone()).collect();
+        Err(fault(label, details.join("; ")))
+    }
+
+    /// Scans one sample. The caller sets the deadline.
+    pub(super) async fn scan(&self, dialect: Dialect, sample: Sample) -> Result<Answer, Failure> {
+        let url = self.url(match dialect {
+            Dialect::V2 => "v2/scan",
+            Dialect::V1 => "scan",
+        });
+        // Made up here: it comes back in the answer, and an object's key would be read as a path.
+        let file_name = format!("{}.bin", uuid::Uuid::new_v4().simple());
+        let (body, length) = match sample {
+            Sample::Bytes(bytes) => {
+                let length = bytes.len() as u64;
+                (stream::iter([Ok::<_, std::io::Error>(bytes)]).boxed(), length)
+            }
+            Sample::File { file, length } => {
+                let file = tokio::fs::File::from_std(file);
+                (ReaderStream::with_capacity(file, CHUNK).boxed(), length)
+            }
+        };
+        let sent = Arc::new(AtomicU64::new(0));
+        let tally = Arc::clone(&sent);
+        let counted = body.inspect_ok(move |chunk| {
+            tally.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        });
+        // A declared length: bytes that are missing break the request instead of being scanned
+        // short.
+        let part = Part::stream_with_length(Body::wrap_stream(counted), length)
+            .file_name(file_name.clone());
+        let request = self.client.post(url).multipart(Form::new().part("file", part));
+        let response = request.send().await.map_err(|error| unanswered(&error))?;
+        let status = response.status();
+        let body = limited(response).await?;
+        // An answer to half a file is none. The terminator of the form follows the last byte of
+        // the file at once.
+        if sent.load(Ordering::Relaxed) != length && status != StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = format!("HTTP {} before all bytes were sent", status.as_u16());
+            return Err(fault("engine_early_reply", detail).engine_touched());
+        }
+        judge(dialect, status, &body, &file_name).map_err(Failure::engine_touched)
+    }
+
+    pub(super) async fn version(&self) -> Option<Version> {
+        #[derive(Deserialize)]
+        struct Reply {
+            #[serde(rename = "Clamav")]
+            clamav: String,
+            #[serde(rename = "Signature", default)]
+            signature: Option<String>,
+            #[serde(rename = "Signature_date", default)]
+            signature_date: Option<String>,
+        }
+        let response = self.client.get(self.url("version")).send().await.ok()?;
+        let body = limited(response).await.ok()?;
+        let reply: Reply = serde_json::from_slice(&body).ok()?;
+        let (database, date) = (reply.signature.as_deref(), reply.signature_date.as_deref());
+        Some(Version::from_fields(&reply.clamav, database, date))
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+}
+
+/// The whole of the rule: both the status and a well-formed body must say the same.
+fn judge(
+    dialect: Dialect,
+    status: StatusCode,
+    body: &[u8],
+    file_name: &str,
+) -> Result<Answer, Failure> {
+    let unclear = || {
+        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        fault("engine_reply", format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
+    };
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return Ok(Answer::TooLarge);
+    }
+    let element = match dialect {
+        Dialect::V2 => {
+            let elements: Vec<Element> = serde_json::from_slice(body).map_err(|_| unclear())?;
+            let [element]: [Element; 1] = elements.try_into().map_err(|_| unclear())?;
+            if element.file_name.as_deref() != Some(file_name) {
+                return Err(unclear());
+            }
+            element
+        }
+        Dialect::V1 => serde_json::from_slice(body).map_err(|_| unclear())?,
+    };
+    match (status, element.status.as_str()) {
+        (StatusCode::OK, "OK") => Ok(Answer::Clean),
+        (StatusCode::NOT_ACCEPTABLE, "FOUND") if !element.description.trim().is_empty() => {
+            Ok(Answer::Found(element.description))
+        }
+        _ => Err(unclear()),
+    }
+}
+
+async fn limited(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LONGEST_BODY {
+            return Err(fault("engine_reply", "an endless answer").engine_touched());
+        }
+    }
+    Ok(body)
+}
+
+fn unanswered(error: &reqwest::Error) -> Failure {
+    let detail = causes(error);
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let os = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        // EMFILE, ENFILE: this host's trouble and not the service's.
+        if matches!(os, Some(23 | 24)) {
+            return Failure::suspect(Dependency::Host, Stage::Scan, "host_resources", detail);
+        }
+        next = cause.source();
+    }
+    if error.is_connect() {
+        return fault("engine_unreachable", detail);
+    }
+    fault("engine_broke_off", detail).engine_touched()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "x.bin";
+
+    fn v2(status: u16, body: &str) -> Result<Answer, Failure> {
+        judge(Dialect::V2, StatusCode::from_u16(status).unwrap(), body.as_bytes(), NAME)
+    }
+
+    fn v1(status: u16, body: &str) -> Result<Answer, Failure> {
+        judge(Dialect::V1, StatusCode::from_u16(status).unwrap(), body.as_bytes(), NAME)
+    }
+
+    #[test]
+    fn status_and_body_together_are_a_verdict() {
+        let found = Answer::Found("Eicar-Signature".to_owned());
+        let clean = r#"[{"Status":"OK","Description":"","FileName":"x.bin"}]"#;
+        assert_eq!(v2(200, clean).unwrap(), Answer::Clean);
+        let infected = r#"[{"Status":"FOUND","Description":"Eicar-Signature","FileName":"x.bin"}]"#;
+        assert_eq!(v2(406, infected).unwrap(), found);
+        assert_eq!(v1(200, r#"{"Status":"OK","Description":""}"#).unwrap(), Answer::Clean);
+        assert_eq!(v1(200, "{\"Status\":\"OK\"}\n").unwrap(), Answer::Clean);
+        assert_eq!(
+            v1(406, r#"{"Status":"FOUND","Description":"Eicar-Signature"}"#).unwrap(),
+            found
+        );
+        assert_eq!(v2(413, "File size limit exceeded").unwrap(), Answer::TooLarge);
+        assert_eq!(v1(413, "").unwrap(), Answer::TooLarge);
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        let clean = r#"{"Status":"OK","Description":"","FileName":"x.bin"}"#;
+        let infected = r#"{"Status":"FOUND","Description":"X","FileName":"x.bin"}"#;
+        let list = |elements: &[&str]| format!("[{}]", elements.join(","));
+        let other = r#"{"Status":"OK","Description":"","FileName":"y.bin"}"#;
+        let unnamed = r#"{"Status":"OK","Description":""}"#;
+        let nameless_find = r#"{"Status":"FOUND","Description":" ","FileName":"x.bin"}"#;
+        let twice = r#"{"Status":"OK","Status":"OK","FileName":"x.bin"}"#;
+        let half = &list(&[clean])[..30];
+        for (status, body) in [
+            (200, ""),
+            (200, "[]"),
+            (200, "null"),
+            (200, "OK"),
+            (200, half),
+            (200, clean),
+            (200, &list(&[clean, clean])),
+            (200, &list(&[other])),
+            (200, &list(&[unnamed])),
+            (200, &list(&[twice])),
+            (200, &format!("{} x", list(&[clean]))),
+            (200, &list(&[infected])),
+            (206, &list(&[clean])),
+            (204, ""),
+            (301, &list(&[clean])),
+            (406, ""),
+            (406, "[]"),
+            (406, "Not Acceptable"),
+            (406, &list(&[clean])),
+            (406, &list(&[other, infected])),
+            (406, &list(&[nameless_find])),
+            (400, &list(&[infected])),
+            (412, &list(&[infected])),
+            (412, r#"[{"Status":"PARSE ERROR","Description":"x","FileName":"x.bin"}]"#),
+            (404, "404 page not found"),
+            (422, ""),
+            (500, &list(&[infected])),
+            (501, ""),
+        ] {
+            let answer = v2(status, body);
+            assert!(answer.is_err(), "v2 {status} {body} gave {answer:?}");
+        }
+        for (status, body) in [
+            (200, ""),
+            (200, "[]"),
+            (200, "{}"),
+            (200, &list(&[clean])),
+            (200, &format!("{clean}{clean}")),
+            (200, &format!("{clean}x")),
+            (200, r#"{"Status":"FOUND","Description":"X"}"#),
+            (200, r#"{"Status":"ok"}"#),
+            (200, r#"{"Status":7}"#),
+            (406, ""),
+            (406, clean),
+            (406, r#"{"Status":"FOUND","Description":""}"#),
+            (406, "406 Not Acceptable"),
+            (400, clean),
+            (412, infected),
+        ] {
+            let answer = v1(status, body);
+            assert!(answer.is_err(), "v1 {status} {body} gave {answer:?}");
+        }
+    }
+}

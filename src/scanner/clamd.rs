@@ -1,0 +1,305 @@
+//! clamd's own protocol: one connection a command, `zINSTREAM` for scans.
+//! Source: the COMMANDS section of clamd(8).
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::version::Version;
+use super::{Answer, Sample, fault};
+use crate::failure::{Dependency, Failure, Stage};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a failed write the reply may still be on its way, and it says more than the write error.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const CHUNK: usize = 128 * 1024;
+/// Far more than a reply has; a longer one is not clamd's.
+const LONGEST_REPLY: u64 = 4096;
+
+/// Where clamd listens.
+#[derive(Debug, Clone)]
+pub(super) enum Address {
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Scans one sample. The caller sets the deadline.
+    pub(super) async fn scan(&self, sample: Sample) -> Result<Answer, Failure> {
+        let answer = match self.connect().await? {
+            Stream::Tcp(stream) => instream(stream, sample).await,
+            Stream::Unix(stream) => instream(stream, sample).await,
+        };
+        answer.map_err(Failure::engine_touched)
+    }
+
+    pub(super) async fn version(&self) -> Option<Version> {
+        async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<String> {
+            stream.write_all(b"zVERSION\0").await.ok()?;
+            read_reply(&mut stream).await.ok().and_then(|reply| whole(&reply).ok())
+        }
+        let reply = match self.connect().await.ok()? {
+            Stream::Tcp(stream) => ask(stream).await,
+            Stream::Unix(stream) => ask(stream).await,
+        };
+        Some(Version::parse(&reply?))
+    }
+
+    async fn connect(&self) -> Result<Stream, Failure> {
+        let connecting = async {
+            match self {
+                Self::Tcp(host, port) => {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    // Chunks are written whole; waiting for more would only delay the last one.
+                    stream.set_nodelay(true)?;
+                    Ok(Stream::Tcp(stream))
+                }
+                Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            }
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(stream)) => Ok(stream),
+            // EMFILE, ENFILE: this host's trouble and not clamd's.
+            Ok(Err(error)) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                let dependency = Dependency::Host;
+                Err(Failure::suspect(dependency, Stage::Scan, "host_resources", error))
+            }
+            Ok(Err(error)) => Err(fault("engine_unreachable", format!("{self}: {error}"))),
+            Err(_) => Err(fault("engine_unreachable", format!("{self}: no answer"))),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+async fn instream<S: AsyncRead + AsyncWrite>(stream: S, sample: Sample) -> Result<Answer, Failure> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    // The reply is listened for while sending: clamd answers and closes as soon as its limit is
+    // exceeded, and what it said is lost once the connection is reset.
+    let mut sending = pin!(send(&mut to, sample));
+    let mut reply = pin!(read_reply(&mut from));
+    let sent = tokio::select! {
+        biased;
+        sent = &mut sending => sent,
+        early = &mut reply => return early_answer(early),
+    };
+    match sent {
+        Ok(()) => match reply.await {
+            Ok(reply) => read(&whole(&reply)?),
+            Err(error) => Err(fault("engine_reply", format!("no reply: {error}"))),
+        },
+        Err(Unsent::Sample(failure)) => Err(failure),
+        Err(Unsent::Engine(error)) => match tokio::time::timeout(LAST_WORDS, reply).await {
+            Ok(reply) => early_answer(reply),
+            Err(_) => Err(fault("engine_broke_off", format!("while sending: {error}"))),
+        },
+    }
+}
+
+enum Unsent {
+    /// The temp file cannot be read.
+    Sample(Failure),
+    /// clamd does not take it.
+    Engine(io::Error),
+}
+
+async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), Unsent> {
+    to.write_all(b"zINSTREAM\0").await.map_err(Unsent::Engine)?;
+    match sample {
+        Sample::Bytes(bytes) => {
+            for chunk in bytes.chunks(CHUNK) {
+                send_chunk(to, &mut [&[0; 4], chunk].concat()).await?;
+            }
+        }
+        Sample::File { file, length } => {
+            let mut file = tokio::fs::File::from_std(file);
+            // Length and bytes go out in one write.
+            let mut chunk = vec![0; CHUNK + 4];
+            let mut left = length;
+            while left > 0 {
+                let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+                let got = file.read(&mut chunk[4..4 + want]).await.map_err(|error| {
+                    let dependency = Dependency::Host;
+                    Unsent::Sample(Failure::suspect(dependency, Stage::Scan, "temp_disk", error))
+                })?;
+                if got == 0 {
+                    let detail = "the temp file is shorter than the download";
+                    let failure = Failure::transient(Stage::Scan, "temp_file_short", detail);
+                    return Err(Unsent::Sample(failure));
+                }
+                send_chunk(to, &mut chunk[..4 + got]).await?;
+                left -= got as u64;
+            }
+        }
+    }
+    to.write_all(&[0; 4]).await.map_err(Unsent::Engine)?;
+    to.flush().await.map_err(Unsent::Engine)
+}
+
+/// `chunk` has room for its length in front.
+async fn send_chunk(to: &mut (impl AsyncWrite + Unpin), chunk: &mut [u8]) -> Result<(), Unsent> {
+    let length = u32::try_from(chunk.len() - 4).unwrap_or(u32::MAX);
+    chunk[..4].copy_from_slice(&length.to_be_bytes());
+    to.write_all(chunk).await.map_err(Unsent::Engine)
+}
+
+/// Everything up to the NUL that ends a reply, or to the end of the connection.
+async fn read_reply(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut reply = Vec::new();
+    let mut buffer = [0; 512];
+    let mut from = from.take(LONGEST_REPLY);
+    loop {
+        let got = from.read(&mut buffer).await?;
+        reply.extend_from_slice(&buffer[..got]);
+        if got == 0 || reply.contains(&0) {
+            return Ok(reply);
+        }
+    }
+}
+
+/// A reply that came in full: one line, ended by one NUL.
+fn whole(reply: &[u8]) -> Result<String, Failure> {
+    match reply.split_last() {
+        Some((0, line)) if !line.contains(&0) => match std::str::from_utf8(line) {
+            Ok(line) => Ok(line.to_owned()),
+            Err(_) => Err(fault("engine_reply", "not text")),
+        },
+        Some(_) => Err(fault("engine_reply", "the reply broke off")),
+        None => Err(fault("engine_reply", "the connection closed without a reply")),
+    }
+}
+
+fn read(line: &str) -> Result<Answer, Failure> {
+    if line == "stream: OK" {
+        return Ok(Answer::Clean);
+    }
+    if line == "INSTREAM size limit exceeded. ERROR" {
+        return Ok(Answer::TooLarge);
+    }
+    let found = line.strip_prefix("stream: ").and_then(|rest| rest.strip_suffix(" FOUND"));
+    match found {
+        Some(name) if !name.trim().is_empty() => Ok(Answer::Found(name.to_owned())),
+        _ => Err(fault("engine_error", format!("clamd said: {line}"))),
+    }
+}
+
+/// A reply to a sample that had not been sent in full is no verdict on it; only that it is too
+/// large can be said early.
+fn early_answer(reply: io::Result<Vec<u8>>) -> Result<Answer, Failure> {
+    let reply = reply.map_err(|error| fault("engine_broke_off", error))?;
+    match read(&whole(&reply)?)? {
+        Answer::TooLarge => Ok(Answer::TooLarge),
+        Answer::Clean | Answer::Found(_) => {
+            Err(fault("engine_early_reply", "a verdict before all bytes were sent"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays clamd: takes `take` bytes (everything up to the terminator if `None`), says `reply`,
+    /// closes.
+    async fn scan(
+        sample: &[u8],
+        take: Option<usize>,
+        reply: &'static [u8],
+    ) -> Result<Answer, Failure> {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let clamd = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            let mut buffer = [0; 300];
+            loop {
+                let enough = match take {
+                    Some(take) => seen.len() >= take,
+                    None => seen.ends_with(&[0; 4]) && seen.len() > 13,
+                };
+                if enough {
+                    break;
+                }
+                match theirs.read(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(got) => seen.extend_from_slice(&buffer[..got]),
+                }
+            }
+            drop(theirs.write_all(reply).await);
+            drop(theirs.shutdown().await);
+            seen
+        });
+        let answer = instream(ours, Sample::Bytes(sample.to_vec().into())).await;
+        let seen = clamd.await.unwrap();
+        assert!(seen.is_empty() || seen.starts_with(b"zINSTREAM\0") || take == Some(0));
+        answer
+    }
+
+    #[tokio::test]
+    async fn only_exact_replies_are_verdicts() {
+        let found = |name: &str| Answer::Found(name.to_owned());
+        assert_eq!(scan(b"x", None, b"stream: OK\0").await.unwrap(), Answer::Clean);
+        assert_eq!(scan(b"", None, b"stream: OK\0").await.unwrap(), Answer::Clean);
+        assert_eq!(scan(b"x", None, b"stream: A.B-1 FOUND\0").await.unwrap(), found("A.B-1"));
+        assert_eq!(scan(b"x", None, b"stream: OK FOUND\0").await.unwrap(), found("OK"));
+        let limit = b"INSTREAM size limit exceeded. ERROR\0";
+        assert_eq!(scan(b"x", None, limit).await.unwrap(), Answer::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn everything_else_is_a_fault_that_touched_the_engine() {
+        let replies: [&[u8]; 16] = [
+            b"",
+            b"stream: OK",
+            b"stream: OK\n",
+            b"stream: OK\0\0",
+            b"stream: OK\0stream: OK\0",
+            b"stream: O",
+            b"\0",
+            b"OK\0",
+            b"stream:OK\0",
+            b"stream: ok\0",
+            b"stream:  FOUND\0",
+            b"stream: X FOUND",
+            b"stream: X FOUND \0",
+            b"stream: Can't allocate memory ERROR\0",
+            b"COMMAND READ TIMED OUT\0",
+            b"stream: \xff FOUND\0",
+        ];
+        for reply in replies {
+            let failure = scan(b"x", None, reply).await.expect_err("no verdict");
+            let said = String::from_utf8_lossy(reply);
+            assert_eq!(
+                failure.kind,
+                crate::failure::Kind::Suspect(Dependency::Engine),
+                "{said} gave {failure}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_verdict_before_the_last_byte_is_none() {
+        let sample = vec![7; 100_000];
+        for reply in [&b"stream: OK\0"[..], b"stream: A FOUND\0"] {
+            let failure = scan(&sample, Some(5000), reply).await.expect_err("early");
+            assert_eq!(failure.label, "engine_early_reply");
+        }
+        let limit = b"INSTREAM size limit exceeded. ERROR\0";
+        assert_eq!(scan(&sample, Some(5000), limit).await.unwrap(), Answer::TooLarge);
+        assert!(scan(&sample, Some(5000), b"").await.is_err());
+    }
+}

@@ -1,0 +1,257 @@
+//! Downloads one object into an unnamed temp file, hashing on the way.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::time::Duration;
+
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use super::fault::{self, Fault};
+use super::spool::{self, Room};
+use super::{Identity, Pin, Store};
+use crate::event::ObjectRef;
+use crate::failure::{Dependency, Failure, Kind, Stage, causes};
+
+/// A body that brings nothing for this long is given up.
+const IDLE: Duration = Duration::from_secs(30);
+/// Downloads of one delivery, when bodies break off. The SDK's own retries end at the headers.
+const TRIES: u32 = 3;
+
+/// What a GET came to.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    /// The bytes are here.
+    Download(Box<Download>),
+    /// There is no such object any more.
+    Gone,
+    /// Larger than what is scanned; nothing was downloaded.
+    TooLarge(Identity),
+    /// Archived, or encrypted with its owner's key.
+    Unreadable(Identity),
+}
+
+/// The bytes of an object, and which bytes they are.
+#[derive(Debug)]
+pub(crate) struct Download {
+    pub(crate) identity: Identity,
+    /// Lower-case hexadecimal SHA-256 of the bytes.
+    pub(crate) sha256: String,
+    /// The same bytes as the notification announced, as far as can be told.
+    pub(crate) as_announced: bool,
+    file: File,
+    _room: Room,
+}
+
+impl Download {
+    /// The bytes from the start. Handles share one offset, so use one at a time.
+    pub(crate) fn reader(&self) -> std::io::Result<File> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    }
+
+    /// Bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.identity.length
+    }
+}
+
+/// The headers of a GET that was answered, its body unread.
+struct Opened {
+    identity: Identity,
+    /// Absent when the store sends the body in chunks of unknown number.
+    length: Option<u64>,
+    output: GetObjectOutput,
+}
+
+enum Answer {
+    Opened(Box<Opened>),
+    Gone,
+    Unreadable,
+}
+
+impl Store {
+    /// Downloads what is under the name now, or the version that the notification names.
+    ///
+    /// # Errors
+    /// Whatever keeps the bytes from being had, after retries.
+    pub(crate) async fn fetch(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
+        // Where the notification leaves the spelling of the key open, the ETag decides; where it
+        // does not either, the first spelling that exists. An upload under the other one has a
+        // notification of its own.
+        let mut existing = None;
+        for key in &object.keys {
+            match self.open(object, key).await? {
+                Answer::Opened(opened)
+                    if object.keys.len() == 1 || same_etag(&opened.identity, object) =>
+                {
+                    return self.receive(object, key, opened).await;
+                }
+                Answer::Opened(_) | Answer::Unreadable => {
+                    existing.get_or_insert(key);
+                }
+                Answer::Gone => {}
+            }
+        }
+        let Some(key) = existing else { return Ok(Fetched::Gone) };
+        match self.open(object, key).await? {
+            Answer::Opened(opened) => self.receive(object, key, opened).await,
+            Answer::Gone => Ok(Fetched::Gone),
+            Answer::Unreadable => self.unreadable(object, key).await,
+        }
+    }
+
+    async fn open(&self, object: &ObjectRef, key: &str) -> Result<Answer, Failure> {
+        let get = self.client.get_object().bucket(&object.bucket).key(key);
+        let output = match get.set_version_id(object.version_id.clone()).send().await {
+            Ok(output) => output,
+            Err(error) => {
+                return match fault::of(Stage::Fetch, &error) {
+                    Fault::Gone => Ok(Answer::Gone),
+                    Fault::Unreadable => Ok(Answer::Unreadable),
+                    fault => Err(fault.into_failure()),
+                };
+            }
+        };
+        let identity = Identity::new(
+            &object.bucket,
+            key,
+            output.version_id(),
+            output.e_tag(),
+            output.content_length(),
+        );
+        let length = output.content_length().and_then(|n| u64::try_from(n).ok());
+        Ok(Answer::Opened(Box::new(Opened { identity, length, output })))
+    }
+
+    /// Reads the body, from a new GET when it breaks off.
+    async fn receive(
+        &self,
+        object: &ObjectRef,
+        key: &str,
+        first: Box<Opened>,
+    ) -> Result<Fetched, Failure> {
+        let mut next = Some(first);
+        let mut room: Option<Room> = None;
+        let mut tries = 0;
+        loop {
+            let opened = match next.take() {
+                Some(opened) => opened,
+                None => match self.open(object, key).await? {
+                    Answer::Opened(opened) => opened,
+                    Answer::Gone => return Ok(Fetched::Gone),
+                    Answer::Unreadable => return self.unreadable(object, key).await,
+                },
+            };
+            let length = opened.length.unwrap_or(self.max_object);
+            if length > self.max_object {
+                return Ok(Fetched::TooLarge(opened.identity));
+            }
+            let reserved = match room.take().filter(|room| room.fits(length)) {
+                Some(reserved) => reserved,
+                None => match self.spool.reserve_now(length) {
+                    Some(reserved) => reserved,
+                    None => {
+                        // The answer would go stale while waiting: ask again afterwards.
+                        drop(opened);
+                        room = Some(self.spool.reserve(length).await?);
+                        continue;
+                    }
+                },
+            };
+            tries += 1;
+            match self.download(object, *opened).await {
+                Ok((identity, sha256, file)) => {
+                    let as_announced = identity.version_id() == object.version_id.as_deref()
+                        && (object.etag.is_none() || same_etag(&identity, object));
+                    return Ok(Fetched::Download(Box::new(Download {
+                        identity,
+                        sha256,
+                        as_announced,
+                        file,
+                        _room: reserved,
+                    })));
+                }
+                Err(failure)
+                    if tries < TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
+                {
+                    tracing::debug!(%failure, tries, "download broke off, once more");
+                    room = Some(reserved);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn download(
+        &self,
+        object: &ObjectRef,
+        opened: Opened,
+    ) -> Result<(Identity, String, File), Failure> {
+        let Opened { mut identity, length, output } = opened;
+        let broken = |label, detail: String| {
+            Failure::suspect(Dependency::Store, Stage::Fetch, label, detail)
+        };
+        let mut file = tokio::fs::File::from_std(spool::unnamed_file(self.temp_dir.clone()).await?);
+        let mut body = output.body;
+        let mut hash = Sha256::new();
+        let mut received: u64 = 0;
+        let cap = length.unwrap_or(self.max_object);
+        loop {
+            let chunk = match tokio::time::timeout(IDLE, body.next()).await {
+                Ok(Some(Ok(chunk))) => chunk,
+                Ok(Some(Err(error))) => return Err(broken("body_broken", causes(&error))),
+                Ok(None) => break,
+                Err(_) => return Err(broken("body_stalled", format!("silent for {IDLE:?}"))),
+            };
+            received += chunk.len() as u64;
+            if received > cap {
+                let detail = format!("more than the {cap} bytes allowed or announced");
+                return Err(Failure::transient(Stage::Fetch, "body_too_long", detail));
+            }
+            hash.update(&chunk);
+            file.write_all(&chunk).await.map_err(|error| spool::temp_fault(&error))?;
+        }
+        if length.is_some_and(|length| received != length) {
+            let detail = format!("{received} of {} bytes of {}", identity.length, object.bucket);
+            return Err(broken("body_truncated", detail));
+        }
+        // Writes are queued to a thread: only a flush tells whether the last one succeeded.
+        file.flush().await.map_err(|error| spool::temp_fault(&error))?;
+        identity.length = received;
+        let sha256 = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            text.push(char::from(HEX[usize::from(byte >> 4)]));
+            text.push(char::from(HEX[usize::from(byte & 15)]));
+            text
+        });
+        Ok((identity, sha256, file.into_std().await))
+    }
+
+    /// An object that no GET answers still has a name to tag. HEAD may know which bytes it has.
+    async fn unreadable(&self, object: &ObjectRef, key: &str) -> Result<Fetched, Failure> {
+        let head = self.client.head_object().bucket(&object.bucket).key(key);
+        let identity = match head.set_version_id(object.version_id.clone()).send().await {
+            Ok(head) => Identity::new(
+                &object.bucket,
+                key,
+                head.version_id(),
+                head.e_tag(),
+                head.content_length(),
+            ),
+            // A customer's key is wanted for the HEAD as well. A version id is safe to tag by, a
+            // bare name is not.
+            Err(_) => Identity {
+                pin: object.version_id.clone().map_or(Pin::Nothing, Pin::Version),
+                ..Identity::new(&object.bucket, key, None, object.etag.as_deref(), None)
+            },
+        };
+        Ok(Fetched::Unreadable(identity))
+    }
+}
+
+fn same_etag(identity: &Identity, object: &ObjectRef) -> bool {
+    identity.etag.is_some() && identity.etag == object.etag
+}

@@ -1,0 +1,134 @@
+//! The temp disk: unnamed files and a budget for all of them together.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::failure::{Dependency, Failure, Kind, Stage};
+
+const MIB: u64 = 1 << 20;
+/// A wait longer than this is not worth a slot: the message goes to the shortest retry tier.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A budget of temp disk, first come first served. It outlives broker sessions, because the files
+/// do.
+#[derive(Debug)]
+pub(super) struct Spool {
+    budget: Arc<Semaphore>,
+}
+
+/// Room for one download; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    pub(super) fn fits(&self, length: u64) -> bool {
+        length <= self.bytes
+    }
+}
+
+impl Spool {
+    pub(super) fn new(bytes: u64) -> Self {
+        let mebibytes = usize::try_from(bytes / MIB).unwrap_or(usize::MAX);
+        Self { budget: Arc::new(Semaphore::new(mebibytes.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// Room for `length` bytes if it is free at once. Whole, or two large objects that each hold
+    /// half of what they need would wait for each other for ever.
+    pub(super) fn reserve_now(&self, length: u64) -> Option<Room> {
+        let permits = permits(length)?;
+        let permit = Arc::clone(&self.budget).try_acquire_many_owned(permits).ok()?;
+        Some(Room { bytes: u64::from(permits) * MIB, _permit: permit })
+    }
+
+    /// Room for `length` bytes, in turn.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when the wait lasts.
+    pub(super) async fn reserve(&self, length: u64) -> Result<Room, Failure> {
+        let busy = || {
+            let detail = "other objects take the temp disk (SPOOL_SIZE)";
+            Failure::new(Kind::Busy, Stage::Fetch, "spool_full", detail)
+        };
+        let permits = permits(length).ok_or_else(busy)?;
+        let acquired = Arc::clone(&self.budget).acquire_many_owned(permits);
+        match tokio::time::timeout(LONGEST_WAIT, acquired).await {
+            Ok(Ok(permit)) => Ok(Room { bytes: u64::from(permits) * MIB, _permit: permit }),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+}
+
+fn permits(length: u64) -> Option<u32> {
+    u32::try_from(length.div_ceil(MIB).max(1)).ok()
+}
+
+/// An unnamed file: it vanishes even when the process is killed.
+pub(super) async fn unnamed_file(folder: PathBuf) -> Result<File, Failure> {
+    match tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await {
+        Ok(Ok(file)) => Ok(file),
+        Ok(Err(error)) => Err(temp_fault(&error)),
+        Err(error) => Err(Failure::transient(Stage::Fetch, "panic", error)),
+    }
+}
+
+/// Whether a file of a few hundred KiB can be made and written.
+pub(super) async fn probe(folder: PathBuf) -> Result<(), Failure> {
+    let mut file = unnamed_file(folder).await?;
+    match tokio::task::spawn_blocking(move || file.write_all(&vec![0; 256 * 1024])).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(temp_fault(&error)),
+        Err(error) => Err(Failure::transient(Stage::Fetch, "panic", error)),
+    }
+}
+
+pub(super) fn temp_fault(error: &std::io::Error) -> Failure {
+    Failure::suspect(Dependency::Host, Stage::Fetch, "temp_disk", format!("temp file: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_given_whole_and_a_lasting_wait_is_busy() {
+        let spool = Spool::new(10 * MIB);
+        let first = spool.reserve_now(6 * MIB).expect("room for the first");
+        assert!(first.fits(6 * MIB) && !first.fits(6 * MIB + 1));
+        assert!(spool.reserve_now(5 * MIB).is_none());
+        let busy = spool.reserve(5 * MIB).await.expect_err("no room");
+        assert_eq!(busy.kind, Kind::Busy);
+        drop(first);
+        assert!(spool.reserve(5 * MIB).await.is_ok());
+    }
+
+    #[test]
+    fn an_empty_object_takes_room_too_and_an_absurd_one_gets_none() {
+        let spool = Spool::new(MIB);
+        let room = spool.reserve_now(0).expect("room");
+        assert!(spool.reserve_now(0).is_none());
+        drop(room);
+        assert!(spool.reserve_now(u64::MAX).is_none());
+    }
+
+    #[tokio::test]
+    async fn temp_files_have_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = unnamed_file(folder.path().to_owned()).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        drop(file);
+    }
+
+    #[tokio::test]
+    async fn a_missing_temp_folder_is_a_fault_of_the_host() {
+        let fault = unnamed_file("/nowhere/at/all".into()).await.expect_err("no folder");
+        assert_eq!(fault.kind, Kind::Suspect(Dependency::Host));
+    }
+}

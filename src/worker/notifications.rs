@@ -1,0 +1,229 @@
+//! The lane of notifications: a message, the object it announces, the pipeline.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::{Handler, Outcome};
+use crate::event::{self, Notification, ObjectRef};
+use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::health::{Health, Part};
+use crate::metrics::Metrics;
+use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
+use crate::queue::{Delivery, Note, Publisher};
+use crate::scanner::{Engine, Scanner};
+use crate::store::Store;
+
+/// Handles notifications.
+pub(crate) struct Notifications {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) store: Arc<Store>,
+    pub(crate) scanner: Scanner,
+    pub(crate) strict_limits: bool,
+    pub(crate) database_max_age: Option<Duration>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The engine that passed the last self-test.
+    pub(crate) engine: Mutex<Option<Arc<Engine>>>,
+    /// An old database is told of once a day.
+    pub(crate) warned_of_age: Mutex<Option<Instant>>,
+    /// The object whose failure made the store suspect; asked for when it is probed again.
+    pub(crate) suspect: Mutex<Option<(String, String)>>,
+}
+
+impl Notifications {
+    async fn handle_object(
+        &self,
+        object: &ObjectRef,
+        delivery: &Delivery,
+        publisher: &Publisher,
+        cancelled: &CancellationToken,
+    ) -> Outcome<Option<Interrupted>> {
+        let Some(engine) = lock(&self.engine).clone() else {
+            let kind = Kind::Suspect(Dependency::Engine);
+            let failure = Failure::new(kind, Stage::Scan, "engine_unproved", "no self-test yet");
+            return Outcome::Failed(failure, None);
+        };
+        let outbox = publisher.outbox();
+        let job = Job {
+            object,
+            attempt: delivery.attempt,
+            repeated: delivery.redelivered || delivery.attempt > 1,
+            engine: &engine,
+            outbox: &outbox,
+            cancelled,
+        };
+        match self.pipeline.run(&job).await {
+            Ok(Ended::Applied) => self.done("applied"),
+            Ok(Ended::Superseded) => self.done("superseded"),
+            Ok(Ended::Gone) => {
+                tracing::info!("gone before it could be scanned");
+                self.done("gone")
+            }
+            Ok(Ended::Refused(note)) => {
+                self.metrics.ended("parked");
+                Outcome::Park(note)
+            }
+            Err(interrupted) => Outcome::Failed(interrupted.failure.clone(), Some(interrupted)),
+        }
+    }
+
+    fn done(&self, end: &'static str) -> Outcome<Option<Interrupted>> {
+        self.metrics.ended(end);
+        Outcome::Done
+    }
+
+    /// Tells what is new about the engine.
+    fn describe(&self, engine: &Engine) {
+        self.health.set_limits_reported(engine.limits_reported);
+        self.metrics.limits_reported.set(i64::from(engine.limits_reported));
+        let date = engine.version.database_date.map(SystemTime::from);
+        let age = date.and_then(|date| SystemTime::now().duration_since(date).ok());
+        self.metrics.database_age.set(age.unwrap_or_default().as_secs_f64());
+        if let (Some(age), Some(max)) = (age, self.database_max_age)
+            && age > max
+        {
+            let mut warned = lock(&self.warned_of_age);
+            if warned.is_none_or(|at| at.elapsed() > Duration::from_hours(24)) {
+                let days = age.as_secs() / 86_400;
+                tracing::warn!(days, "the virus database is old: is freshclam running?");
+                *warned = Some(Instant::now());
+            }
+        }
+        let before = lock(&self.engine).clone();
+        let known = before.as_ref().is_some_and(|before| {
+            before.version == engine.version && before.limits_reported == engine.limits_reported
+        });
+        if known {
+            return;
+        }
+        let version = engine.version.engine.as_deref().unwrap_or("unknown");
+        let database = engine.version.database.as_deref().unwrap_or("unknown");
+        tracing::info!(
+            engine = engine.name(),
+            version,
+            database,
+            "the engine finds the EICAR test file"
+        );
+        if !engine.limits_reported {
+            tracing::warn!(
+                "the engine calls files CLEAN that it did not look into (encrypted, or beyond its \
+                 limits): set AlertEncrypted and AlertExceedsMax to yes in clamd.conf, or \
+                 STRICT_LIMITS=true here to refuse such an engine"
+            );
+        }
+        if engine.version.engine.is_some() && engine.version.database.is_none() {
+            tracing::warn!(
+                "the engine has no official virus database: it knows only local signatures"
+            );
+        }
+    }
+
+    async fn probe_store(&self) -> Result<(), Failure> {
+        let suspect = lock(&self.suspect).clone();
+        let object = suspect.as_ref().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
+        self.store.probe(object).await?;
+        self.health.up(Part::Store);
+        Ok(())
+    }
+
+    async fn probe_engine(&self) -> Result<(), Failure> {
+        let engine = self.scanner.open().await?;
+        self.describe(&engine);
+        if self.strict_limits && !engine.limits_reported {
+            let detail = "STRICT_LIMITS=true, and the engine calls encrypted or over-limit files \
+                          clean: set AlertEncrypted and AlertExceedsMax to yes in clamd.conf";
+            return Err(Failure::permanent(Stage::Scan, "limits_hidden", detail));
+        }
+        *lock(&self.engine) = Some(Arc::new(engine));
+        self.health.up(Part::Engine);
+        Ok(())
+    }
+
+    async fn probe_host(&self) -> Result<(), Failure> {
+        self.store.probe_temp().await?;
+        self.health.up(Part::Host);
+        Ok(())
+    }
+}
+
+impl Handler for Notifications {
+    type Memo = Option<Interrupted>;
+    const MAY_CRASH: bool = true;
+
+    async fn ready(&self) -> Result<(), Failure> {
+        // All are asked, so that /readyz names everything that is missing and not just the first.
+        let (engine, store, host) =
+            tokio::join!(self.probe_engine(), self.probe_store(), self.probe_host());
+        for (part, answer) in [(Part::Store, &store), (Part::Host, &host), (Part::Engine, &engine)]
+        {
+            if let Err(failure) = answer {
+                self.health.down(part, &failure.detail);
+            }
+        }
+        engine.and(store).and(host)
+    }
+
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        publisher: &Publisher,
+        cancelled: &CancellationToken,
+    ) -> Outcome<Self::Memo> {
+        match event::parse(&delivery.body) {
+            Ok(Notification::Object(object)) => {
+                let key = object.keys.first().map(String::as_str).unwrap_or_default();
+                let span = tracing::error_span!(
+                    "object",
+                    bucket = object.bucket.as_str(),
+                    key,
+                    attempt = delivery.attempt
+                );
+                self.handle_object(&object, delivery, publisher, cancelled).instrument(span).await
+            }
+            Ok(Notification::Many(parts)) => Outcome::Split(parts),
+            Ok(Notification::Ignored) => self.done("ignored"),
+            Err(malformed) => {
+                self.metrics.ended("parked");
+                let detail = format!("{malformed} ({} bytes)", delivery.body.len());
+                Outcome::Park(Note { reason: "malformed", stage: Stage::Event, detail })
+            }
+        }
+    }
+
+    async fn probe(&self, suspect: Dependency, delivery: &Delivery) -> Result<(), Failure> {
+        match suspect {
+            Dependency::Engine => self.probe_engine().await,
+            Dependency::Store => {
+                if let Ok(Notification::Object(object)) = event::parse(&delivery.body) {
+                    let key = object.keys.first().cloned().unwrap_or_default();
+                    *lock(&self.suspect) = Some((object.bucket.clone(), key));
+                }
+                self.probe_store().await
+            }
+            Dependency::Host => self.probe_host().await,
+            Dependency::Webhook => Ok(()),
+        }
+    }
+
+    async fn exhausted(
+        &self,
+        delivery: &Delivery,
+        failure: Failure,
+        memo: Self::Memo,
+        publisher: &Publisher,
+    ) -> Result<(), Failure> {
+        let Ok(Notification::Object(object)) = event::parse(&delivery.body) else { return Ok(()) };
+        let interrupted = memo.unwrap_or_else(|| Interrupted::from(failure));
+        let outbox = publisher.outbox();
+        self.pipeline.give_up(&object, delivery.attempt, &interrupted, &outbox).await?;
+        self.metrics.ended("parked");
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,113 @@
+//! The lane of reports: a message, the courier.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handler, Outcome};
+use crate::courier::Courier;
+use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::health::{Health, Part};
+use crate::metrics::Metrics;
+use crate::queue::{Delivery, Note, Publisher};
+
+/// Between two tries of a webhook that is down and does not say until when.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Handles reports.
+pub(crate) struct Reports {
+    pub(crate) courier: Courier,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// How long the gate stays closed; `None` while it is open.
+    pub(crate) pause: Mutex<Option<Instant>>,
+}
+
+#[derive(Deserialize)]
+struct Identified {
+    id: String,
+}
+
+impl Reports {
+    fn pause_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handler for Reports {
+    type Memo = ();
+    const MAY_CRASH: bool = false;
+
+    /// A webhook has no question that can be asked without a report, so after a pause the next
+    /// report is the probe.
+    async fn ready(&self) -> Result<(), Failure> {
+        let until = *self.pause_until();
+        if let Some(until) = until {
+            tokio::time::sleep_until(until.into()).await;
+            *self.pause_until() = None;
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        _publisher: &Publisher,
+        cancelled: &CancellationToken,
+    ) -> Outcome<()> {
+        let id = match delivery.message_id() {
+            Some(id) => id.to_owned(),
+            None => match serde_json::from_slice::<Identified>(&delivery.body) {
+                Ok(Identified { id }) => id,
+                Err(_) => {
+                    let detail = "no report: neither a message id nor an id in its JSON".to_owned();
+                    return Outcome::Park(Note {
+                        reason: "malformed",
+                        stage: Stage::Report,
+                        detail,
+                    });
+                }
+            },
+        };
+        let delivered = tokio::select! {
+            biased;
+            delivered = self.courier.deliver(&id, delivery.body.clone()) => delivered,
+            // Half a POST may have arrived; the receiver knows the second one by its id.
+            () = cancelled.cancelled() => Err(Failure::abandoned(Stage::Report)),
+        };
+        match delivered {
+            Ok(()) => {
+                self.metrics.report("delivered");
+                self.health.up(Part::Webhook);
+                Outcome::Done
+            }
+            Err(failure) => {
+                if let Kind::Down(Dependency::Webhook) = failure.kind {
+                    let pause = failure.pause.unwrap_or(PAUSE).max(PAUSE);
+                    *self.pause_until() = Some(Instant::now() + pause);
+                }
+                if failure.kind != Kind::Abandoned {
+                    self.metrics.report("failed");
+                }
+                Outcome::Failed(failure, ())
+            }
+        }
+    }
+
+    async fn probe(&self, _suspect: Dependency, _delivery: &Delivery) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn exhausted(
+        &self,
+        _delivery: &Delivery,
+        _failure: Failure,
+        (): (),
+        _publisher: &Publisher,
+    ) -> Result<(), Failure> {
+        self.metrics.report("parked");
+        Ok(())
+    }
+}
