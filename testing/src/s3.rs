@@ -1,0 +1,280 @@
+//! The store from a client's side.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging};
+
+use crate::error::{Context, Error, Result};
+use crate::state::Settings;
+
+/// What the gateway calls its only webhook.
+const WEBHOOK: &str = "arn:minio:sqs::1:webhook";
+
+/// A client of one bucket.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// The client below, for whatever has no shorthand here.
+    pub client: Client,
+    /// The bucket that the shorthands mean.
+    pub bucket: String,
+}
+
+/// What a HEAD says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its length in bytes.
+    pub size: i64,
+    /// Its entity tag, with the quotes the store puts around it.
+    pub etag: Option<String>,
+    /// Its version, where the bucket has versions.
+    pub version_id: Option<String>,
+    /// Its content type.
+    pub content_type: Option<String>,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The object's key.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: i64,
+}
+
+impl S3 {
+    /// A client of the stack's own bucket.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let Settings { s3_url, s3_access_key, s3_secret_key, s3_region, bucket, .. } = settings;
+        Self::at(s3_url, s3_access_key, s3_secret_key, s3_region, bucket)
+    }
+
+    /// A client of any bucket of any store.
+    #[must_use]
+    pub fn at(url: &str, access_key: &str, secret_key: &str, region: &str, bucket: &str) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .read_timeout(Duration::from_mins(2))
+            .build();
+        let config = Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(url)
+            .force_path_style(true)
+            .credentials_provider(Credentials::new(access_key, secret_key, None, None, "stack"))
+            .timeout_config(timeouts)
+            // Stores of MinIO's kind refuse the newer checksums in a
+            // streamed upload.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        Self { client: Client::from_conf(config), bucket: bucket.to_owned() }
+    }
+
+    /// The same store, another bucket.
+    #[must_use]
+    pub fn with_bucket(&self, bucket: &str) -> Self {
+        Self { client: self.client.clone(), bucket: bucket.to_owned() }
+    }
+
+    /// Makes the bucket; one that is there already is fine.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn create_bucket(&self) -> Result<()> {
+        let made = self.client.create_bucket().bucket(&self.bucket).send().await;
+        match made {
+            Err(error) if error.code() != Some("BucketAlreadyOwnedByYou") => {
+                Err(told(&error)).context(format!("create bucket {}", self.bucket))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the store announce every new object of the bucket to the bridge.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn announce(&self) -> Result<()> {
+        let queue = QueueConfiguration::builder()
+            .id("bridge")
+            .queue_arn(WEBHOOK)
+            .events(Event::S3ObjectCreated)
+            .build()
+            .context("notification")?;
+        let wanted = NotificationConfiguration::builder().queue_configurations(queue).build();
+        self.client
+            .put_bucket_notification_configuration()
+            .bucket(&self.bucket)
+            .notification_configuration(wanted)
+            .send()
+            .await
+            .map_err(|error| told(&error))
+            .context(format!("notifications of {}", self.bucket))?;
+        Ok(())
+    }
+
+    /// Uploads bytes; returns the `ETag`.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn put(&self, key: &str, content: impl Into<Vec<u8>>) -> Result<String> {
+        self.put_stream(key, ByteStream::from(content.into())).await
+    }
+
+    /// Uploads a file without reading it into memory; returns the `ETag`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store refuses.
+    pub async fn put_file(&self, key: &str, file: &Path) -> Result<String> {
+        let body = ByteStream::from_path(file).await.context(file.display())?;
+        self.put_stream(key, body).await
+    }
+
+    async fn put_stream(&self, key: &str, body: ByteStream) -> Result<String> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(body).send().await;
+        let answer = put.map_err(|error| told(&error)).context(format!("put {key}"))?;
+        Ok(answer.e_tag.unwrap_or_default())
+    }
+
+    /// Downloads an object; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store refuses or the answer breaks off.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let got = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+        let Some(answer) = present(got).context(format!("get {key}"))? else {
+            return Ok(None);
+        };
+        let body = answer.body.collect().await.context(format!("get {key}"))?;
+        Ok(Some(body.to_vec()))
+    }
+
+    /// Asks about an object; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn head(&self, key: &str) -> Result<Option<Head>> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
+        Ok(present(head).context(format!("head {key}"))?.map(|head| Head {
+            size: head.content_length.unwrap_or_default(),
+            etag: head.e_tag,
+            version_id: head.version_id,
+            content_type: head.content_type,
+        }))
+    }
+
+    /// The tags of an object; `None` when there is no such object.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn tags(&self, key: &str) -> Result<Option<BTreeMap<String, String>>> {
+        // The gateway answers 500 when asked for the tags of nothing.
+        if self.head(key).await?.is_none() {
+            return Ok(None);
+        }
+        let tags = self.client.get_object_tagging().bucket(&self.bucket).key(key).send().await;
+        let gone =
+            matches!(&tags, Err(SdkError::ServiceError(_))) && self.head(key).await?.is_none();
+        if gone {
+            return Ok(None);
+        }
+        let tags = tags.map_err(|error| told(&error)).context(format!("tags of {key}"))?;
+        Ok(Some(tags.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect()))
+    }
+
+    /// Sets the whole set of tags of an object.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn set_tags(&self, key: &str, tags: &[(&str, &str)]) -> Result<()> {
+        let mut set = Tagging::builder();
+        for (name, value) in tags {
+            set = set.tag_set(Tag::builder().key(*name).value(*value).build().context("tag")?);
+        }
+        let set = set.build().context("tags")?;
+        let put = self.client.put_object_tagging().bucket(&self.bucket).key(key).tagging(set);
+        put.send().await.map_err(|error| told(&error)).context(format!("tag {key}"))?;
+        Ok(())
+    }
+
+    /// Deletes an object; one that is not there is fine.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let gone = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        gone.map_err(|error| told(&error)).context(format!("delete {key}"))?;
+        Ok(())
+    }
+
+    /// All objects of the bucket.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn list(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut pages = self.client.list_objects_v2().bucket(&self.bucket).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page =
+                page.map_err(|error| told(&error)).context(format!("list {}", self.bucket))?;
+            entries.extend(page.contents.unwrap_or_default().into_iter().map(|object| Entry {
+                key: object.key.unwrap_or_default(),
+                size: object.size.unwrap_or_default(),
+            }));
+        }
+        Ok(entries)
+    }
+}
+
+/// Makes the stack's bucket, with its events going to the bridge.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn prepare_bucket(settings: &Settings) -> Result<()> {
+    let s3 = S3::new(settings);
+    s3.create_bucket().await?;
+    s3.announce().await
+}
+
+/// Runs a future to its end on a runtime made for it.
+///
+/// # Errors
+/// What the future says, or that there can be no runtime.
+pub fn blocking<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("runtime")?.block_on(work)
+}
+
+/// `None` for an object that is not there.
+fn present<T, E>(answer: std::result::Result<T, SdkError<E>>) -> Result<Option<T>>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.raw_response().is_some_and(|raw| raw.status().as_u16() == 404) => {
+            Ok(None)
+        }
+        Err(error) => Err(told(&error)),
+    }
+}
+
+/// The SDK's errors say "service error" unless asked for the whole chain.
+fn told<E>(error: &SdkError<E>) -> Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    Error::new(DisplayErrorContext(error).to_string())
+}
