@@ -1,0 +1,357 @@
+//! Engines and stores that fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bucket_av_scanner_testing::eicar::eicar;
+use bucket_av_scanner_testing::scripted::{Reply, Request, Server};
+use bucket_av_scanner_testing::{Daemon, Stack, notification};
+
+use super::*;
+
+/// An engine of clamav-rest's second dialect that finds EICAR, and says `answer` of everything
+/// else but the self-test's archives.
+fn engine(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Server {
+    let asked = AtomicUsize::new(0);
+    Server::start(move |request| {
+        if request.path != "/v2/scan" {
+            return Reply::new(404, "");
+        }
+        let contains = |part: &[u8]| request.body.windows(part.len()).any(|w| w == part);
+        if contains(&eicar()) {
+            return verdict(request, 406, "FOUND", "Eicar");
+        }
+        if contains(b"secret.txt") || contains(b"inner.zip") {
+            return verdict(request, 200, "OK", "");
+        }
+        answer(request, asked.fetch_add(1, Ordering::Relaxed))
+    })
+}
+
+fn verdict(request: &Request, status: u16, word: &str, description: &str) -> Reply {
+    let text = String::from_utf8_lossy(&request.body).into_owned();
+    let name = text.split("filename=\"").nth(1).and_then(|t| t.split('"').next()).unwrap();
+    let body = serde_json::json!([
+        { "Status": word, "Description": description, "FileName": name }
+    ]);
+    Reply::json(status, &body)
+}
+
+async fn scanned_by(server: &Server) -> Daemon {
+    daemon(&[
+        ("SCANNER", "clamav-rest"),
+        ("CLAMD_ENDPOINT", server.url()),
+        ("RETRY_DELAYS", "1s,2s"),
+        ("RETRY_LIMIT", "1"),
+        ("SCAN_TIMEOUT", "3"),
+    ])
+    .await
+}
+
+/// An object that gets this answer, always, is parked and marked `no`: never clean, never deleted.
+async fn is_never_a_verdict(
+    what: &str,
+    answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) {
+    let server = engine(move |request, _| answer(request));
+    let daemon = scanned_by(&server).await;
+    daemon.s3().put("k", vec![b'x'; 300_000]).await.unwrap();
+    let parked = dead(&daemon).await;
+    assert_eq!(parked.headers["avscan-stage"], "scan", "{what}: {:?}", parked.headers);
+    assert_eq!(parked.headers["avscan-attempt"], "2", "{what}");
+    assert!(parked.headers.contains_key("avscan-first-failure"), "{what}");
+    assert!(parked.headers.contains_key("avscan-last-failure"), "{what}");
+    assert_eq!(status(&daemon, "k").await, "no", "{what}");
+    assert!(daemon.s3().head("k").await.unwrap().is_some(), "{what}");
+    let reports = daemon.reports_on("k", 1, SOON).await.unwrap();
+    assert_eq!(reports.len(), 1, "{what}");
+    let report = reports[0].json();
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+}
+
+#[tokio::test]
+async fn a_200_with_nothing_is_never_a_verdict() {
+    is_never_a_verdict("empty", |_| Reply::new(200, "")).await;
+    is_never_a_verdict("[]", |_| Reply::new(200, "[]")).await;
+}
+
+#[tokio::test]
+async fn a_verdict_on_another_file_is_never_a_verdict() {
+    is_never_a_verdict("other name", |_| {
+        Reply::new(200, r#"[{"Status":"OK","Description":"","FileName":"other"}]"#)
+    })
+    .await;
+    is_never_a_verdict("bare 406", |_| Reply::new(406, "")).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_never_a_verdict() {
+    is_never_a_verdict("half", |request| verdict(request, 200, "OK", "").half()).await;
+    is_never_a_verdict("close", |_| Reply::close()).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_never_a_verdict() {
+    is_never_a_verdict("hang", |_| Reply::hang()).await;
+    is_never_a_verdict("drip", |request| {
+        verdict(request, 200, "OK", "").drip(1, Duration::from_millis(500))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_verdict_before_the_upload_is_complete_is_never_a_verdict() {
+    let early = |request: &Request| {
+        let length = request.header("content-length").and_then(|text| text.parse().ok());
+        let large = length.unwrap_or(0) > 1_000_000;
+        large.then(|| Reply::new(200, r#"{"Status":"OK","Description":""}"#))
+    };
+    let server = Server::start_with_early(early, |request| {
+        if request.path != "/scan" {
+            return Reply::new(404, "");
+        }
+        let eicar = eicar();
+        if request.body.windows(eicar.len()).any(|part| part == eicar) {
+            return Reply::new(406, r#"{"Status":"FOUND","Description":"Eicar"}"#);
+        }
+        Reply::new(200, r#"{"Status":"OK","Description":""}"#)
+    });
+    let daemon = scanned_by(&server).await;
+    daemon.s3().put("k", vec![b'x'; 30 << 20]).await.unwrap();
+    assert_eq!(status(&daemon, "k").await, "no");
+    assert_eq!(dead(&daemon).await.headers["avscan-stage"], "scan");
+}
+
+#[tokio::test]
+async fn a_413_is_believed_only_of_an_engine_that_works() {
+    let server = engine(|_, _| Reply::new(413, "File size limit exceeded"));
+    let daemon = scanned_by(&server).await;
+    daemon.s3().put("k", "x").await.unwrap();
+    assert_eq!(status(&daemon, "k").await, "no");
+    let report = daemon.reports_on("k", 1, SOON).await.unwrap().remove(0).json();
+    assert_eq!(report["reason"], "too_large");
+    assert_eq!(
+        metric(&daemon, r#"avscan_verdicts_total{status="no",reason="too_large"}"#).await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn one_failure_is_retried_and_a_retried_clean_is_reported() {
+    let server = engine(|request, asked| match asked {
+        0 => Reply::new(200, "[]"),
+        _ => verdict(request, 200, "OK", ""),
+    });
+    let daemon = daemon(&[
+        ("SCANNER", "clamav-rest"),
+        ("CLAMD_ENDPOINT", server.url()),
+        ("RETRY_DELAYS", "1s"),
+        ("REPORT_CLEAN", "false"),
+    ])
+    .await;
+    daemon.s3().put("k", "x").await.unwrap();
+    assert_eq!(status(&daemon, "k").await, "clean");
+    let report = daemon.reports_on("k", 1, SOON).await.unwrap().remove(0).json();
+    assert_eq!((&report["status"], &report["attempt"]), (&"clean".into(), &2.into()));
+}
+
+#[tokio::test]
+async fn no_delivery_is_taken_from_an_engine_that_does_not_find_eicar() {
+    // The engine of an empty database: everything is clean.
+    let server = Server::start(|request| verdict(request, 200, "OK", ""));
+    let mut daemon = Daemon::prepare(
+        &Stack::from_env(),
+        binary(),
+        &[("SCANNER", "clamav-rest"), ("CLAMD_ENDPOINT", server.url())],
+    )
+    .await
+    .unwrap();
+    daemon.spawn().unwrap();
+    eventually("it says why", || async { daemon.output().contains("EICAR test file clean") }).await;
+    daemon.s3().put("k", eicar()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(daemon.status("/readyz"), Some(503));
+    assert!(daemon.s3().tags("k").await.unwrap().unwrap().is_empty());
+    let ready = daemon.page("/readyz").await.unwrap_or_default();
+    assert!(ready.is_empty() || ready.contains("engine"));
+}
+
+#[tokio::test]
+async fn an_engine_that_comes_late_is_waited_for() {
+    let settings = Stack::from_env().settings().clone();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("late.sock");
+    let endpoint = format!("unix://{}", socket.display());
+    let mut daemon =
+        Daemon::prepare(&Stack::from_env(), binary(), &[("CLAMD_ENDPOINT", &endpoint)])
+            .await
+            .unwrap();
+    daemon.spawn().unwrap();
+    eventually("the engine is missed", || async { daemon.output().contains("engine is down") })
+        .await;
+    daemon.s3().put("k", "x").await.unwrap();
+    let real = settings.clamd_socket.clone();
+    std::os::unix::fs::symlink(real, &socket).unwrap();
+    daemon.wait_ready(SOON).await.unwrap();
+    assert_eq!(status(&daemon, "k").await, "clean");
+}
+
+/// A store that answers by script and takes no signatures seriously.
+fn store(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Arc<Server> {
+    Arc::new(Server::start(move |request| {
+        if request.path == "/" || request.path.starts_with("/?") {
+            let none = "<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>";
+            return Reply::new(200, none);
+        }
+        script(request)
+    }))
+}
+
+fn error(status: u16, code: &str) -> Reply {
+    Reply::new(status, format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>"))
+}
+
+/// What happens to one object of a scripted store; returns the report and the methods and paths of
+/// the requests.
+async fn with_store(
+    overrides: &[(&str, &str)],
+    script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> (serde_json::Value, Vec<String>, Daemon) {
+    let server = store(script);
+    let mut all = vec![
+        ("MINIO_SERVER_URL", server.url()),
+        ("RETRY_DELAYS", "1s"),
+        ("RETRY_LIMIT", "1"),
+        ("REPORT_CLEAN", "true"),
+    ];
+    all.extend(overrides);
+    let daemon = daemon(&all).await;
+    let event = notification::put("b", "k", Some(1), Some("e1"));
+    notify(&daemon, event.to_string().as_bytes()).await;
+    let report = daemon.reports_on("k", 1, SOON).await.unwrap().pop().unwrap().json();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let requests = server.requests().iter().map(|r| format!("{} {}", r.method, r.path)).collect();
+    (report, requests, daemon)
+}
+
+fn body(content: &[u8]) -> Reply {
+    Reply::new(200, content).header("etag", "\"e1\"")
+}
+
+#[tokio::test]
+async fn an_object_beyond_volume_size_is_not_downloaded() {
+    let (report, requests, _) = with_store(&[("VOLUME_SIZE", "1")], |request| {
+        match (request.method.as_str(), request.path.contains("tagging")) {
+            // Announces three gibibytes and breaks off.
+            ("GET", false) => {
+                body(b"x").header("content-length", &(3_u64 << 30).to_string()).half()
+            }
+            ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+            _ => Reply::new(200, "").header("etag", "\"e1\""),
+        }
+    })
+    .await;
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"too_large".into()));
+    assert_eq!((&report["action"], &report["size"]), (&"tag".into(), &(3_u64 << 30).into()));
+    assert!(requests.iter().any(|r| r.starts_with("PUT /b/k?tagging")), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_denied_delete_falls_back_to_the_tag_and_is_said_and_parked() {
+    let (report, requests, daemon) = with_store(&[], |request| {
+        match (request.method.as_str(), request.path.contains("tagging")) {
+            ("GET", false) => body(&eicar()),
+            ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+            ("DELETE", _) => error(403, "AccessDenied"),
+            _ => Reply::new(200, "").header("etag", "\"e1\""),
+        }
+    })
+    .await;
+    let all = daemon.reports_on("k", 2, SOON).await.unwrap();
+    let last = all[1].json();
+    assert_eq!(report["bucket"], "b");
+    assert_eq!((&all[0].json()["action"], &all[0].json()["error"]), (&"delete".into(), &().into()));
+    assert_eq!((&last["action"], &last["error"]), (&"no".into(), &"delete_denied".into()));
+    assert_eq!(last["status"], "infected");
+    assert_eq!(dead(&daemon).await.headers["avscan-reason"], "delete_denied");
+    drop(requests);
+}
+
+#[tokio::test]
+async fn a_denied_tag_is_said_and_parked() {
+    let (report, _, daemon) = with_store(&[], |request| {
+        match (request.method.as_str(), request.path.contains("tagging")) {
+            ("GET", false) => body(b"fine"),
+            ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+            ("PUT", _) => error(403, "AccessDenied"),
+            _ => Reply::new(200, "").header("etag", "\"e1\""),
+        }
+    })
+    .await;
+    assert_eq!((&report["status"], &report["error"]), (&"clean".into(), &"tag_denied".into()));
+    assert_eq!(dead(&daemon).await.headers["avscan-reason"], "tag_denied");
+}
+
+#[tokio::test]
+async fn what_only_its_owner_can_read_is_unreadable() {
+    for code in ["InvalidObjectState", "InvalidRequest"] {
+        let (report, _, _) = with_store(&[], move |request| {
+            match (request.method.as_str(), request.path.contains("tagging"), code) {
+                ("GET", false, "InvalidObjectState") => error(403, code),
+                ("GET", false, _) => Reply::new(
+                    400,
+                    "<Error><Code>InvalidRequest</Code><Message>The object was stored using a form \
+                     of Server Side Encryption</Message></Error>",
+                ),
+                ("GET", true, _) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+                _ => Reply::new(200, "").header("etag", "\"e1\""),
+            }
+        })
+        .await;
+        assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"unreadable".into()));
+        assert_eq!(report["action"], "tag");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_fetched_again_and_never_scanned_short() {
+    let gets = AtomicUsize::new(0);
+    let (report, _, _) = with_store(&[], move |request| {
+        match (request.method.as_str(), request.path.contains("tagging")) {
+            ("GET", false) if gets.fetch_add(1, Ordering::Relaxed) < 2 => {
+                body(&vec![b'x'; 100_000]).half()
+            }
+            ("GET", false) => body(&vec![b'x'; 100_000]),
+            ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+            _ => Reply::new(200, "").header("etag", "\"e1\""),
+        }
+    })
+    .await;
+    assert_eq!((&report["status"], &report["size"]), (&"clean".into(), &100_000.into()));
+    assert_eq!(report["attempt"], 1);
+}
+
+#[tokio::test]
+async fn an_object_overwritten_between_scan_and_tag_is_scanned_again() {
+    let heads = AtomicUsize::new(0);
+    let gets = AtomicUsize::new(0);
+    let (report, requests, _) = with_store(&[], move |request| {
+        let etag = |n: usize| if n == 0 { "\"e1\"" } else { "\"e2\"" };
+        match (request.method.as_str(), request.path.contains("tagging")) {
+            ("GET", false) => {
+                let n = gets.fetch_add(1, Ordering::Relaxed);
+                Reply::new(200, format!("content {n}")).header("etag", etag(n))
+            }
+            ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+            ("HEAD", _) => {
+                heads.fetch_add(1, Ordering::Relaxed);
+                Reply::new(200, "").header("etag", "\"e2\"")
+            }
+            _ => Reply::new(200, ""),
+        }
+    })
+    .await;
+    assert_eq!((&report["status"], &report["etag"]), (&"clean".into(), &"e2".into()));
+    let puts = requests.iter().filter(|r| r.starts_with("PUT")).count();
+    assert_eq!(puts, 1, "{requests:?}");
+}

@@ -1,0 +1,74 @@
+//! The daemon against a real `RabbitMQ`, a real clamd and real S3 servers. Needs a stack: `make test`
+//! runs this inside one.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod commands;
+mod faults;
+mod messages;
+mod reports;
+mod verdicts;
+mod versions;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bucket_av_scanner_testing::{Daemon, Stack};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_bucket-av-scanner");
+const SOON: Duration = Duration::from_secs(30);
+
+fn binary() -> &'static Path {
+    Path::new(BINARY)
+}
+
+async fn daemon(overrides: &[(&str, &str)]) -> Daemon {
+    Daemon::start(&Stack::from_env(), binary(), overrides).await.unwrap()
+}
+
+/// Asks until the answer is yes, or fails saying what never came true.
+async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let started = Instant::now();
+    while !ask().await {
+        assert!(started.elapsed() < SOON, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits for a tag of the object and returns its value.
+async fn status(daemon: &Daemon, key: &str) -> String {
+    let s3 = daemon.s3();
+    let started = Instant::now();
+    loop {
+        let tags = s3.tags(key).await.unwrap().unwrap_or_default();
+        if let Some(status) = tags.get("scanned") {
+            return status.clone();
+        }
+        assert!(started.elapsed() < SOON, "{key} was never tagged:\n{}", daemon.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the object does not exist any more.
+async fn gone(daemon: &Daemon, key: &str) {
+    let s3 = daemon.s3();
+    eventually("the object is deleted", || async { s3.head(key).await.unwrap().is_none() }).await;
+}
+
+/// Tells the daemon of an object, as its store would.
+async fn notify(daemon: &Daemon, body: &[u8]) {
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    let names = &daemon.names;
+    amqp.publish(&names.exchange, &names.routing_key, body, &[]).await.unwrap();
+}
+
+/// The next message of the daemon's dead-letter queue.
+async fn dead(daemon: &Daemon) -> bucket_av_scanner_testing::amqp::Message {
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    amqp.get_within(&format!("{}.dead", daemon.names.queue), SOON).await.unwrap()
+}
+
+/// The value of a metric, 0 while it was never counted.
+async fn metric(daemon: &Daemon, name: &str) -> u64 {
+    let page = daemon.page("/metrics").await.unwrap();
+    page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+}

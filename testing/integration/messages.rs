@@ -1,0 +1,164 @@
+//! What becomes of messages.
+
+use bucket_av_scanner_testing::{Daemon, Stack, notification};
+
+use super::*;
+
+#[tokio::test]
+async fn what_cannot_be_read_is_parked_byte_for_byte_with_the_reason() {
+    let daemon = daemon(&[]).await;
+    let garbage: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for body in [&b"{\"Records\":[{\"eventName\":\"s3:Obj"[..], &garbage, b"", b"{}"] {
+        notify(&daemon, body).await;
+        let parked = dead(&daemon).await;
+        assert_eq!(parked.body, body);
+        assert_eq!(parked.headers["avscan-reason"], "malformed");
+        assert_eq!(parked.headers["avscan-stage"], "event");
+    }
+    assert!(daemon.page("/livez").await.is_ok());
+}
+
+#[tokio::test]
+async fn ten_mebibytes_of_garbage_are_parked_and_the_daemon_goes_on() {
+    let daemon = daemon(&[]).await;
+    notify(&daemon, &vec![b'['; 10 << 20]).await;
+    assert_eq!(dead(&daemon).await.body.len(), 10 << 20);
+    daemon.s3().put("after", "x").await.unwrap();
+    assert_eq!(status(&daemon, "after").await, "clean");
+}
+
+#[tokio::test]
+async fn what_concerns_no_scanner_is_ignored() {
+    let daemon = daemon(&[]).await;
+    let bucket = &daemon.names.bucket;
+    for name in ["s3:ObjectCreated:PutTagging", "s3:ObjectRemoved:Delete", "s3:ObjectAccessed:Get"]
+    {
+        let event = notification::event(name, bucket, "k", None, None);
+        notify(&daemon, event.to_string().as_bytes()).await;
+    }
+    notify(&daemon, br#"{"Records":[]}"#).await;
+    notify(&daemon, br#"{"Service":"Amazon S3","Event":"s3:TestEvent"}"#).await;
+    eventually("all ignored", || async {
+        metric(&daemon, r#"avscan_notifications_total{end="ignored"}"#).await >= 5
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn our_own_tagging_does_not_come_back_as_work() {
+    let daemon = daemon(&[]).await;
+    daemon.s3().put("once", "x").await.unwrap();
+    status(&daemon, "once").await;
+    eventually("the tagging's own event is ignored", || async {
+        metric(&daemon, r#"avscan_notifications_total{end="ignored"}"#).await >= 1
+    })
+    .await;
+    assert_eq!(metric(&daemon, r#"avscan_notifications_total{end="applied"}"#).await, 1);
+}
+
+#[tokio::test]
+async fn a_thousand_records_in_one_message_are_a_thousand_objects() {
+    let daemon = daemon(&[("SCAN_CONCURRENCY", "16")]).await;
+    let s3 = daemon.s3();
+    s3.put("real", "x").await.unwrap();
+    status(&daemon, "real").await;
+    s3.set_tags("real", &[("other", "x")]).await.unwrap();
+    let record = |key: &str| notification::put(&s3.bucket, key, None, None)["Records"][0].take();
+    let mut records: Vec<_> = (0..999).map(|n| record(&format!("gone-{n}"))).collect();
+    records.push(record("real"));
+    let message = serde_json::json!({ "Records": records });
+    notify(&daemon, message.to_string().as_bytes()).await;
+    assert_eq!(status(&daemon, "real").await, "clean");
+    eventually("the other 999 are gone", || async {
+        metric(&daemon, r#"avscan_notifications_total{end="gone"}"#).await >= 999
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_was_there_before_is_used_as_it_is() {
+    use lapin::options::QueueDeclareOptions;
+    use lapin::types::FieldTable;
+    let stack = Stack::from_env();
+    let mut daemon = Daemon::prepare(&stack, binary(), &[]).await.unwrap();
+    let amqp = stack.amqp().await.unwrap();
+    let classic = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let queue = daemon.names.queue.as_str().into();
+    let channel = amqp.channel().await.unwrap();
+    channel.queue_declare(queue, classic, FieldTable::default()).await.unwrap();
+    daemon.spawn().unwrap();
+    daemon.wait_ready(SOON).await.unwrap();
+    daemon.s3().put("k", "x").await.unwrap();
+    assert_eq!(status(&daemon, "k").await, "clean");
+}
+
+#[tokio::test]
+async fn a_queue_of_ours_with_other_arguments_stops_the_daemon_in_one_line() {
+    use lapin::options::QueueDeclareOptions;
+    use lapin::types::FieldTable;
+    let stack = Stack::from_env();
+    let mut daemon = Daemon::prepare(&stack, binary(), &[]).await.unwrap();
+    let dead = format!("{}.dead", daemon.names.queue);
+    let amqp = stack.amqp().await.unwrap();
+    let classic = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let channel = amqp.channel().await.unwrap();
+    channel.queue_declare(dead.as_str().into(), classic, FieldTable::default()).await.unwrap();
+    daemon.spawn().unwrap();
+    assert_eq!(daemon.wait_exit(SOON).await.unwrap(), 1);
+    let last = daemon.output().lines().last().unwrap().to_owned();
+    assert!(last.contains(&dead) && last.contains("remove"), "{last}");
+}
+
+#[tokio::test]
+async fn a_killed_daemon_loses_nothing() {
+    let mut daemon = daemon(&[]).await;
+    let s3 = daemon.s3();
+    for n in 0..40 {
+        s3.put(&format!("k{n}"), vec![b'x'; 50_000]).await.unwrap();
+        if n % 10 == 5 {
+            daemon.kill();
+            daemon.spawn().unwrap();
+        }
+    }
+    for n in 0..40 {
+        assert_eq!(status(&daemon, &format!("k{n}")).await, "clean");
+    }
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_exits_with_zero() {
+    let mut daemon = daemon(&[]).await;
+    let s3 = daemon.s3();
+    for n in 0..20 {
+        s3.put(&format!("k{n}"), "x").await.unwrap();
+    }
+    assert_eq!(daemon.terminate(SOON).await.unwrap(), 0);
+    assert!(daemon.output().contains("everything settled"));
+    daemon.spawn().unwrap();
+    for n in 0..20 {
+        assert_eq!(status(&daemon, &format!("k{n}")).await, "clean");
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_share_the_work() {
+    let first = daemon(&[("SCAN_CONCURRENCY", "1")]).await;
+    let names = &first.names;
+    let same = [
+        ("SCAN_CONCURRENCY", "1"),
+        ("RABBITMQ_QUEUE_NAME", names.queue.as_str()),
+        ("RABBITMQ_TOPIC", names.exchange.as_str()),
+        ("RABBITMQ_QUEUE_ROUTING_KEY", names.routing_key.as_str()),
+    ];
+    let second = daemon(&same).await;
+    for n in 0..60 {
+        first.s3().put(&format!("k{n}"), vec![b'x'; 20_000]).await.unwrap();
+    }
+    for n in 0..60 {
+        assert_eq!(status(&first, &format!("k{n}")).await, "clean");
+    }
+    for daemon in [&first, &second] {
+        let applied = metric(daemon, r#"avscan_notifications_total{end="applied"}"#).await;
+        assert!(applied >= 1, "a replica had nothing to do");
+    }
+}

@@ -1,0 +1,136 @@
+//! Versioned buckets, on a store that has them. One after the other, because the store takes its
+//! time to come up.
+
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use bucket_av_scanner_testing::eicar::eicar;
+use bucket_av_scanner_testing::{Daemon, S3, Seaweed, notification};
+
+use super::*;
+
+#[tokio::test]
+async fn effects_reach_the_scanned_version_and_no_other() {
+    let store = Seaweed::start().await.unwrap();
+    let (access, secret) = store.keys();
+    let daemon = daemon(&[
+        ("MINIO_SERVER_URL", store.url()),
+        ("MINIO_ACCESS_KEY_ID", access),
+        ("MINIO_SECRET_ACCESS_KEY", secret),
+        ("RETRY_DELAYS", "1s"),
+    ])
+    .await;
+    a_deleted_version_uncovers_the_one_before(&daemon, &store.s3("uncovers")).await;
+    an_older_version_is_tagged_alone(&daemon, &store.s3("older")).await;
+    a_store_that_names_no_version_gets_one_from_the_download(&daemon, &store.s3("unnamed")).await;
+    nothing_infected_stays_readable_where_versioning_is_suspended(&daemon, &store.s3("suspended"))
+        .await;
+    versioning_switched_on_after_the_upload_hides_nothing(&daemon, &store.s3("switched")).await;
+    a_newer_upload_survives_the_deletion_of_an_older_one(&daemon, &store.s3("newer")).await;
+}
+
+async fn versioning(s3: &S3, status: BucketVersioningStatus) {
+    let configuration = VersioningConfiguration::builder().status(status).build();
+    let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
+    put.versioning_configuration(configuration).send().await.unwrap();
+}
+
+async fn put(s3: &S3, key: &str, content: impl Into<Vec<u8>>) -> Option<String> {
+    let put = s3.client.put_object().bucket(&s3.bucket).key(key).body(content.into().into());
+    put.send().await.unwrap().version_id
+}
+
+async fn announce(daemon: &Daemon, s3: &S3, key: &str, version: Option<&str>) {
+    let mut event = notification::put(&s3.bucket, key, None, None);
+    if let Some(version) = version {
+        event["Records"][0]["s3"]["object"]["versionId"] = version.into();
+    }
+    notify(daemon, event.to_string().as_bytes()).await;
+}
+
+async fn tag_of(s3: &S3, key: &str, version: &str) -> Option<String> {
+    let get = s3.client.get_object_tagging().bucket(&s3.bucket).key(key).version_id(version);
+    let tags = get.send().await.ok()?.tag_set;
+    tags.into_iter().find(|tag| tag.key == "scanned").map(|tag| tag.value)
+}
+
+/// All versions and markers under the key.
+async fn versions(s3: &S3, key: &str) -> (Vec<String>, usize) {
+    let list = s3.client.list_object_versions().bucket(&s3.bucket).prefix(key);
+    let list = list.send().await.unwrap();
+    let versions = list.versions.unwrap_or_default();
+    let ids = versions.into_iter().filter_map(|version| version.version_id).collect();
+    (ids, list.delete_markers.unwrap_or_default().len())
+}
+
+async fn a_deleted_version_uncovers_the_one_before(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    let good = put(s3, "uncovers", "good").await.unwrap();
+    let bad = put(s3, "uncovers", eicar()).await.unwrap();
+    announce(daemon, s3, "uncovers", Some(&bad)).await;
+    eventually("only the good version is left, and no marker", || async {
+        versions(s3, "uncovers").await == (vec![good.clone()], 0)
+    })
+    .await;
+    assert_eq!(s3.get("uncovers").await.unwrap().unwrap(), b"good");
+    let report = daemon.reports_on("uncovers", 1, SOON).await.unwrap().remove(0).json();
+    assert_eq!(report["version_id"], bad);
+    assert_eq!((&report["status"], &report["action"]), (&"infected".into(), &"delete".into()));
+}
+
+async fn an_older_version_is_tagged_alone(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    let old = put(s3, "older", "old").await.unwrap();
+    let new = put(s3, "older", "new").await.unwrap();
+    announce(daemon, s3, "older", Some(&old)).await;
+    eventually("the old version is tagged", || async {
+        tag_of(s3, "older", &old).await.as_deref() == Some("clean")
+    })
+    .await;
+    assert_eq!(tag_of(s3, "older", &new).await, None);
+}
+
+async fn a_store_that_names_no_version_gets_one_from_the_download(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    let version = put(s3, "unnamed", eicar()).await.unwrap();
+    announce(daemon, s3, "unnamed", None).await;
+    eventually("neither version nor marker is left", || async {
+        versions(s3, "unnamed").await == (vec![], 0)
+    })
+    .await;
+    let report = daemon.reports_on("unnamed", 1, SOON).await.unwrap().remove(0).json();
+    assert_eq!(report["version_id"], version);
+}
+
+async fn nothing_infected_stays_readable_where_versioning_is_suspended(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    versioning(s3, BucketVersioningStatus::Suspended).await;
+    put(s3, "suspended", eicar()).await;
+    announce(daemon, s3, "suspended", Some("null")).await;
+    eventually("no version is left", || async { versions(s3, "suspended").await.0.is_empty() })
+        .await;
+}
+
+async fn versioning_switched_on_after_the_upload_hides_nothing(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    put(s3, "switched", eicar()).await;
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    announce(daemon, s3, "switched", None).await;
+    eventually("no version is left", || async { versions(s3, "switched").await.0.is_empty() })
+        .await;
+}
+
+async fn a_newer_upload_survives_the_deletion_of_an_older_one(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    let bad = put(s3, "newer", eicar()).await.unwrap();
+    let good = put(s3, "newer", "good").await.unwrap();
+    announce(daemon, s3, "newer", Some(&bad)).await;
+    eventually("the bad version is gone, the newer one there", || async {
+        versions(s3, "newer").await == (vec![good.clone()], 0)
+    })
+    .await;
+    assert_eq!(s3.get("newer").await.unwrap().unwrap(), b"good");
+}
