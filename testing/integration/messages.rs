@@ -162,3 +162,41 @@ async fn two_replicas_share_the_work() {
         assert!(applied >= 1, "a replica had nothing to do");
     }
 }
+
+/// A broker user of the test's own, with these rights.
+fn user(name: &str, configure: &str, write: &str, read: &str) {
+    let stack = Stack::from_env();
+    stack.rabbitmqctl(&["add_user", name, "secret"]).unwrap();
+    let vhost = stack.settings().amqp_vhost.clone();
+    stack.rabbitmqctl(&["set_permissions", "-p", &vhost, name, configure, write, read]).unwrap();
+}
+
+#[tokio::test]
+async fn rights_to_its_own_names_are_enough_and_a_missing_one_is_named() {
+    let stack = Stack::from_env();
+    let mut daemon = Daemon::prepare(&stack, binary(), &[]).await.unwrap();
+    let (queue, exchange) = (daemon.names.queue.clone(), daemon.names.exchange.clone());
+    let amqp = stack.amqp().await.unwrap();
+    // The store's exchange is there; the rest is the README's table.
+    let bystander = format!("{}-bystander", daemon.names.prefix);
+    amqp.declare(&exchange, &bystander, "nothing").await.unwrap();
+    let own = format!(r"^{queue}(\..*)?$");
+    let read = format!(r"^({queue}(\..*)?|{exchange})$");
+    let name = daemon.names.prefix.clone();
+    user(&name, "^$", "^$", "^$");
+    daemon.set_env("RABBITMQ_REGULAR_USER_NAME", &name);
+    daemon.set_env("RABBITMQ_REGULAR_USER_PASS", "secret");
+    daemon.spawn().unwrap();
+    eventually("the missing queue is named", || async {
+        daemon.output().contains(&format!("queue {queue}: create it"))
+    })
+    .await;
+    assert_eq!(daemon.status("/readyz"), Some(503));
+    let vhost = stack.settings().amqp_vhost.clone();
+    stack.rabbitmqctl(&["set_permissions", "-p", &vhost, &name, &own, &own, &read]).unwrap();
+    daemon.wait_ready(SOON).await.unwrap();
+    daemon.s3().put("k", "x").await.unwrap();
+    assert_eq!(status(&daemon, "k").await, "clean");
+    daemon.reports_on("k", 1, SOON).await.unwrap();
+    stack.rabbitmqctl(&["delete_user", &name]).unwrap();
+}

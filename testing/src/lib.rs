@@ -42,6 +42,7 @@ pub mod stack;
 pub mod state;
 pub mod teardown;
 mod web;
+pub mod tls;
 pub mod zip;
 
 pub use amqp::Amqp;
@@ -51,4 +52,5 @@ pub use error::{Error, Result};
 pub use s3::S3;
 pub use seaweed::Seaweed;
 pub use sink::Sink;
+pub use tls::Authority;
 pub use stack::{Service, Stack};

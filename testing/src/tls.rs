@@ -1,0 +1,95 @@
+//! A certificate authority of a test's own, and TLS in front of services that speak none.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::error::{Context, Result};
+
+/// A private certificate authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// TLS in front of a service; ends when dropped.
+pub struct TlsProxy {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Authority {
+    /// A new one, unknown to everybody.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub fn new() -> Result<Self> {
+        let mut params = CertificateParams::new([]).context("authority")?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().context("authority")?;
+        let issuer = CertifiedIssuer::self_signed(params, key).context("authority")?;
+        Ok(Self { issuer })
+    }
+
+    /// Writes its certificate where `TLS_CA_FILE` can name it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        std::fs::write(file, self.issuer.pem()).context(file.display())
+    }
+
+    /// Listens with a certificate for `host` and passes what comes on to `target`.
+    ///
+    /// # Errors
+    /// When no certificate can be made or no port had.
+    pub async fn proxy(&self, host: &str, target: &str) -> Result<TlsProxy> {
+        let key = KeyPair::generate().context("key")?;
+        let params = CertificateParams::new([host.to_owned()]).context("certificate")?;
+        let certificate = params.signed_by(&key, &self.issuer).context("certificate")?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("TLS versions")?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .context("certificate")?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
+        let address = listener.local_addr().context("listen")?;
+        let target = target.to_owned();
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (acceptor, target) = (acceptor.clone(), target.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust us hangs up here.
+                    let Ok(mut client) = acceptor.accept(client).await else { return };
+                    let Ok(mut server) = TcpStream::connect(&target).await else { return };
+                    drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+                });
+            }
+        });
+        Ok(TlsProxy { address, accepting })
+    }
+}
+
+impl TlsProxy {
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+impl Drop for TlsProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
