@@ -6,14 +6,16 @@
 //! of a message are published and confirmed before the original is acknowledged, so a crash
 //! anywhere leaves a duplicate and never a hole.
 
+mod error;
 mod intake;
 mod publisher;
 mod session;
 mod topology;
 
+pub(crate) use self::error::OpenError;
 pub(crate) use self::intake::Delivery;
 pub(crate) use self::publisher::{Outbox, Publisher};
-pub(crate) use self::session::{OpenError, Session, Tls, look};
+pub(crate) use self::session::{Session, Tls, look};
 pub(crate) use self::topology::{Lane, Topology, minio_settings};
 
 use crate::failure::{Failure, Stage};

@@ -1,12 +1,21 @@
 //! One consumer, and the deliveries that come from it.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, Channel, Connection, Consumer};
+use tokio::time::timeout;
 
-use super::publisher::{ATTEMPT, FIRST_FAILURE};
 use super::topology::Lane;
+
+/// Headers of copies that we publish: which attempt they are, and when the first one failed.
+pub(super) const ATTEMPT: &str = "avscan-attempt";
+pub(super) const FIRST_FAILURE: &str = "avscan-first-failure";
+
+/// A broker that does not answer by then is treated as gone; its heartbeat tells later.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// One message.
 #[derive(Debug)]
@@ -55,10 +64,11 @@ impl Delivery {
     /// Acknowledges. When the channel is gone the broker gives the message to somebody again, and
     /// nothing else can be done about it: delivery tags mean nothing on another channel.
     pub(super) async fn ack(&self) {
-        match self.acker.ack(BasicAckOptions::default()).await {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!("acknowledged too late, the message will come again"),
-            Err(error) => tracing::debug!(%error, "not acknowledged, the message will come again"),
+        match timeout(ANSWER, self.acker.ack(BasicAckOptions::default())).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => tracing::debug!("acknowledged too late, the message will come again"),
+            Ok(Err(error)) => tracing::debug!(%error, "not acknowledged, it will come again"),
+            Err(_) => tracing::debug!("not acknowledged in time, the message will come again"),
         }
     }
 }
@@ -115,16 +125,16 @@ impl Intake {
 
     /// Asks the broker for no more. Deliveries already given out can still be settled.
     pub(crate) async fn stop(&self) {
-        let tag = self.consumer.tag();
-        if let Err(error) = self.channel.basic_cancel(tag, BasicCancelOptions::default()).await {
-            tracing::debug!(%error, "the consumer was already gone");
+        let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        if !matches!(timeout(ANSWER, cancel).await, Ok(Ok(()))) {
+            tracing::debug!("the consumer was already gone");
         }
     }
 
     /// Closes the channel: the broker gives what is unsettled to other consumers.
     pub(crate) async fn close(self) {
-        if let Err(error) = self.channel.close(200, "bye".into()).await {
-            tracing::debug!(%error, "the channel was already closed");
+        if !matches!(timeout(ANSWER, self.channel.close(200, "bye".into())).await, Ok(Ok(()))) {
+            tracing::debug!("the channel was already closed");
         }
     }
 }

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio_util::sync::CancellationToken;
 
-use super::intake::Delivery;
+use super::intake::{ATTEMPT, Delivery, FIRST_FAILURE};
 use super::topology::{Lane, Topology};
 use super::{Disposition, Note};
 use crate::clock;
@@ -17,8 +17,6 @@ use crate::failure::{Failure, Kind, Stage};
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const PERSISTENT: u8 = 2;
 
-pub(super) const ATTEMPT: &str = "avscan-attempt";
-pub(super) const FIRST_FAILURE: &str = "avscan-first-failure";
 const LAST_FAILURE: &str = "avscan-last-failure";
 const REASON: &str = "avscan-reason";
 const STAGE: &str = "avscan-stage";

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{Connection, ConnectionProperties, Event};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+use super::error::OpenError;
 use super::intake::Intake;
 use super::publisher::Publisher;
 use super::topology::{Lane, Topology};
@@ -24,40 +24,6 @@ const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Seconds. A lost peer is noticed after twice this.
 const HEARTBEAT: u16 = 15;
-
-/// Why no session could be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// The broker knows us not, or not that virtual host.
-    #[error("the broker refused the login: {0}; check user, password and virtual host")]
-    Refused(String),
-    /// No connection, or it broke.
-    #[error("the broker cannot be reached: {0}")]
-    Unreachable(String),
-    /// A right is missing.
-    #[error("not allowed by the broker: {0}, or give the user the right to")]
-    Forbidden(String),
-    /// Something of ours exists and is not as it must be.
-    #[error("{0} exists with other arguments than ours: move its messages and remove it")]
-    Mismatch(String),
-}
-
-impl From<lapin::Error> for OpenError {
-    fn from(error: lapin::Error) -> Self {
-        if let ErrorKind::ProtocolError(amqp) = error.kind() {
-            match amqp.kind() {
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                    return Self::Forbidden(format!("{}: make it", amqp.get_message()));
-                }
-                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-                    return Self::Refused(amqp.get_message().to_string());
-                }
-                _ => {}
-            }
-        }
-        Self::Unreachable(crate::failure::causes(&error))
-    }
-}
 
 /// The private certificate authorities for amqps, PEM.
 #[derive(Debug, Clone, Default)]
@@ -83,11 +49,15 @@ impl Session {
     ) -> Result<Self, OpenError> {
         let consuming = connect(settings, tls, "consuming").await?;
         let publishing = connect(settings, tls, "publishing").await?;
-        tokio::time::timeout(DECLARE_TIMEOUT, topology.declare(&consuming))
+        let declared = async {
+            topology.declare(&consuming).await?;
+            let channel = publishing.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok::<_, OpenError>(channel)
+        };
+        let channel = tokio::time::timeout(DECLARE_TIMEOUT, declared)
             .await
             .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
-        let channel = publishing.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let lost = CancellationToken::new();
         watch(&publishing, lost.clone());
         watch(&consuming, lost.clone());

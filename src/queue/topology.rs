@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ErrorKind, ExchangeKind};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::session::OpenError;
+use super::error::OpenError;
 use crate::config::{BrokerSettings, ExchangeType, QueueType};
 use crate::retry::Ladder;
 

@@ -50,16 +50,29 @@ impl Store {
         key: &str,
         value: &str,
     ) -> Result<Applied, Failure> {
-        let (version, recheck) = match &identity.pin {
-            Pin::Version(version) => (Some(version.clone()), None),
-            Pin::Etag { etag, .. } => match self.compare(identity, etag, Stage::Tag).await? {
-                Current::Same(version) => (version, Some(etag)),
-                Current::Changed => return Ok(Applied::Changed),
-                Current::Denied => return Ok(Applied::Denied),
-            },
+        let (version, recheck, tags) = match &identity.pin {
+            Pin::Version(version) => {
+                (Some(version.clone()), None, self.tags(identity, Some(version)).await)
+            }
+            Pin::Etag { etag, .. } => {
+                // Two round trips that need not wait for each other.
+                let (current, tags) = tokio::join!(
+                    self.compare(identity, etag, Stage::Tag),
+                    self.tags(identity, None)
+                );
+                match current? {
+                    Current::Same(None) => (None, Some(etag), tags),
+                    Current::Same(Some(version)) => {
+                        let tags = self.tags(identity, Some(&version)).await;
+                        (Some(version), None, tags)
+                    }
+                    Current::Changed => return Ok(Applied::Changed),
+                    Current::Denied => return Ok(Applied::Denied),
+                }
+            }
             Pin::Nothing => return Ok(Applied::NoIdentity),
         };
-        let mut tags = match self.tags(identity, version.as_deref()).await {
+        let mut tags = match tags {
             Ok(tags) => tags,
             Err(fault) => return settled(fault),
         };
@@ -74,8 +87,7 @@ impl Store {
         }
         // A version id names these bytes for ever; under a bare name they may have been replaced
         // since the comparison, and then our tag sits on bytes that nobody scanned.
-        if version.is_none()
-            && let Some(etag) = recheck
+        if let Some(etag) = recheck
             && !matches!(self.compare(identity, etag, Stage::Tag).await?, Current::Same(_))
         {
             self.retract(identity, users).await;
