@@ -123,7 +123,6 @@ impl Workers {
             metrics: Arc::clone(metrics),
             engine: std::sync::Mutex::default(),
             warned_of_age: std::sync::Mutex::default(),
-            suspect: std::sync::Mutex::default(),
         };
         let notifications = Arc::new(Worker {
             handler,

@@ -252,6 +252,9 @@ pub fn health_addr(env: &HashMap<String, String>) -> Result<SocketAddr, Problems
 /// A webhook's URL often carries a token in its path or query: what follows the host is masked.
 fn masked_url(text: &str) -> String {
     match Url::parse(text) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            format!("{}://***", url.scheme())
+        }
         Ok(url) if url.has_host() && (url.path().len() > 1 || url.query().is_some()) => {
             let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
             format!("{}://{}{port}/***", url.scheme(), url.host_str().unwrap_or_default())
@@ -274,6 +277,24 @@ impl Settings {
                  results exchange"
                     .to_owned(),
             );
+        }
+        let free = rustix::fs::statvfs(&self.store.temp_dir)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free < self.store.spool {
+            warnings.push(format!(
+                "SPOOL_SIZE is {} MiB, but TMPDIR has only {} MiB free: downloads may fail and be \
+                 put off",
+                self.store.spool >> 20,
+                free >> 20
+            ));
+        }
+        // Each slot has connections to store and engine, and a temp file.
+        let wanted = 60 + 6 * u64::from(self.scanner.concurrency);
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        if files.is_some_and(|files| files < wanted) {
+            warnings.push(format!(
+                "the limit of open files (ulimit -n) should be at least {wanted} for SCAN_CONCURRENCY"
+            ));
         }
         // clamd reads at most 2 GiB less 3 bytes of a stream, whatever its configuration says.
         if self.store.max_object > 2 * GIB {

@@ -53,6 +53,8 @@ pub(crate) enum Malformed {
     NoEventName,
     #[error("an event of an unknown kind")]
     UnknownEvent,
+    #[error("a bucket name that no store has")]
+    NoBucket,
     #[error("a created event without bucket and key, or with fields of the wrong type")]
     NoObject,
 }
@@ -176,6 +178,9 @@ fn single(record: &RawValue, raw_path: Option<&str>) -> Result<Notification, Mal
     if bucket.is_empty() || object.key.is_empty() {
         return Err(Malformed::NoObject);
     }
+    if !is_bucket_name(&bucket) {
+        return Err(Malformed::NoBucket);
+    }
     let told = |text: Option<String>| text.filter(|text| !text.is_empty());
     Ok(Notification::Object(Box::new(ObjectRef {
         keys: key::spellings(&bucket, &object.key, raw_path),
@@ -186,6 +191,13 @@ fn single(record: &RawValue, raw_path: Option<&str>) -> Result<Notification, Mal
         sequencer: told(object.sequencer),
         event_time: told(time),
     })))
+}
+
+/// What any store has ever allowed. Anything else (an ARN, say) would mean something else to an S3
+/// client.
+fn is_bucket_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.len() <= 255 && name.chars().all(allowed)
 }
 
 fn is_creation(name: &str) -> Result<bool, Malformed> {

@@ -35,6 +35,17 @@ impl Part {
         }
     }
 
+    /// The settings to look at when it is down.
+    const fn settings(self) -> &'static str {
+        match self {
+            Self::Broker => "RABBITMQ_ENDPOINT, RABBITMQ_PORT, RABBITMQ_TLS",
+            Self::Store => "MINIO_SERVER_URL, TLS_CA_FILE",
+            Self::Engine => "SCANNER, CLAMD_ENDPOINT, CLAMD_PORT",
+            Self::Host => "TMPDIR, SPOOL_SIZE, the limit of open files",
+            Self::Webhook => "PUBLISH_URL",
+        }
+    }
+
     const fn needed(self) -> bool {
         !matches!(self, Self::Webhook)
     }
@@ -94,7 +105,7 @@ impl Health {
     /// `part` answered.
     pub fn up(&self, part: Part) {
         if self.replace(part, State::Up) {
-            tracing::info!(part = part.as_str(), "{} is up", part.as_str());
+            tracing::info!("{} is up", part.as_str());
         }
     }
 
@@ -102,7 +113,8 @@ impl Health {
     pub fn down(&self, part: Part, reason: impl std::fmt::Display) {
         let reason = reason.to_string();
         if self.replace(part, State::Down(reason.clone())) {
-            tracing::warn!(part = part.as_str(), reason, "{} is down", part.as_str());
+            let check = part.settings();
+            tracing::warn!(reason, check, "{} is down, trying again", part.as_str());
         }
     }
 

@@ -37,7 +37,7 @@ pub struct StageLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[expect(missing_docs, reason = "label names")]
 pub struct FailureLabels {
-    pub queue: &'static str,
+    pub lane: &'static str,
     pub stage: &'static str,
     pub reason: &'static str,
 }

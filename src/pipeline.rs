@@ -185,7 +185,14 @@ impl Pipeline {
             Action::Tag => self.store.tag(identity, &self.policy.tag_key, status).await?,
             Action::Delete => {
                 self.publish(job.outbox, &report).await?;
-                self.store.delete(identity).await?
+                match self.store.delete(identity).await {
+                    Ok(applied) => applied,
+                    Err(failure) => {
+                        // It stays readable until a later attempt: at least say what it is.
+                        self.tag_instead(identity, status).await;
+                        return Err(failure);
+                    }
+                }
             }
         };
         match applied {
@@ -270,15 +277,23 @@ impl Pipeline {
         error: &'static str,
     ) -> Result<(), Failure> {
         let status = policy::Status::from(&examined.verdict).as_str();
-        if matches!(error, "delete_denied" | "delete_failed") && self.policy.tag_files {
-            match self.store.tag(&examined.identity, &self.policy.tag_key, status).await {
-                Ok(applied) => tracing::info!(?applied, "tagged instead of deleted"),
-                Err(failure) => tracing::warn!(%failure, "neither deleted nor tagged"),
-            }
+        if matches!(error, "delete_denied" | "delete_failed") {
+            self.tag_instead(&examined.identity, status).await;
         }
         tracing::error!(status, error, "the verdict is known, but the object could not be changed");
         let report = Report::of(object, examined, attempt, Action::No, Some(error));
         self.publish(outbox, &report).await
+    }
+
+    /// Tags what could not be deleted.
+    async fn tag_instead(&self, identity: &Identity, status: &str) {
+        if !self.policy.tag_files {
+            return;
+        }
+        match self.store.tag(identity, &self.policy.tag_key, status).await {
+            Ok(applied) => tracing::info!(?applied, "tagged instead of deleted"),
+            Err(failure) => tracing::warn!(%failure, "neither deleted nor tagged"),
+        }
     }
 
     async fn publish(&self, outbox: &Outbox, report: &Report) -> Result<(), Failure> {

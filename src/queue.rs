@@ -1,7 +1,7 @@
 //! Turns RabbitMQ into deliveries, and settles each exactly once.
 //!
 //! The only room that knows AMQP. A [`Session`] is a pair of connections that lives until the first
-//! fault and is then dropped whole; an [`Intake`] is one consumer on it; a [`Delivery`] is one
+//! fault and is then dropped whole; an `Intake` is one consumer on it; a [`Delivery`] is one
 //! message with its place on the retry ladder; a [`Disposition`] says what becomes of it. Copies
 //! of a message are published and confirmed before the original is acknowledged, so a crash
 //! anywhere leaves a duplicate and never a hole.

@@ -11,9 +11,10 @@ mod clamd;
 mod version;
 
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Mutex;
 
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Stage};
@@ -21,6 +22,10 @@ use crate::http;
 use crate::store::Download;
 
 pub(crate) use self::version::Version;
+
+/// How long a passed self-test vouches for the engine. What remains is the time in which an engine
+/// would have to be restarted with another database and answer a scan.
+const PROOF_SERVES: Duration = Duration::from_secs(1);
 
 /// What is known of an object's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +100,8 @@ enum Protocol {
 pub(crate) struct Engine {
     protocol: Proved,
     timeout: Duration,
+    /// When it last found the EICAR test file.
+    proved: Mutex<Instant>,
     /// What it says of itself.
     pub(crate) version: Version,
     /// It reports encrypted archives and exceeded limits instead of calling them clean.
@@ -124,13 +131,12 @@ impl Scanner {
         Ok(Self { protocol, timeout: settings.timeout })
     }
 
-    /// Proves that the engine finds the EICAR test file, and learns what it says of itself and
-    /// whether it reports its limits.
+    /// Proves that the engine finds the EICAR test file within `patience`, and learns what it says
+    /// of itself and whether it reports its limits.
     ///
     /// # Errors
     /// When it does not, for whatever reason; of kind [`crate::failure::Kind::Suspect`].
-    pub(crate) async fn open(&self) -> Result<Engine, Failure> {
-        let limit = self.timeout.min(Duration::from_mins(1));
+    pub(crate) async fn open(&self, patience: Duration) -> Result<Engine, Failure> {
         let opened = async {
             let protocol = match &self.protocol {
                 Protocol::ClamavRest(server) => {
@@ -147,12 +153,13 @@ impl Scanner {
                 version: protocol.version().await,
                 protocol,
                 timeout: self.timeout,
+                proved: Mutex::new(Instant::now()),
                 limits_reported: false,
             };
             engine.limits_reported = engine.reports_limits().await?;
             Ok(engine)
         };
-        tokio::time::timeout(limit, opened)
+        tokio::time::timeout(patience.min(self.timeout), opened)
             .await
             .unwrap_or_else(|_| Err(fault("engine_timeout", "no answer to the self-test")))
     }
@@ -193,7 +200,14 @@ impl Engine {
     /// Everything that is not an explicit verdict, with
     /// [`engine_touched`](Failure::engine_touched) set once bytes were on their way.
     pub(crate) async fn scan(&self, download: &Download) -> Result<Verdict, Failure> {
-        match tokio::time::timeout(self.timeout, self.scan_once_or_again(download)).await {
+        let scanned = async {
+            let answer = self.scan_once_or_again(download).await?;
+            if answer == Answer::Clean {
+                self.still_proved().await?;
+            }
+            Ok(answer)
+        };
+        match tokio::time::timeout(self.timeout, scanned).await {
             Ok(answer) => Ok(meaning(answer?)),
             Err(_) => {
                 let detail = format!("no verdict within {} s", self.timeout.as_secs());
@@ -215,6 +229,18 @@ impl Engine {
             self.eicar().await.map_err(Failure::engine_touched)?;
         }
         Ok(again)
+    }
+
+    /// The engine may have come back with another database since it was last seen to work, and one
+    /// with an empty database calls everything clean. So before a clean is believed, a proof must
+    /// be fresh; one serves all scans of a moment.
+    async fn still_proved(&self) -> Result<(), Failure> {
+        let mut proved = self.proved.lock().await;
+        if proved.elapsed() > PROOF_SERVES {
+            self.eicar().await.map_err(Failure::engine_touched)?;
+            *proved = Instant::now();
+        }
+        Ok(())
     }
 
     async fn eicar(&self) -> Result<(), Failure> {

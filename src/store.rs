@@ -13,13 +13,17 @@ pub(crate) use self::effects::Applied;
 pub(crate) use self::fetch::{Download, Fetched};
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::fault::Fault;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+
 use self::spool::Spool;
 use crate::config::StoreSettings;
 use crate::failure::{Dependency, Failure, Stage};
+
+/// A store that says nothing for this long is down.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which bytes: what the store said about them when it handed them out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +96,9 @@ pub(crate) struct Store {
     spool: Arc<Spool>,
     temp_dir: PathBuf,
     max_object: u64,
+    /// Bucket and key of the last download that succeeded: what the store could do then, it should
+    /// still be able to do.
+    last_good: Mutex<Option<(String, String)>>,
 }
 
 impl Store {
@@ -105,37 +112,70 @@ impl Store {
             spool: Arc::new(Spool::new(settings.spool)),
             temp_dir: settings.temp_dir.clone(),
             max_object: settings.max_object,
+            last_good: Mutex::default(),
         })
     }
 
-    /// Whether the store is there and takes our credentials: HEAD of `object` (bucket and key), or
-    /// a listing of buckets. An answer that concerns only this object or this right is a sign of
-    /// life.
+    /// Whether the store is there and takes our credentials, by a listing of buckets. A listing
+    /// that is denied is a sign of life.
     ///
     /// # Errors
     /// The fault, of kind [`crate::failure::Kind::Suspect`].
-    pub(crate) async fn probe(&self, object: Option<(&str, &str)>) -> Result<(), Failure> {
-        let asked = async {
-            if let Some((bucket, key)) = object {
-                let head = self.client.head_object().bucket(bucket).key(key).send().await;
-                match head.map_err(|error| fault::of(Stage::Fetch, &error)) {
-                    // The answer to a HEAD has no body that could tell an object's 403 from one
-                    // that says that our credentials are wrong.
-                    Err(Fault::Denied(_)) => {}
-                    answered => return answered.map(drop),
-                }
-            }
-            let list = self.client.list_buckets().send().await;
-            list.map(drop).map_err(|error| fault::of(Stage::Fetch, &error))
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        let down = |label, detail: String| {
+            Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail))
         };
-        match tokio::time::timeout(Duration::from_secs(10), asked).await {
-            Ok(Err(fault)) if fault.concerns_the_store() => Err(fault.into_failure()),
-            Ok(_) => Ok(()),
+        let list = self.client.list_buckets().send();
+        match tokio::time::timeout(PROBE_TIMEOUT, list).await {
+            Ok(Ok(list)) if list.buckets.is_some() || list.owner.is_some() => Ok(()),
+            Ok(Ok(_)) => down("store_odd", "what answers there is no S3 store".to_owned()),
+            Ok(Err(error)) => match (error.code(), fault::of(Stage::Fetch, &error)) {
+                (_, fault) if fault.concerns_the_store() => Err(fault.into_failure()),
+                (Some(_), _) => Ok(()),
+                (None, fault) => down("store_odd", fault.into_failure().detail),
+            },
+            Err(_) => down("store_timeout", format!("no answer within {PROBE_TIMEOUT:?}")),
+        }
+    }
+
+    /// Whether the store is up, asked after it failed on one object (bucket and key). If it is, the
+    /// failure is the object's own: one broken object must not stop all others.
+    ///
+    /// # Errors
+    /// The fault, of kind [`crate::failure::Kind::Suspect`].
+    pub(crate) async fn probe_after(&self, bucket: &str, key: &str) -> Result<(), Failure> {
+        let Err(failure) = self.probe_object(bucket, key).await else {
+            // The answer to a HEAD has no body that could tell an object's 403 from one that says
+            // that our credentials are wrong.
+            return self.probe().await;
+        };
+        self.probe().await?;
+        let good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match good.filter(|good| (good.0.as_str(), good.1.as_str()) != (bucket, key)) {
+            Some((bucket, key)) => self.probe_object(&bucket, &key).await,
+            None => Err(failure),
+        }
+    }
+
+    /// HEAD; any answer below 500 is a sign of life.
+    async fn probe_object(&self, bucket: &str, key: &str) -> Result<(), Failure> {
+        let head = self.client.head_object().bucket(bucket).key(key).send();
+        match tokio::time::timeout(PROBE_TIMEOUT, head).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => match fault::of(Stage::Tag, &error) {
+                fault if fault.concerns_the_store() => Err(fault.into_failure()),
+                _ => Ok(()),
+            },
             Err(_) => {
-                let detail = "no answer within 10 s";
+                let detail = format!("no answer within {PROBE_TIMEOUT:?}");
                 Err(Failure::suspect(Dependency::Store, Stage::Fetch, "store_timeout", detail))
             }
         }
+    }
+
+    fn remember_good(&self, identity: &Identity) {
+        let good = Some((identity.bucket.clone(), identity.key.clone()));
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = good;
     }
 
     /// Whether this host can take another temp file.

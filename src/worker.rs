@@ -12,14 +12,15 @@ mod notifications;
 mod reports;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub(crate) use self::notifications::Notifications;
 pub(crate) use self::reports::Reports;
@@ -33,6 +34,10 @@ use crate::retry::{Ladder, Step};
 const SELF_TEST: Duration = Duration::from_mins(2);
 /// How often what is down is asked whether it is back.
 const RECHECK: Duration = Duration::from_secs(2);
+const SHORT_PATIENCE: Duration = Duration::from_secs(4);
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
+/// For an engine that is at work: closing the gate on it would throw that work away.
+const VERY_LONG_PATIENCE: Duration = Duration::from_mins(1);
 /// A probe's answer serves the failures of this long.
 const PROBE_SERVES: Duration = Duration::from_secs(1);
 /// Effects that run when a consumer closes may finish; each call has a deadline of its own.
@@ -42,8 +47,8 @@ const RETURNS: u32 = 5;
 
 /// What a handler made of a delivery.
 pub(crate) enum Outcome<M> {
-    /// Done.
-    Done,
+    /// Done; how it ended, for the metrics.
+    Done(&'static str),
     /// Several objects in one message.
     Split(Vec<Vec<u8>>),
     /// It goes to the dead-letter queue; everything that had to be said has been said.
@@ -60,9 +65,15 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Whether a message that keeps coming back unsettled may be what kills its readers.
     const MAY_CRASH: bool;
 
-    /// Proves that deliveries can be worked on: asked before the first one is taken, every few
-    /// minutes, and while the gate is closed.
-    fn ready(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Proves within about `patience` that deliveries can be worked on: asked before the first one
+    /// is taken, every few minutes, and while the gate is closed.
+    fn ready(&self, patience: Duration) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// The span of everything that is said of one delivery.
+    fn span(&self, delivery: &Delivery) -> tracing::Span;
+
+    /// Counts an end that has come about.
+    fn ended(&self, end: &'static str);
 
     /// Works on one delivery. `cancelled` ends what leaves no trace, and nothing else.
     fn handle(
@@ -123,7 +134,17 @@ struct Shift {
     cancelled: CancellationToken,
     /// A dependency is down: the gate closes.
     gate: CancellationToken,
+    /// Which one.
+    blamed: OnceLock<Dependency>,
     last_probe: Mutex<Option<(Dependency, Instant)>>,
+}
+
+/// What there is to tell of a delivery once it is settled.
+enum News {
+    None,
+    Ended(&'static str),
+    Retried(Failure),
+    Parked(Note),
 }
 
 enum Stop {
@@ -143,16 +164,22 @@ impl<H: Handler> Worker<H> {
                 Stop::Shutdown { drained: true } => return End::Drained,
                 Stop::Shutdown { drained: false } => return End::CutShort,
                 Stop::Lost => return End::Lost,
-                Stop::Gate => {}
+                // Also keeps a gate that closes and opens for the same object from spinning.
+                Stop::Gate => tokio::time::sleep(RECHECK).await,
             }
         }
     }
 
     /// Waits until the handler is ready; `None` when it is.
     async fn open_gate(&self, session: &Session) -> Option<End> {
+        let mut round: u32 = 0;
         loop {
+            round = round.wrapping_add(1);
+            // Mostly short questions, because one that was asked before the recovery may never be
+            // answered; now and then a long one, because an engine may just be busy.
+            let patience = if round.is_multiple_of(4) { LONG_PATIENCE } else { SHORT_PATIENCE };
             let ready = tokio::select! {
-                ready = self.handler.ready() => ready,
+                ready = self.handler.ready(patience) => ready,
                 () = self.shutdown.cancelled() => return Some(End::Drained),
                 () = session.lost().cancelled() => return Some(End::Lost),
             };
@@ -190,6 +217,7 @@ impl<H: Handler> Worker<H> {
             publisher: session.publisher().clone(),
             cancelled: CancellationToken::new(),
             gate: CancellationToken::new(),
+            blamed: OnceLock::new(),
             last_probe: Mutex::new(None),
         });
         let tasks = TaskTracker::new();
@@ -197,6 +225,8 @@ impl<H: Handler> Worker<H> {
         let mut stop = loop {
             // The slot is taken before the delivery, so that an accepted delivery always has one.
             let next = async {
+                // What cannot be reported need not be scanned yet.
+                shift.publisher.unblocked().await;
                 let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
                 Some((slot, intake.next().await?))
             };
@@ -241,7 +271,7 @@ impl<H: Handler> Worker<H> {
     async fn watch(self: Arc<Self>, shift: Arc<Shift>) {
         loop {
             tokio::time::sleep(SELF_TEST).await;
-            if let Err(failure) = self.handler.ready().await {
+            if let Err(failure) = self.handler.ready(VERY_LONG_PATIENCE).await {
                 self.blame(&failure);
                 return shift.gate.cancel();
             }
@@ -256,78 +286,84 @@ impl<H: Handler> Worker<H> {
     ) {
         let started = Instant::now();
         self.metrics.in_flight.inc();
-        let outcome = if H::MAY_CRASH && delivery.returns >= RETURNS {
-            let detail = format!("came back unsettled {} times", delivery.returns);
-            let failure = Failure::transient(Stage::Event, "crash_suspected", detail);
-            Outcome::Failed(failure, H::Memo::default())
-        } else {
-            let handled = self.handler.handle(&delivery, &shift.publisher, &shift.cancelled);
-            // A panic is this object's fault until it has used up its attempts.
-            AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
-                let detail = "a bug in the scanner, its message is in the log above";
-                Outcome::Failed(
-                    Failure::transient(Stage::Event, "panic", detail),
-                    H::Memo::default(),
-                )
-            })
-        };
-        let disposition = self.decide(&delivery, outcome, &shift).await;
-        let settled = shift.publisher.settle(&delivery, &self.lane, disposition).await;
-        if let Err(failure) = settled {
-            tracing::debug!(%failure, "not settled, the message will come again");
+        let span = self.handler.span(&delivery);
+        let worked = AssertUnwindSafe(self.work_in_span(&delivery, &shift)).catch_unwind();
+        if worked.instrument(span).await.is_err() {
+            // Not the handler's panic, that is caught closer by. The message hangs on this channel
+            // until it closes.
+            shift.gate.cancel();
         }
         self.metrics.took("delivery", started.elapsed());
         self.metrics.in_flight.dec();
         drop(slot);
     }
 
-    /// What becomes of a delivery.
+    async fn work_in_span(&self, delivery: &Delivery, shift: &Shift) {
+        let outcome = if H::MAY_CRASH && delivery.returns >= RETURNS {
+            let detail = format!("came back unsettled {} times", delivery.returns);
+            let failure = Failure::transient(Stage::Event, "crash_suspected", detail);
+            Outcome::Failed(failure, H::Memo::default())
+        } else {
+            let handled = self.handler.handle(delivery, &shift.publisher, &shift.cancelled);
+            // A panic is this object's fault until it has used up its attempts.
+            AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
+                let detail = "a bug in the scanner, its message is in the log above";
+                let failure = Failure::transient(Stage::Event, "panic", detail);
+                Outcome::Failed(failure, H::Memo::default())
+            })
+        };
+        let (disposition, news) = self.decide(delivery, outcome, shift).await;
+        match shift.publisher.settle(delivery, &self.lane, disposition).await {
+            Ok(()) => self.tell(delivery, news),
+            Err(failure) => tracing::debug!(%failure, "not settled, the message will come again"),
+        }
+    }
+
+    /// What becomes of a delivery, and what there is to tell once it has become of it.
     async fn decide(
         &self,
         delivery: &Delivery,
         outcome: Outcome<H::Memo>,
         shift: &Shift,
-    ) -> Disposition {
+    ) -> (Disposition, News) {
         let (failure, memo) = match outcome {
-            Outcome::Done => return Disposition::Ack,
-            Outcome::Split(parts) => return Disposition::Split(parts),
-            Outcome::Park(note) => return self.park(note),
+            Outcome::Done(end) => return (Disposition::Ack, News::Ended(end)),
+            Outcome::Split(parts) => return (Disposition::Split(parts), News::None),
+            Outcome::Park(note) => return (Disposition::Park(note.clone()), News::Parked(note)),
             Outcome::Failed(failure, memo) => (failure, memo),
         };
         let counts = match failure.kind {
-            Kind::Busy => {
-                let attempt = delivery.attempt;
-                tracing::info!(%failure, "waits for its turn in the shortest retry queue");
-                self.metrics.retries.get_or_create(&self.labels(&failure)).inc();
-                return Disposition::Wait { tier: 0, attempt, note: Note::from(&failure) };
+            Kind::Busy => return later(delivery, failure),
+            // While others hold temp files and descriptors, there will be more when they are done.
+            Kind::Suspect(Dependency::Host) if self.others_in_flight() => {
+                return later(delivery, failure);
             }
-            Kind::Permanent => {
-                return self.give_up(delivery, failure, memo, shift).await;
-            }
+            Kind::Permanent => return self.give_up(delivery, failure, memo, shift).await,
             Kind::Transient => true,
             // Cut short by a gate that closed. A file that brought the engine down must not get
             // away because another one's failure was noticed first.
-            Kind::Abandoned => failure.engine_touched && shift.gate.is_cancelled(),
-            Kind::Down(_) => {
-                self.close_gate(shift, &failure);
+            Kind::Abandoned => {
+                failure.engine_touched && shift.blamed.get() == Some(&Dependency::Engine)
+            }
+            Kind::Down(dependency) => {
+                self.close_gate(shift, dependency, &failure);
                 failure.engine_touched
             }
             Kind::Suspect(suspect) => match self.probe(suspect, delivery, shift).await {
                 Ok(()) => true,
                 Err(down) => {
-                    self.close_gate(shift, &down);
+                    self.close_gate(shift, suspect, &down);
                     failure.engine_touched
                 }
             },
         };
         if !counts {
-            return Disposition::Release;
+            return (Disposition::Release, News::None);
         }
         match self.ladder.after(delivery.attempt) {
             Step::Wait { tier, attempt } => {
-                tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
-                self.metrics.retries.get_or_create(&self.labels(&failure)).inc();
-                Disposition::Wait { tier, attempt, note: Note::from(&failure) }
+                let note = Note::from(&failure);
+                (Disposition::Wait { tier, attempt, note }, News::Retried(failure))
             }
             Step::GiveUp => self.give_up(delivery, failure, memo, shift).await,
         }
@@ -339,32 +375,49 @@ impl<H: Handler> Worker<H> {
         failure: Failure,
         memo: H::Memo,
         shift: &Shift,
-    ) -> Disposition {
+    ) -> (Disposition, News) {
         let note = Note::from(&failure);
         match self.handler.exhausted(delivery, failure, memo, &shift.publisher).await {
-            Ok(()) => self.park(note),
+            Ok(()) => (Disposition::Park(note.clone()), News::Parked(note)),
             Err(failure) => {
                 tracing::debug!(%failure, "the last report could not be handed over");
-                Disposition::Release
+                (Disposition::Release, News::None)
             }
         }
     }
 
-    fn park(&self, note: Note) -> Disposition {
-        let labels = FailureLabels {
-            queue: self.lane.name,
-            stage: note.stage.as_str(),
-            reason: note.reason,
+    /// Logs and counts what is now true.
+    fn tell(&self, delivery: &Delivery, news: News) {
+        let labels = |stage: Stage, reason| FailureLabels {
+            lane: self.lane.name,
+            stage: stage.as_str(),
+            reason,
         };
-        self.metrics.dead_letters.get_or_create(&labels).inc();
-        tracing::error!(
-            queue = self.lane.dead,
-            reason = note.reason,
-            stage = note.stage.as_str(),
-            detail = note.detail,
-            "parked in the dead-letter queue"
-        );
-        Disposition::Park(note)
+        match news {
+            News::None => {}
+            News::Ended(end) => self.handler.ended(end),
+            News::Retried(failure) => {
+                let labels = labels(failure.stage, failure.label);
+                self.metrics.retries.get_or_create(&labels).inc();
+                tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
+            }
+            News::Parked(note) => {
+                let labels = labels(note.stage, note.reason);
+                self.metrics.dead_letters.get_or_create(&labels).inc();
+                self.handler.ended("parked");
+                tracing::error!(
+                    queue = self.lane.dead,
+                    reason = note.reason,
+                    stage = note.stage.as_str(),
+                    detail = note.detail,
+                    "parked in the dead-letter queue"
+                );
+            }
+        }
+    }
+
+    fn others_in_flight(&self) -> bool {
+        self.slots.available_permits() + 1 < usize::from(self.prefetch)
     }
 
     /// One probe at a time, and one for all failures of a moment.
@@ -387,8 +440,8 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    fn close_gate(&self, shift: &Shift, failure: &Failure) {
-        if !shift.gate.is_cancelled() {
+    fn close_gate(&self, shift: &Shift, dependency: Dependency, failure: &Failure) {
+        if shift.blamed.set(dependency).is_ok() {
             self.blame(failure);
             shift.gate.cancel();
         }
@@ -399,12 +452,10 @@ impl<H: Handler> Worker<H> {
             self.health.down(Part::from(dependency), &failure.detail);
         }
     }
+}
 
-    fn labels(&self, failure: &Failure) -> FailureLabels {
-        FailureLabels {
-            queue: self.lane.name,
-            stage: failure.stage.as_str(),
-            reason: failure.label,
-        }
-    }
+/// In the shortest tier, the attempt not counted.
+fn later(delivery: &Delivery, failure: Failure) -> (Disposition, News) {
+    let (attempt, note) = (delivery.attempt, Note::from(&failure));
+    (Disposition::Wait { tier: 0, attempt, note }, News::Retried(failure))
 }

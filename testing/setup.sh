@@ -10,7 +10,7 @@ set -euo pipefail
 
 JUICEFS=1.4.2
 SEAWEEDFS=4.48
-RUST=1.94
+RUST=1.94.1
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$checkout/.stack/tools

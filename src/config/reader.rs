@@ -100,7 +100,11 @@ impl Reader<'_> {
     }
 
     fn broker(&mut self) -> Option<BrokerSettings> {
-        let host = self.text("RABBITMQ_ENDPOINT");
+        let host =
+            self.parse("RABBITMQ_ENDPOINT", "a host name or address, nothing else", |text| {
+                let plain = !text.is_empty() && !text.contains(['/', '@', '?', ' ']);
+                plain.then(|| text.to_owned())
+            });
         let tls = self.flag("RABBITMQ_TLS");
         let port = match self.optional("RABBITMQ_PORT") {
             Some(_) => self.port("RABBITMQ_PORT"),
@@ -109,7 +113,7 @@ impl Reader<'_> {
         let user = self.text("RABBITMQ_REGULAR_USER_NAME");
         let password = self.secret("RABBITMQ_REGULAR_USER_PASS");
         if password.is_none() {
-            self.problem("RABBITMQ_REGULAR_USER_PASS", "is required");
+            self.required("RABBITMQ_REGULAR_USER_PASS");
         }
         let vhost = self.text("RABBITMQ_VHOST");
         // AMQP names end at 255 bytes, and the longest of ours adds `.reports.retry.` and a delay.
@@ -210,9 +214,10 @@ impl Reader<'_> {
     fn publish(&mut self) -> Option<Option<PublishSettings>> {
         let secret = self.secret("PUBLISH_SECRET");
         if let Some(secret) = &secret
-            && standardwebhooks::Webhook::new(secrecy::ExposeSecret::expose_secret(secret)).is_err()
+            && !is_signing_secret(secrecy::ExposeSecret::expose_secret(secret))
         {
-            self.problem("PUBLISH_SECRET", "must be base64, with or without whsec_ before it");
+            let expected = "must be base64 of at least 24 bytes, with or without whsec_ before it";
+            self.problem("PUBLISH_SECRET", expected);
         }
         let authorization = self.secret("PUBLISH_AUTHORIZATION");
         if let Some(value) = &authorization
@@ -285,6 +290,14 @@ impl Reader<'_> {
         self.problems.push(Problem::new(name, complaint));
     }
 
+    /// Complains that a setting is missing, unless it is there and was complained of already.
+    fn required(&mut self, name: &str) {
+        let told = |problem: &Problem| problem.subject.to_uppercase().starts_with(name);
+        if !self.problems.0.iter().any(told) {
+            self.problem(name, "is required");
+        }
+    }
+
     fn optional(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
@@ -296,7 +309,7 @@ impl Reader<'_> {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
         let Some(text) = self.values.get(name) else {
-            self.problem(name, "is required");
+            self.required(name);
             return None;
         };
         let value = parse(text.trim());
@@ -342,6 +355,12 @@ impl Reader<'_> {
     fn url(&mut self, name: &str) -> Option<Url> {
         self.parse(name, "an http or https URL without a user name or fragment", http_url)
     }
+}
+
+/// The specification asks for 24 to 64 bytes; 24 are 32 characters of base64.
+fn is_signing_secret(text: &str) -> bool {
+    let bare = text.strip_prefix("whsec_").unwrap_or(text);
+    bare.len() >= 32 && standardwebhooks::Webhook::new(text).is_ok()
 }
 
 fn http_url(text: &str) -> Option<Url> {

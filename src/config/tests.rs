@@ -156,7 +156,7 @@ fn secrets_come_from_files_without_their_trailing_newline() {
 fn secrets_never_show_in_debug_or_in_the_effective_settings() {
     let loaded = load(&with(&[
         ("PUBLISH_URL", "https://hooks.example.com/token-1?key=token-2"),
-        ("PUBLISH_SECRET", "whsec_bGVhazE="),
+        ("PUBLISH_SECRET", "whsec_bGVhazFsZWFrMWxlYWsxbGVhazFsZWFrMWxlYWsx"),
         ("PUBLISH_AUTHORIZATION", "Bearer token-3"),
     ]))
     .unwrap();
@@ -165,6 +165,16 @@ fn secrets_never_show_in_debug_or_in_the_effective_settings() {
         assert!(!text.contains(leak), "{leak} in {text}");
     }
     assert_eq!(loaded.effective["PUBLISH_URL"], "https://hooks.example.com/***");
+}
+
+#[test]
+fn a_broker_url_with_a_password_is_no_host_and_a_short_secret_no_secret() {
+    let text = problems(&with(&[
+        ("RABBITMQ_ENDPOINT", "amqp://user:leak@h"),
+        ("PUBLISH_SECRET", "whsec_"),
+    ]));
+    assert!(text.contains("RABBITMQ_ENDPOINT") && text.contains("PUBLISH_SECRET"), "{text}");
+    assert!(!text.contains("leak"), "{text}");
 }
 
 #[test]

@@ -122,6 +122,17 @@ fn event_names_decide_with_and_without_prefix() {
 }
 
 #[test]
+fn what_is_no_bucket_name_is_refused() {
+    for name in
+        ["arn:aws:s3:eu-west-1:1:accesspoint/x", "a/b", "a b", "..%2f", "é", &"a".repeat(256)]
+    {
+        let body =
+            message(&[record("s3:ObjectCreated:Put").replace("\"b\"", &format!("\"{name}\""))]);
+        assert_eq!(malformed(&body), Malformed::NoBucket, "{name}");
+    }
+}
+
+#[test]
 fn hostile_bodies_are_refused_without_a_crash() {
     let whole = MINIO.lines().next().unwrap();
     for end in 0..whole.len() {

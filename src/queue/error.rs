@@ -3,14 +3,21 @@
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use crate::failure::causes;
+
 /// Why no session could be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// The broker knows us not, or not that virtual host.
-    #[error("the broker refused the login: {0}; check user, password and virtual host")]
+    #[error(
+        "the broker refused the login: {0}: check RABBITMQ_REGULAR_USER_NAME, \
+         RABBITMQ_REGULAR_USER_PASS and RABBITMQ_VHOST"
+    )]
     Refused(String),
     /// No connection, or it broke.
-    #[error("the broker cannot be reached: {0}")]
+    #[error(
+        "the broker cannot be reached: {0}: check RABBITMQ_ENDPOINT, RABBITMQ_PORT and RABBITMQ_TLS"
+    )]
     Unreachable(String),
     /// A right is missing.
     #[error("not allowed by the broker: {0}, or give the user the right to")]
@@ -22,17 +29,37 @@ pub(crate) enum OpenError {
 
 impl From<lapin::Error> for OpenError {
     fn from(error: lapin::Error) -> Self {
-        if let ErrorKind::ProtocolError(amqp) = error.kind() {
-            match amqp.kind() {
+        match error.kind() {
+            ErrorKind::ProtocolError(amqp) => match amqp.kind() {
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                    return Self::Forbidden(format!("{}: make it", amqp.get_message()));
+                    Self::Forbidden(format!("{}: make it", amqp.get_message()))
                 }
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-                    return Self::Refused(amqp.get_message().to_string());
+                    Self::Refused(amqp.get_message().to_string())
                 }
-                _ => {}
+                _ => Self::Unreachable(causes(&error)),
+            },
+            ErrorKind::ParsingError(_) => {
+                Self::Unreachable("what answers there speaks no AMQP".to_owned())
             }
+            _ => Self::Unreachable(causes(&error)),
         }
-        Self::Unreachable(crate::failure::causes(&error))
+    }
+}
+
+impl OpenError {
+    /// The same error, struck while connecting to `peer`: a right that is missing there can only be
+    /// that to log in.
+    pub(super) fn while_connecting(error: lapin::Error, peer: &str) -> Self {
+        if let ErrorKind::ProtocolError(amqp) = error.kind()
+            && amqp.kind() == &AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+        {
+            return Self::Refused(format!("{peer}: {}", amqp.get_message()));
+        }
+        match Self::from(error) {
+            Self::Refused(detail) => Self::Refused(format!("{peer}: {detail}")),
+            Self::Unreachable(detail) => Self::Unreachable(format!("{peer}: {detail}")),
+            error => error,
+        }
     }
 }

@@ -6,6 +6,8 @@ use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, Channel, Connection, Consumer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::timeout;
 
 use super::topology::Lane;
@@ -41,7 +43,7 @@ impl Delivery {
         let attempt = header(ATTEMPT).and_then(integer).unwrap_or(1).max(1);
         let returns = header("x-delivery-count").and_then(integer).unwrap_or(0);
         let first_failure = match header(FIRST_FAILURE) {
-            Some(AMQPValue::LongString(text)) => Some(text.to_string()),
+            Some(AMQPValue::LongString(text)) => Some(text.to_string()).filter(|t| is_time(t)),
             _ => None,
         };
         Self {
@@ -71,6 +73,11 @@ impl Delivery {
             Err(_) => tracing::debug!("not acknowledged in time, the message will come again"),
         }
     }
+}
+
+/// Headers may come from anybody: one that is not ours, or huge, must not get into our copies.
+fn is_time(text: &str) -> bool {
+    text.len() <= 40 && OffsetDateTime::parse(text, &Rfc3339).is_ok()
 }
 
 fn integer(value: &AMQPValue) -> Option<u32> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{ATTEMPT, Delivery, FIRST_FAILURE};
@@ -30,6 +31,8 @@ pub(crate) struct Publisher {
     results: ShortString,
     reports_are_queued: bool,
     lost: CancellationToken,
+    /// The broker takes no messages for now (memory or disk alarm).
+    blocked: watch::Receiver<bool>,
 }
 
 /// Hands reports to the broker, which keeps them until the courier has delivered them.
@@ -54,13 +57,38 @@ impl Outbox {
 }
 
 impl Publisher {
-    pub(super) fn new(channel: Channel, topology: &Topology, lost: CancellationToken) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        topology: &Topology,
+        lost: CancellationToken,
+        blocked: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             channel,
             internal: topology.internal.as_str().into(),
             results: topology.results.as_str().into(),
             reports_are_queued: topology.reports.is_some(),
             lost,
+            blocked,
+        }
+    }
+
+    /// Waits while the broker takes no messages.
+    pub(crate) async fn unblocked(&self) {
+        // An error means that the session is over, and that is noticed elsewhere.
+        drop(self.blocked.clone().wait_for(|blocked| !blocked).await);
+    }
+
+    /// Ends when a publish should have been confirmed by now. A broker under alarm confirms when
+    /// the alarm is over, so that time does not count.
+    async fn overdue(&self) {
+        let mut blocked = self.blocked.clone();
+        loop {
+            self.unblocked().await;
+            tokio::select! {
+                () = tokio::time::sleep(CONFIRM_TIMEOUT) => return,
+                Ok(_) = blocked.wait_for(|blocked| *blocked) => {}
+            }
         }
     }
 
@@ -150,13 +178,18 @@ impl Publisher {
                 .await
         };
         // A returned message is confirmed too: only an acknowledgement without one is success.
-        let problem = match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
-            Ok(Ok(Confirmation::Ack(None))) => return Ok(()),
-            Ok(Ok(Confirmation::Ack(Some(_)))) => "no queue takes it".to_owned(),
-            Ok(Ok(Confirmation::Nack(_))) => "refused by the broker".to_owned(),
-            Ok(Ok(Confirmation::NotRequested)) => "confirms are off".to_owned(),
-            Ok(Err(error)) => crate::failure::causes(&error),
-            Err(_) => "not confirmed in time".to_owned(),
+        let confirmed = tokio::select! {
+            confirmed = confirmed => Some(confirmed),
+            () = self.overdue() => None,
+            () = self.lost.cancelled() => None,
+        };
+        let problem = match confirmed {
+            Some(Ok(Confirmation::Ack(None))) => return Ok(()),
+            Some(Ok(Confirmation::Ack(Some(_)))) => "no queue takes it".to_owned(),
+            Some(Ok(Confirmation::Nack(_))) => "refused by the broker".to_owned(),
+            Some(Ok(Confirmation::NotRequested)) => "confirms are off".to_owned(),
+            Some(Err(error)) => crate::failure::causes(&error),
+            None => "not confirmed in time".to_owned(),
         };
         // Whatever it was, what this session believes about the broker is no longer true.
         if !self.lost.is_cancelled() {

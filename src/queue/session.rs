@@ -10,6 +10,7 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties, Event};
 use secrecy::ExposeSecret;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::OpenError;
@@ -59,9 +60,10 @@ impl Session {
             .await
             .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
         let lost = CancellationToken::new();
-        watch(&publishing, lost.clone());
-        watch(&consuming, lost.clone());
-        let publisher = Publisher::new(channel, topology, lost.clone());
+        let (blocked, is_blocked) = watch::channel(false);
+        listen(&publishing, lost.clone(), Some(blocked));
+        listen(&consuming, lost.clone(), None);
+        let publisher = Publisher::new(channel, topology, lost.clone(), is_blocked);
         Ok(Self { consuming, publishing, publisher, lost })
     }
 
@@ -132,22 +134,20 @@ async fn connect(
     let tls = OwnedTLSConfig { identity: None, cert_chain };
     let runtime = lapin::runtime::default_runtime()?;
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+    let peer = format!("{}:{}", settings.host, settings.port);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        // While connecting, a missing right can only be that to log in.
-        Ok(Err(error)) => Err(match OpenError::from(error) {
-            OpenError::Forbidden(detail) => OpenError::Refused(detail),
-            error => error,
-        }),
-        Err(_) => {
-            let (host, port) = (&settings.host, settings.port);
-            Err(OpenError::Unreachable(format!("no answer from {host}:{port}")))
-        }
+        Ok(connected) => connected.map_err(|error| OpenError::while_connecting(error, &peer)),
+        Err(_) => Err(OpenError::Unreachable(format!("no answer from {peer}"))),
     }
 }
 
 /// Each connection's event stream has one listener: an event reaches only one of several.
-fn watch(connection: &Connection, lost: CancellationToken) {
+fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watch::Sender<bool>>) {
+    let set_blocked = move |now| {
+        if let Some(blocked) = &blocked {
+            blocked.send_replace(now);
+        }
+    };
     let mut events = Box::pin(connection.events_listener());
     tokio::spawn(async move {
         loop {
@@ -161,9 +161,11 @@ fn watch(connection: &Connection, lost: CancellationToken) {
                     return lost.cancel();
                 }
                 Some(Event::ConnectionBlocked(reason)) => {
-                    tracing::warn!(%reason, "the broker blocks publishing (memory or disk alarm)");
+                    set_blocked(true);
+                    tracing::warn!(%reason, "the broker takes no messages (memory or disk alarm)");
                 }
                 Some(Event::ConnectionUnblocked) => {
+                    set_blocked(false);
                     tracing::info!("the broker takes messages again");
                 }
                 Some(_) => {}

@@ -145,7 +145,7 @@ fn judge(
     file_name: &str,
 ) -> Result<Answer, Failure> {
     let unclear = || {
-        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        let text: String = String::from_utf8_lossy(body).chars().take(60).collect();
         fault("engine_reply", format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
     };
     if status == StatusCode::PAYLOAD_TOO_LARGE {

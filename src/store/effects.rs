@@ -5,6 +5,7 @@
 //! somebody may overwrite the object; stores that honour `If-Match` on DELETE close that window
 //! for deletions, for tags S3 has no such condition.
 
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{Tag, Tagging};
 
 use super::fault::{self, Fault};
@@ -87,13 +88,18 @@ impl Store {
         }
         // A version id names these bytes for ever; under a bare name they may have been replaced
         // since the comparison, and then our tag sits on bytes that nobody scanned.
-        if let Some(etag) = recheck
-            && !matches!(self.compare(identity, etag, Stage::Tag).await?, Current::Same(_))
-        {
-            self.retract(identity, users).await;
-            return Ok(Applied::Changed);
+        let Some(etag) = recheck else { return Ok(Applied::Done) };
+        match self.compare(identity, etag, Stage::Tag).await {
+            Ok(Current::Same(_)) => Ok(Applied::Done),
+            Ok(Current::Changed | Current::Denied) => {
+                self.retract(identity, users).await;
+                Ok(Applied::Changed)
+            }
+            Err(failure) => {
+                self.retract(identity, users).await;
+                Err(failure)
+            }
         }
-        Ok(Applied::Done)
     }
 
     /// Deletes the object so that it cannot be read any more, by whatever version id.
@@ -183,7 +189,10 @@ impl Store {
                     head.e_tag(),
                     head.content_length(),
                 );
-                if now.etag.as_deref() != Some(etag) {
+                // The same ETag with another length means that the download was not whole.
+                let same_length =
+                    head.content_length().is_none_or(|_| now.length == identity.length);
+                if now.etag.as_deref() != Some(etag) || !same_length {
                     return Ok(Current::Changed);
                 }
                 Ok(Current::Same(now.version_id().map(str::to_owned)))
@@ -192,7 +201,7 @@ impl Store {
                 // The answer to a HEAD has no body that could tell what is missing; the GET of
                 // the next round does.
                 Fault::Gone | Fault::NotFound(_) | Fault::Changed => Ok(Current::Changed),
-                Fault::Denied(_) => self.probe(None).await.map(|()| Current::Denied),
+                Fault::Denied(_) => self.probe().await.map(|()| Current::Denied),
                 fault => Err(fault.into_failure()),
             },
         }
@@ -202,6 +211,8 @@ impl Store {
         let get = self.client.get_object_tagging().bucket(&identity.bucket).key(&identity.key);
         match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => Ok(output.tag_set),
+            // Some stores have no empty set.
+            Err(error) if error.code() == Some("NoSuchTagSet") => Ok(Vec::new()),
             Err(error) => Err(fault::of(Stage::Tag, &error)),
         }
     }

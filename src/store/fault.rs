@@ -80,6 +80,14 @@ where
     let suspect = |label| Failure::suspect(Dependency::Store, stage, label, &detail);
     match (status, code) {
         (_, code) if OUR_FAULT.contains(&code) => Fault::Other(suspect(CREDENTIALS)),
+        // No S3 error at all, or one about our way to the store: an ingress while the store is being
+        // redeployed, a wrong region. HEAD has no body that could name a code.
+        (301 | 307, _) | (400..=405, "") if stage == Stage::Fetch => {
+            Fault::Other(suspect("store_odd"))
+        }
+        (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") => {
+            Fault::Other(suspect("store_odd"))
+        }
         (404, "NoSuchKey" | "NoSuchVersion") => Fault::Gone,
         // The answer to a GET of a version that is a delete marker.
         (405, "MethodNotAllowed") if stage == Stage::Fetch => Fault::Gone,
@@ -93,7 +101,11 @@ where
         {
             Fault::Unreadable
         }
-        (403, _) => Fault::Denied(transient("store_denied")),
+        // Under a retention rule MinIO refuses deletions as invalid.
+        (400, "InvalidRequest") if stage == Stage::Delete => {
+            Fault::Denied(transient("store_denied"))
+        }
+        (403, _) | (_, "ObjectLocked") => Fault::Denied(transient("store_denied")),
         (501, _) | (400, "InvalidArgument" | "NotImplemented") => {
             Fault::Unsupported(transient("store_unsupported"))
         }
@@ -112,6 +124,11 @@ fn unanswered<E: Error + 'static>(stage: Stage, error: &SdkError<E, HttpResponse
         SdkError::ConstructionFailure(_) => Failure::permanent(stage, "store_request", detail),
         SdkError::TimeoutError(_) => {
             Failure::suspect(Dependency::Store, stage, "store_timeout", detail)
+        }
+        // Not sent: the request itself is at fault, or credentials that cannot be loaded, and those
+        // fail the store's probe as well.
+        SdkError::DispatchFailure(dispatch) if !(dispatch.is_io() || dispatch.is_timeout()) => {
+            Failure::transient(stage, "store_request", detail)
         }
         _ => Failure::suspect(Dependency::Store, stage, "store_unreachable", detail),
     }

@@ -61,8 +61,6 @@ impl Download {
 /// The headers of a GET that was answered, its body unread.
 struct Opened {
     identity: Identity,
-    /// Absent when the store sends the body in chunks of unknown number.
-    length: Option<u64>,
     output: GetObjectOutput,
 }
 
@@ -82,18 +80,26 @@ impl Store {
         // does not either, the first spelling that exists. An upload under the other one has a
         // notification of its own.
         let mut existing = None;
+        let mut failed = None;
         for key in &object.keys {
-            match self.open(object, key).await? {
-                Answer::Opened(opened)
+            match self.open(object, key).await {
+                Ok(Answer::Opened(opened))
                     if object.keys.len() == 1 || same_etag(&opened.identity, object) =>
                 {
                     return self.receive(object, key, opened).await;
                 }
-                Answer::Opened(_) | Answer::Unreadable => {
+                Ok(Answer::Opened(_) | Answer::Unreadable) => {
                     existing.get_or_insert(key);
                 }
-                Answer::Gone => {}
+                Ok(Answer::Gone) => {}
+                // Some stores deny what is not there; the other spelling may be.
+                Err(failure) => {
+                    failed.get_or_insert(failure);
+                }
             }
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
         }
         let Some(key) = existing else { return Ok(Fetched::Gone) };
         match self.open(object, key).await? {
@@ -122,8 +128,14 @@ impl Store {
             output.e_tag(),
             output.content_length(),
         );
-        let length = output.content_length().and_then(|n| u64::try_from(n).ok());
-        Ok(Answer::Opened(Box::new(Opened { identity, length, output })))
+        // Only a whole object of a known length can be told from one that broke off: a proxy that
+        // answers with a part of it, or without a length, must not get half a file called clean.
+        if output.content_range().is_some() || output.content_length().is_none_or(|n| n < 0) {
+            let detail = "an answer without Content-Length, or with a part of the object";
+            let label = "body_of_unknown_length";
+            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+        }
+        Ok(Answer::Opened(Box::new(Opened { identity, output })))
     }
 
     /// Reads the body, from a new GET when it breaks off.
@@ -145,7 +157,7 @@ impl Store {
                     Answer::Unreadable => return self.unreadable(object, key).await,
                 },
             };
-            let length = opened.length.unwrap_or(self.max_object);
+            let length = opened.identity.length;
             if length > self.max_object {
                 return Ok(Fetched::TooLarge(opened.identity));
             }
@@ -164,6 +176,7 @@ impl Store {
             tries += 1;
             match self.download(object, *opened).await {
                 Ok((identity, sha256, file)) => {
+                    self.remember_good(&identity);
                     let as_announced = identity.version_id() == object.version_id.as_deref()
                         && (object.etag.is_none() || same_etag(&identity, object));
                     return Ok(Fetched::Download(Box::new(Download {
@@ -190,7 +203,7 @@ impl Store {
         object: &ObjectRef,
         opened: Opened,
     ) -> Result<(Identity, String, File), Failure> {
-        let Opened { mut identity, length, output } = opened;
+        let Opened { identity, output } = opened;
         let broken = |label, detail: String| {
             Failure::suspect(Dependency::Store, Stage::Fetch, label, detail)
         };
@@ -198,7 +211,6 @@ impl Store {
         let mut body = output.body;
         let mut hash = Sha256::new();
         let mut received: u64 = 0;
-        let cap = length.unwrap_or(self.max_object);
         loop {
             let chunk = match tokio::time::timeout(IDLE, body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
@@ -207,20 +219,19 @@ impl Store {
                 Err(_) => return Err(broken("body_stalled", format!("silent for {IDLE:?}"))),
             };
             received += chunk.len() as u64;
-            if received > cap {
-                let detail = format!("more than the {cap} bytes allowed or announced");
+            if received > identity.length {
+                let detail = format!("more than the {} bytes announced", identity.length);
                 return Err(Failure::transient(Stage::Fetch, "body_too_long", detail));
             }
             hash.update(&chunk);
             file.write_all(&chunk).await.map_err(|error| spool::temp_fault(&error))?;
         }
-        if length.is_some_and(|length| received != length) {
+        if received != identity.length {
             let detail = format!("{received} of {} bytes of {}", identity.length, object.bucket);
             return Err(broken("body_truncated", detail));
         }
         // Writes are queued to a thread: only a flush tells whether the last one succeeded.
         file.flush().await.map_err(|error| spool::temp_fault(&error))?;
-        identity.length = received;
         let sha256 = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
             const HEX: &[u8; 16] = b"0123456789abcdef";
             text.push(char::from(HEX[usize::from(byte >> 4)]));

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::{Handler, Outcome};
 use crate::event::{self, Notification, ObjectRef};
@@ -15,6 +14,9 @@ use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
 use crate::queue::{Delivery, Note, Publisher};
 use crate::scanner::{Engine, Scanner};
 use crate::store::Store;
+
+/// For an engine that failed one scan. A hung one should not hold the delivery for long.
+const PROBE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Handles notifications.
 pub(crate) struct Notifications {
@@ -29,8 +31,6 @@ pub(crate) struct Notifications {
     pub(crate) engine: Mutex<Option<Arc<Engine>>>,
     /// An old database is told of once a day.
     pub(crate) warned_of_age: Mutex<Option<Instant>>,
-    /// The object whose failure made the store suspect; asked for when it is probed again.
-    pub(crate) suspect: Mutex<Option<(String, String)>>,
 }
 
 impl Notifications {
@@ -56,23 +56,15 @@ impl Notifications {
             cancelled,
         };
         match self.pipeline.run(&job).await {
-            Ok(Ended::Applied) => self.done("applied"),
-            Ok(Ended::Superseded) => self.done("superseded"),
+            Ok(Ended::Applied) => Outcome::Done("applied"),
+            Ok(Ended::Superseded) => Outcome::Done("superseded"),
             Ok(Ended::Gone) => {
                 tracing::info!("gone before it could be scanned");
-                self.done("gone")
+                Outcome::Done("gone")
             }
-            Ok(Ended::Refused(note)) => {
-                self.metrics.ended("parked");
-                Outcome::Park(note)
-            }
+            Ok(Ended::Refused(note)) => Outcome::Park(note),
             Err(interrupted) => Outcome::Failed(interrupted.failure.clone(), Some(interrupted)),
         }
-    }
-
-    fn done(&self, end: &'static str) -> Outcome<Option<Interrupted>> {
-        self.metrics.ended(end);
-        Outcome::Done
     }
 
     /// Tells what is new about the engine.
@@ -122,15 +114,13 @@ impl Notifications {
     }
 
     async fn probe_store(&self) -> Result<(), Failure> {
-        let suspect = lock(&self.suspect).clone();
-        let object = suspect.as_ref().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
-        self.store.probe(object).await?;
+        self.store.probe().await?;
         self.health.up(Part::Store);
         Ok(())
     }
 
-    async fn probe_engine(&self) -> Result<(), Failure> {
-        let engine = self.scanner.open().await?;
+    async fn probe_engine(&self, patience: Duration) -> Result<(), Failure> {
+        let engine = self.scanner.open(patience).await?;
         self.describe(&engine);
         if self.strict_limits && !engine.limits_reported {
             let detail = "STRICT_LIMITS=true, and the engine calls encrypted or over-limit files \
@@ -153,10 +143,10 @@ impl Handler for Notifications {
     type Memo = Option<Interrupted>;
     const MAY_CRASH: bool = true;
 
-    async fn ready(&self) -> Result<(), Failure> {
+    async fn ready(&self, patience: Duration) -> Result<(), Failure> {
         // All are asked, so that /readyz names everything that is missing and not just the first.
         let (engine, store, host) =
-            tokio::join!(self.probe_engine(), self.probe_store(), self.probe_host());
+            tokio::join!(self.probe_engine(patience), self.probe_store(), self.probe_host());
         for (part, answer) in [(Part::Store, &store), (Part::Host, &host), (Part::Engine, &engine)]
         {
             if let Err(failure) = answer {
@@ -164,6 +154,21 @@ impl Handler for Notifications {
             }
         }
         engine.and(store).and(host)
+    }
+
+    fn span(&self, delivery: &Delivery) -> tracing::Span {
+        let attempt = delivery.attempt;
+        match event::parse(&delivery.body) {
+            Ok(Notification::Object(object)) => {
+                let key = object.keys.first().map(String::as_str).unwrap_or_default();
+                tracing::error_span!("object", bucket = object.bucket.as_str(), key, attempt)
+            }
+            _ => tracing::error_span!("message", bytes = delivery.body.len(), attempt),
+        }
+    }
+
+    fn ended(&self, end: &'static str) {
+        self.metrics.ended(end);
     }
 
     async fn handle(
@@ -174,19 +179,11 @@ impl Handler for Notifications {
     ) -> Outcome<Self::Memo> {
         match event::parse(&delivery.body) {
             Ok(Notification::Object(object)) => {
-                let key = object.keys.first().map(String::as_str).unwrap_or_default();
-                let span = tracing::error_span!(
-                    "object",
-                    bucket = object.bucket.as_str(),
-                    key,
-                    attempt = delivery.attempt
-                );
-                self.handle_object(&object, delivery, publisher, cancelled).instrument(span).await
+                self.handle_object(&object, delivery, publisher, cancelled).await
             }
             Ok(Notification::Many(parts)) => Outcome::Split(parts),
-            Ok(Notification::Ignored) => self.done("ignored"),
+            Ok(Notification::Ignored) => Outcome::Done("ignored"),
             Err(malformed) => {
-                self.metrics.ended("parked");
                 let detail = format!("{malformed} ({} bytes)", delivery.body.len());
                 Outcome::Park(Note { reason: "malformed", stage: Stage::Event, detail })
             }
@@ -195,11 +192,11 @@ impl Handler for Notifications {
 
     async fn probe(&self, suspect: Dependency, delivery: &Delivery) -> Result<(), Failure> {
         match suspect {
-            Dependency::Engine => self.probe_engine().await,
+            Dependency::Engine => self.probe_engine(PROBE_PATIENCE).await,
             Dependency::Store => {
                 if let Ok(Notification::Object(object)) = event::parse(&delivery.body) {
-                    let key = object.keys.first().cloned().unwrap_or_default();
-                    *lock(&self.suspect) = Some((object.bucket.clone(), key));
+                    let key = object.keys.first().map(String::as_str).unwrap_or_default();
+                    return self.store.probe_after(&object.bucket, key).await;
                 }
                 self.probe_store().await
             }
@@ -218,9 +215,7 @@ impl Handler for Notifications {
         let Ok(Notification::Object(object)) = event::parse(&delivery.body) else { return Ok(()) };
         let interrupted = memo.unwrap_or_else(|| Interrupted::from(failure));
         let outbox = publisher.outbox();
-        self.pipeline.give_up(&object, delivery.attempt, &interrupted, &outbox).await?;
-        self.metrics.ended("parked");
-        Ok(())
+        self.pipeline.give_up(&object, delivery.attempt, &interrupted, &outbox).await
     }
 }
 

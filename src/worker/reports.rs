@@ -42,13 +42,21 @@ impl Handler for Reports {
 
     /// A webhook has no question that can be asked without a report, so after a pause the next
     /// report is the probe.
-    async fn ready(&self) -> Result<(), Failure> {
+    async fn ready(&self, _patience: Duration) -> Result<(), Failure> {
         let until = *self.pause_until();
         if let Some(until) = until {
             tokio::time::sleep_until(until.into()).await;
             *self.pause_until() = None;
         }
         Ok(())
+    }
+
+    fn span(&self, delivery: &Delivery) -> tracing::Span {
+        tracing::error_span!("report", id = delivery.message_id().unwrap_or_default())
+    }
+
+    fn ended(&self, end: &'static str) {
+        self.metrics.report(end);
     }
 
     async fn handle(
@@ -79,9 +87,8 @@ impl Handler for Reports {
         };
         match delivered {
             Ok(()) => {
-                self.metrics.report("delivered");
                 self.health.up(Part::Webhook);
-                Outcome::Done
+                Outcome::Done("delivered")
             }
             Err(failure) => {
                 if let Kind::Down(Dependency::Webhook) = failure.kind {
@@ -107,7 +114,6 @@ impl Handler for Reports {
         (): (),
         _publisher: &Publisher,
     ) -> Result<(), Failure> {
-        self.metrics.report("parked");
         Ok(())
     }
 }

@@ -48,7 +48,7 @@ async fn check_tells_a_line_for_each_dependency() {
 async fn a_refused_login_is_one_line_and_exit_78() {
     for (name, says) in [
         ("RABBITMQ_REGULAR_USER_PASS", "login"),
-        ("RABBITMQ_VHOST", "virtual host"),
+        ("RABBITMQ_VHOST", "check RABBITMQ_REGULAR_USER_NAME"),
         ("MINIO_SECRET_ACCESS_KEY", "SignatureDoesNotMatch"),
         ("MINIO_ACCESS_KEY_ID", "InvalidAccessKeyId"),
     ] {

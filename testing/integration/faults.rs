@@ -234,6 +234,11 @@ async fn with_store(
     (report, requests, daemon)
 }
 
+fn head(etag: &str, length: u64) -> Reply {
+    let etag = format!("\"{etag}\"");
+    Reply::new(200, "").header("etag", &etag).header("content-length", &length.to_string())
+}
+
 fn body(content: &[u8]) -> Reply {
     Reply::new(200, content).header("etag", "\"e1\"")
 }
@@ -247,7 +252,8 @@ async fn an_object_beyond_volume_size_is_not_downloaded() {
                 body(b"x").header("content-length", &(3_u64 << 30).to_string()).half()
             }
             ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
-            _ => Reply::new(200, "").header("etag", "\"e1\""),
+            ("HEAD", _) => head("e1", 3 << 30),
+            _ => Reply::new(200, ""),
         }
     })
     .await;
@@ -263,7 +269,8 @@ async fn a_denied_delete_falls_back_to_the_tag_and_is_said_and_parked() {
             ("GET", false) => body(&eicar()),
             ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
             ("DELETE", _) => error(403, "AccessDenied"),
-            _ => Reply::new(200, "").header("etag", "\"e1\""),
+            ("HEAD", _) => head("e1", 68),
+            _ => Reply::new(200, ""),
         }
     })
     .await;
@@ -284,7 +291,8 @@ async fn a_denied_tag_is_said_and_parked() {
             ("GET", false) => body(b"fine"),
             ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
             ("PUT", _) => error(403, "AccessDenied"),
-            _ => Reply::new(200, "").header("etag", "\"e1\""),
+            ("HEAD", _) => head("e1", 4),
+            _ => Reply::new(200, ""),
         }
     })
     .await;
@@ -323,7 +331,8 @@ async fn a_body_that_breaks_off_is_fetched_again_and_never_scanned_short() {
             }
             ("GET", false) => body(&vec![b'x'; 100_000]),
             ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
-            _ => Reply::new(200, "").header("etag", "\"e1\""),
+            ("HEAD", _) => head("e1", 100_000),
+            _ => Reply::new(200, ""),
         }
     })
     .await;
@@ -345,7 +354,7 @@ async fn an_object_overwritten_between_scan_and_tag_is_scanned_again() {
             ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
             ("HEAD", _) => {
                 heads.fetch_add(1, Ordering::Relaxed);
-                Reply::new(200, "").header("etag", "\"e2\"")
+                head("e2", 9)
             }
             _ => Reply::new(200, ""),
         }
@@ -354,4 +363,92 @@ async fn an_object_overwritten_between_scan_and_tag_is_scanned_again() {
     assert_eq!((&report["status"], &report["etag"]), (&"clean".into(), &"e2".into()));
     let puts = requests.iter().filter(|r| r.starts_with("PUT")).count();
     assert_eq!(puts, 1, "{requests:?}");
+}
+
+/// A store with one object, `k`, that answers everything but its GET as it should.
+fn otherwise_fine(request: &Request, get: impl Fn() -> Reply) -> Reply {
+    match (request.method.as_str(), request.path.contains("tagging")) {
+        ("GET", false) => get(),
+        ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+        ("HEAD", _) => Reply::new(200, "").header("etag", "\"e1\"").header("content-length", "100"),
+        _ => Reply::new(200, ""),
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_an_object_is_never_called_clean() {
+    let (report, requests, _) = with_store(&[], |request| {
+        otherwise_fine(request, || {
+            Reply::new(206, "only a part")
+                .header("etag", "\"e1\"")
+                .header("content-range", "bytes 0-10/100")
+        })
+    })
+    .await;
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+    assert!(requests.iter().any(|request| request.starts_with("HEAD")), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_download_of_another_length_than_the_objects_is_never_called_clean() {
+    // A proxy that cuts the body and its Content-Length; HEAD says 100 bytes.
+    let (report, requests, _) =
+        with_store(&[], |request| otherwise_fine(request, || body(b"cut by a proxy"))).await;
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+    drop(requests);
+}
+
+#[tokio::test]
+async fn one_broken_object_does_not_stop_the_others() {
+    let server = store(|request| {
+        if request.path.starts_with("/b/broken") {
+            return Reply::new(503, "");
+        }
+        match (request.method.as_str(), request.path.contains("tagging")) {
+            ("GET", false) => body(b"fine"),
+            ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
+            ("HEAD", _) => head("e1", 4),
+            _ => Reply::new(200, ""),
+        }
+    });
+    let daemon =
+        daemon(&[("MINIO_SERVER_URL", server.url()), ("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "1")])
+            .await;
+    for key in ["broken", "good-1", "good-2", "good-3"] {
+        let event = notification::put("b", key, Some(4), Some("e1"));
+        notify(&daemon, event.to_string().as_bytes()).await;
+    }
+    for key in ["good-1", "good-2", "good-3"] {
+        daemon.reports_on(key, 1, SOON).await.unwrap();
+    }
+    let report = daemon.reports_on("broken", 1, Duration::from_secs(90)).await.unwrap().remove(0);
+    assert_eq!(report.json()["reason"], "scan_failed");
+    assert_eq!(daemon.status("/readyz"), Some(200));
+}
+
+#[tokio::test]
+async fn a_clean_of_an_engine_that_lost_its_database_is_not_believed() {
+    let lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let has_lost = Arc::clone(&lost);
+    let server = Server::start(move |request| {
+        let eicar = eicar();
+        let contains_eicar = request.body.windows(eicar.len()).any(|part| part == eicar);
+        if contains_eicar && !has_lost.load(Ordering::Relaxed) {
+            return verdict(request, 406, "FOUND", "Eicar");
+        }
+        verdict(request, 200, "OK", "")
+    });
+    let daemon = daemon(&[("SCANNER", "clamav-rest"), ("CLAMD_ENDPOINT", server.url())]).await;
+    daemon.s3().put("before", "x").await.unwrap();
+    assert_eq!(status(&daemon, "before").await, "clean");
+    lost.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    daemon.s3().put("after", eicar()).await.unwrap();
+    eventually("the engine is seen to be blind", || async {
+        daemon.status("/readyz") == Some(503)
+    })
+    .await;
+    assert!(daemon.s3().tags("after").await.unwrap().unwrap().is_empty());
+    lost.store(false, Ordering::Relaxed);
+    gone(&daemon, "after").await;
 }

@@ -200,3 +200,67 @@ async fn rights_to_its_own_names_are_enough_and_a_missing_one_is_named() {
     daemon.reports_on("k", 1, SOON).await.unwrap();
     stack.rabbitmqctl(&["delete_user", &name]).unwrap();
 }
+
+#[tokio::test]
+async fn foreign_headers_and_properties_break_nothing() {
+    use lapin::BasicProperties;
+    use lapin::options::BasicPublishOptions;
+    use lapin::types::{AMQPValue, FieldTable};
+    let daemon = daemon(&[]).await;
+    daemon.s3().put("k", "x").await.unwrap();
+    status(&daemon, "k").await;
+    daemon.s3().set_tags("k", &[("other", "x")]).await.unwrap();
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    let channel = amqp.channel().await.unwrap();
+    let huge = AMQPValue::LongString("A".repeat(130_000).into());
+    let event = notification::put(&daemon.names.bucket, "k", None, None).to_string();
+    for (name, value, body) in [
+        ("avscan-first-failure", huge.clone(), "garbage"),
+        ("x-whatever", huge, "garbage"),
+        ("avscan-attempt", AMQPValue::LongString("many".into()), event.as_str()),
+        ("avscan-attempt", AMQPValue::LongLongInt(-7), event.as_str()),
+        ("avscan-attempt", AMQPValue::LongLongInt(i64::MAX), event.as_str()),
+    ] {
+        let mut headers = FieldTable::default();
+        headers.insert(name.into(), value);
+        let properties = BasicProperties::default()
+            .with_headers(headers)
+            .with_delivery_mode(2)
+            .with_priority(9)
+            .with_expiration("600000".into());
+        channel
+            .basic_publish(
+                daemon.names.exchange.as_str().into(),
+                daemon.names.routing_key.as_str().into(),
+                BasicPublishOptions::default(),
+                body.as_bytes(),
+                properties,
+            )
+            .await
+            .unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(dead(&daemon).await.body, b"garbage");
+    }
+    assert_eq!(status(&daemon, "k").await, "clean");
+    assert_eq!(metric(&daemon, "avscan_sessions_lost_total").await, 0);
+}
+
+#[tokio::test]
+async fn a_failure_names_its_object_in_the_log() {
+    let daemon = daemon(&[("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "1")]).await;
+    let event = notification::put("no-such-bucket", "the key", None, None);
+    notify(&daemon, event.to_string().as_bytes()).await;
+    dead(&daemon).await;
+    eventually("both lines name it", || async {
+        let output = daemon.output();
+        ["will be tried again", "parked in the dead-letter queue"].iter().all(|what| {
+            output.lines().any(|line| {
+                line.contains(what)
+                    && line.contains("bucket=\"no-such-bucket\"")
+                    && line.contains("key=\"the key\"")
+            })
+        })
+    })
+    .await;
+}

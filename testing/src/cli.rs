@@ -151,5 +151,5 @@ fn current() -> Result<State> {
 }
 
 fn not_up(file: &Path) -> Error {
-    Error::new(format!("no stack is up ({} is missing): run `stack up`", file.display()))
+    Error::new(format!("no stack is up ({} is missing): run `make up`", file.display()))
 }

@@ -62,20 +62,25 @@ fn samples() -> Vec<Sample> {
 pub async fn run(state: &State) -> Result<ExitCode> {
     let url = state.settings.daemon_url.as_deref().unwrap_or_default();
     if http_status(&format!("{url}/readyz")) != Some(200) {
-        return Err(Error::new("no daemon is ready in this stack: run `stack up`"));
+        return Err(Error::new("no daemon is ready in this stack: run `make up`"));
     }
     let run = Uuid::new_v4().simple().to_string();
     let s3 = S3::new(&state.settings);
+    say!("");
     say!("{}", line(["object", "expected", "tag", "object is", "report", "ms", ""]));
-    let mut right = true;
+    let (mut right, mut all) = (0, 0);
     for sample in samples() {
         let key = format!("demo/{}/{}", &run[..8], sample.name);
         let seen = watch(state, &s3, &key, &sample).await?;
         let good = as_expected(sample.fate, &seen);
-        right &= good;
+        all += 1;
+        right += u32::from(good);
         say!("{}", row(&sample, &seen, good));
     }
-    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    say!("");
+    say!("{right} of {all} as expected; report: status/action/reason or signature; ms: from the");
+    say!("upload until tag or deletion and report were there. `make down` stops everything.");
+    Ok(if right == all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Uploads a sample and looks until it has met its fate, or time is up.

@@ -41,8 +41,8 @@ pub mod sink;
 pub mod stack;
 pub mod state;
 pub mod teardown;
-mod web;
 pub mod tls;
+mod web;
 pub mod zip;
 
 pub use amqp::Amqp;
@@ -52,5 +52,5 @@ pub use error::{Error, Result};
 pub use s3::S3;
 pub use seaweed::Seaweed;
 pub use sink::Sink;
-pub use tls::Authority;
 pub use stack::{Service, Stack};
+pub use tls::Authority;

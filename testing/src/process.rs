@@ -158,10 +158,14 @@ impl Spec {
             fs::File::options().create(true).append(true).open(log).context(log.display())?;
         // `setsid` becomes the program itself without forking, as a freshly
         // spawned child leads no process group: the pid stays. Without it a
-        // group of its own keeps Ctrl-C away.
+        // group of its own keeps Ctrl-C away. Descriptors that a caller left
+        // open (a pipe, a lock) would be held by the service for as long as it
+        // lives, and the caller would wait for it.
         let mut command = if let Some(setsid) = which("setsid") {
             let mut command = Command::new(setsid);
-            command.arg(&self.program).args(&self.args);
+            let close = "for fd in /proc/self/fd/*; do fd=${fd##*/}; \
+                         [ \"$fd\" -gt 2 ] && eval \"exec $fd>&-\"; done; exec \"$@\"";
+            command.args(["bash", "-c", close, "bash"]).arg(&self.program).args(&self.args);
             command
         } else {
             let mut command = self.command();

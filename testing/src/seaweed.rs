@@ -21,6 +21,7 @@ const SECRET_KEY: &str = "seaweed-secret";
 /// A `SeaweedFS` server with everything in one process; ends when dropped.
 pub struct Seaweed {
     url: String,
+    ports: [u16; 4],
     child: Child,
     _home: TempDir,
 }
@@ -54,15 +55,18 @@ impl Seaweed {
             .arg(format!("-s3.port={s3}"))
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-s3.config={}", config.display()))
-            // It leaves socket files in the temp folder.
-            .env("TMPDIR", home.path())
             .current_dir(home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .context("weed")?;
-        let seaweed = Self { url: format!("http://127.0.0.1:{s3}"), child, _home: home };
+        let seaweed = Self {
+            url: format!("http://127.0.0.1:{s3}"),
+            ports: [master, volume, filer, s3],
+            child,
+            _home: home,
+        };
         let started = Instant::now();
         // It listens long before it can make a bucket.
         while let Err(error) = seaweed.s3("ready").create_bucket().await {
@@ -97,6 +101,10 @@ impl Drop for Seaweed {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        // It does not take these along.
+        for (port, role) in self.ports.into_iter().flat_map(|p| [(p, "filer"), (p, "s3")]) {
+            drop(fs::remove_file(format!("/tmp/seaweedfs-{role}-{port}.sock")));
+        }
     }
 }
 
