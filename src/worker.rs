@@ -8,6 +8,7 @@
 //! closes, unsettled messages go back to the broker, and a new consumer opens when the dependency
 //! answers again.
 
+mod decision;
 mod notifications;
 mod reports;
 
@@ -26,9 +27,9 @@ pub(crate) use self::notifications::Notifications;
 pub(crate) use self::reports::Reports;
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::health::{Health, Part};
-use crate::metrics::{FailureLabels, Metrics};
-use crate::queue::{Delivery, Disposition, Lane, Note, Publisher, Session};
-use crate::retry::{Ladder, Step};
+use crate::metrics::Metrics;
+use crate::queue::{Delivery, Lane, Note, Publisher, Session};
+use crate::retry::Ladder;
 
 /// How often what is up is asked whether it still is.
 const SELF_TEST: Duration = Duration::from_mins(2);
@@ -38,8 +39,6 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 const LONG_PATIENCE: Duration = Duration::from_secs(20);
 /// For an engine that is at work: closing the gate on it would throw that work away.
 const VERY_LONG_PATIENCE: Duration = Duration::from_mins(1);
-/// A probe's answer serves the failures of this long.
-const PROBE_SERVES: Duration = Duration::from_secs(1);
 /// Effects that run when a consumer closes may finish; each call has a deadline of its own.
 const EFFECTS: Duration = Duration::from_mins(2);
 /// A message that came back unsettled so often may be what kills its readers.
@@ -137,14 +136,6 @@ struct Shift {
     /// Which one.
     blamed: OnceLock<Dependency>,
     last_probe: Mutex<Option<(Dependency, Instant)>>,
-}
-
-/// What there is to tell of a delivery once it is settled.
-enum News {
-    None,
-    Ended(&'static str),
-    Retried(Failure),
-    Parked(Note),
 }
 
 enum Stop {
@@ -319,143 +310,9 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// What becomes of a delivery, and what there is to tell once it has become of it.
-    async fn decide(
-        &self,
-        delivery: &Delivery,
-        outcome: Outcome<H::Memo>,
-        shift: &Shift,
-    ) -> (Disposition, News) {
-        let (failure, memo) = match outcome {
-            Outcome::Done(end) => return (Disposition::Ack, News::Ended(end)),
-            Outcome::Split(parts) => return (Disposition::Split(parts), News::None),
-            Outcome::Park(note) => return (Disposition::Park(note.clone()), News::Parked(note)),
-            Outcome::Failed(failure, memo) => (failure, memo),
-        };
-        let counts = match failure.kind {
-            Kind::Busy => return later(delivery, failure),
-            // While others hold temp files and descriptors, there will be more when they are done.
-            Kind::Suspect(Dependency::Host) if self.others_in_flight() => {
-                return later(delivery, failure);
-            }
-            Kind::Permanent => return self.give_up(delivery, failure, memo, shift).await,
-            Kind::Transient => true,
-            // Cut short by a gate that closed. A file that brought the engine down must not get
-            // away because another one's failure was noticed first.
-            Kind::Abandoned => {
-                failure.engine_touched && shift.blamed.get() == Some(&Dependency::Engine)
-            }
-            Kind::Down(dependency) => {
-                self.close_gate(shift, dependency, &failure);
-                failure.engine_touched
-            }
-            Kind::Suspect(suspect) => match self.probe(suspect, delivery, shift).await {
-                Ok(()) => true,
-                Err(down) => {
-                    self.close_gate(shift, suspect, &down);
-                    failure.engine_touched
-                }
-            },
-        };
-        if !counts {
-            return (Disposition::Release, News::None);
-        }
-        match self.ladder.after(delivery.attempt) {
-            Step::Wait { tier, attempt } => {
-                let note = Note::from(&failure);
-                (Disposition::Wait { tier, attempt, note }, News::Retried(failure))
-            }
-            Step::GiveUp => self.give_up(delivery, failure, memo, shift).await,
-        }
-    }
-
-    async fn give_up(
-        &self,
-        delivery: &Delivery,
-        failure: Failure,
-        memo: H::Memo,
-        shift: &Shift,
-    ) -> (Disposition, News) {
-        let note = Note::from(&failure);
-        match self.handler.exhausted(delivery, failure, memo, &shift.publisher).await {
-            Ok(()) => (Disposition::Park(note.clone()), News::Parked(note)),
-            Err(failure) => {
-                tracing::debug!(%failure, "the last report could not be handed over");
-                (Disposition::Release, News::None)
-            }
-        }
-    }
-
-    /// Logs and counts what is now true.
-    fn tell(&self, delivery: &Delivery, news: News) {
-        let labels = |stage: Stage, reason| FailureLabels {
-            lane: self.lane.name,
-            stage: stage.as_str(),
-            reason,
-        };
-        match news {
-            News::None => {}
-            News::Ended(end) => self.handler.ended(end),
-            News::Retried(failure) => {
-                let labels = labels(failure.stage, failure.label);
-                self.metrics.retries.get_or_create(&labels).inc();
-                tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
-            }
-            News::Parked(note) => {
-                let labels = labels(note.stage, note.reason);
-                self.metrics.dead_letters.get_or_create(&labels).inc();
-                self.handler.ended("parked");
-                tracing::error!(
-                    queue = self.lane.dead,
-                    reason = note.reason,
-                    stage = note.stage.as_str(),
-                    detail = note.detail,
-                    "parked in the dead-letter queue"
-                );
-            }
-        }
-    }
-
-    fn others_in_flight(&self) -> bool {
-        self.slots.available_permits() + 1 < usize::from(self.prefetch)
-    }
-
-    /// One probe at a time, and one for all failures of a moment.
-    async fn probe(
-        &self,
-        suspect: Dependency,
-        delivery: &Delivery,
-        shift: &Shift,
-    ) -> Result<(), Failure> {
-        let mut last = shift.last_probe.lock().await;
-        if shift.gate.is_cancelled() {
-            let kind = Kind::Down(suspect);
-            return Err(Failure::new(kind, Stage::Scan, "gate_closed", "the gate is closed"));
-        }
-        if last.is_some_and(|(asked, at)| asked == suspect && at.elapsed() < PROBE_SERVES) {
-            return Ok(());
-        }
-        self.handler.probe(suspect, delivery).await?;
-        *last = Some((suspect, Instant::now()));
-        Ok(())
-    }
-
-    fn close_gate(&self, shift: &Shift, dependency: Dependency, failure: &Failure) {
-        if shift.blamed.set(dependency).is_ok() {
-            self.blame(failure);
-            shift.gate.cancel();
-        }
-    }
-
     fn blame(&self, failure: &Failure) {
         if let Kind::Suspect(dependency) | Kind::Down(dependency) = failure.kind {
             self.health.down(Part::from(dependency), &failure.detail);
         }
     }
-}
-
-/// In the shortest tier, the attempt not counted.
-fn later(delivery: &Delivery, failure: Failure) -> (Disposition, News) {
-    let (attempt, note) = (delivery.attempt, Note::from(&failure));
-    (Disposition::Wait { tier: 0, attempt, note }, News::Retried(failure))
 }

@@ -187,3 +187,20 @@ async fn no_temp_file_is_left() {
     let folder = daemon.env()["TMPDIR"].clone();
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_folder_marker_is_no_failure() {
+    let daemon = daemon(&[]).await;
+    daemon.s3().put("folder/", "").await.unwrap();
+    daemon.s3().put("folder/file", "x").await.unwrap();
+    assert_eq!(status(&daemon, "folder/file").await, "clean");
+    eventually("both have come to their end", || async {
+        metric(&daemon, r#"avscan_notifications_total{end="applied"}"#).await
+            + metric(&daemon, r#"avscan_notifications_total{end="gone"}"#).await
+            + metric(&daemon, r#"avscan_notifications_total{end="superseded"}"#).await
+            >= 2
+    })
+    .await;
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    assert_eq!(amqp.count(&format!("{}.dead", daemon.names.queue)).await.unwrap(), Some(0));
+}
