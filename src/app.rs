@@ -2,6 +2,7 @@
 //! session as long as the daemon lives.
 
 mod check;
+mod redrive;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::check::{check, healthcheck};
+pub use self::redrive::{Redrive, redrive};
 use crate::admin;
 use crate::config::{Loaded, Settings};
 use crate::courier::Courier;

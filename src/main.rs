@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
+use bucket_av_scanner::app::Redrive;
 use bucket_av_scanner::config::{self, Loaded, VARIABLES, Variable};
 use bucket_av_scanner::{app, shutdown, telemetry};
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -29,6 +30,16 @@ fn main() -> ExitCode {
     }
     match matches.subcommand_name() {
         Some("check") => block_on(app::check(loaded)),
+        Some("redrive") => {
+            let options = matches.subcommand_matches("redrive");
+            let flag = |name| options.is_some_and(|options| options.get_flag(name));
+            let what = Redrive {
+                reports: flag("reports"),
+                reason: options.and_then(|options| options.get_one("reason").cloned()),
+                dry_run: flag("dry-run"),
+            };
+            block_on(app::redrive(&loaded.settings, what))
+        }
         _ => block_on(run(loaded)),
     }
 }
@@ -79,5 +90,21 @@ fn command() -> Command {
         .about("Scans objects for viruses as they arrive in a bucket, and tags or deletes them")
         .after_help(settings)
         .subcommand(Command::new("check").about("Connect to everything once and say what is wrong"))
+        .subcommand(
+            Command::new("redrive")
+                .about("Move what was parked in the dead-letter queue back to its queue")
+                .arg(flag("reports", "Parked reports instead of notifications"))
+                .arg(flag("dry-run", "Only list what would be moved"))
+                .arg(
+                    Arg::new("reason")
+                        .long("reason")
+                        .value_name("REASON")
+                        .help("Only what was parked for this reason"),
+                ),
+        )
         .subcommand(Command::new("healthcheck").about("Ask the /readyz of the daemon on this host"))
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }

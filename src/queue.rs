@@ -9,12 +9,14 @@
 mod error;
 mod intake;
 mod publisher;
+mod redrive;
 mod session;
 mod topology;
 
 pub(crate) use self::error::OpenError;
 pub(crate) use self::intake::Delivery;
 pub(crate) use self::publisher::{Outbox, Publisher};
+pub(crate) use self::redrive::Parked;
 pub(crate) use self::session::{Session, Tls, look};
 pub(crate) use self::topology::{Lane, Topology, minio_settings};
 

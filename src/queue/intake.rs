@@ -37,7 +37,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    fn new(raw: lapin::message::Delivery) -> Self {
+    pub(super) fn new(raw: lapin::message::Delivery) -> Self {
         let headers = raw.properties.headers().as_ref();
         let header = |name: &str| headers.and_then(|h| h.inner().get(name));
         let attempt = header(ATTEMPT).and_then(integer).unwrap_or(1).max(1);

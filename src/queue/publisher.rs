@@ -18,10 +18,10 @@ use crate::failure::{Failure, Kind, Stage};
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const PERSISTENT: u8 = 2;
 
-const LAST_FAILURE: &str = "avscan-last-failure";
-const REASON: &str = "avscan-reason";
-const STAGE: &str = "avscan-stage";
-const DETAIL: &str = "avscan-detail";
+pub(super) const LAST_FAILURE: &str = "avscan-last-failure";
+pub(super) const REASON: &str = "avscan-reason";
+pub(super) const STAGE: &str = "avscan-stage";
+pub(super) const DETAIL: &str = "avscan-detail";
 
 /// Publishes with confirms on the session's publishing connection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -151,6 +151,17 @@ impl Publisher {
                 headers.insert(name.into(), AMQPValue::LongString(value.into()));
             }
         }
+        self.put(queue, body, original, headers).await
+    }
+
+    /// Publishes a copy with these headers.
+    pub(super) async fn put(
+        &self,
+        queue: &str,
+        body: &[u8],
+        original: &Delivery,
+        headers: FieldTable,
+    ) -> Result<(), Failure> {
         let mut properties = BasicProperties::default().with_headers(headers);
         if let Some(content_type) = original.content_type.clone() {
             properties = properties.with_content_type(content_type);

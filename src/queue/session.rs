@@ -76,6 +76,11 @@ impl Session {
         }
     }
 
+    /// A channel of its own on the consuming connection.
+    pub(super) async fn channel(&self) -> lapin::Result<lapin::Channel> {
+        self.consuming.create_channel().await
+    }
+
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.publisher
     }

@@ -195,3 +195,50 @@ async fn a_bare_connect_is_a_probe_and_metrics_are_well_formed() {
         assert!(page.contains(name), "{name} is missing in:\n{page}");
     }
 }
+
+#[tokio::test]
+async fn redrive_lists_without_a_trace_and_moves_by_reason() {
+    let daemon = daemon(&[("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0")]).await;
+    let queue = daemon.names.queue.clone();
+    let parked = format!("{queue}.dead");
+    // The object comes later than its notifications: they are parked for the missing bucket.
+    let bucket = daemon.s3().with_bucket(&format!("{}-late", daemon.names.bucket));
+    let event = bucket_av_scanner_testing::notification::put(&bucket.bucket, "k", None, None);
+    notify(&daemon, event.to_string().as_bytes()).await;
+    notify(&daemon, b"garbage").await;
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    eventually("both are parked", || async { amqp.count(&parked).await.unwrap() == Some(2) }).await;
+    let redrive = |arguments: &[&str]| {
+        let output = Command::new(BINARY)
+            .arg("redrive")
+            .args(arguments)
+            .env_clear()
+            .envs(daemon.env())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    for _ in 0..3 {
+        let listed = redrive(&["--dry-run"]);
+        assert!(listed.contains("2 of 2") && listed.contains("store_not_found"), "{listed}");
+        assert!(listed.contains(&format!("{}/k", bucket.bucket)), "{listed}");
+    }
+    eventually("both are still parked", || async { amqp.count(&parked).await.unwrap() == Some(2) })
+        .await;
+    bucket.create_bucket().await.unwrap();
+    bucket.put("k", "x").await.unwrap();
+    let moved = redrive(&["--reason", "store_not_found"]);
+    assert!(moved.contains("1 of 2"), "{moved}");
+    eventually("the object is scanned after all", || async {
+        bucket.tags("k").await.unwrap().unwrap().get("scanned").map(String::as_str) == Some("clean")
+    })
+    .await;
+    let left = amqp.get_within(&parked, SOON).await.unwrap();
+    assert_eq!(left.body, b"garbage");
+    assert_eq!(left.headers["avscan-reason"], "malformed");
+    // Looking at it did not count as a failed delivery.
+    let count = left.headers.get("x-delivery-count").map(String::as_str);
+    assert!(matches!(count, None | Some("0")), "{count:?}");
+    assert_eq!(amqp.count(&parked).await.unwrap(), Some(0));
+}

@@ -1,0 +1,83 @@
+//! The `redrive` command: what was parked goes back to its queue.
+
+use std::process::ExitCode;
+
+use crate::config::Settings;
+use crate::event::{self, Notification};
+use crate::queue::{Parked, Session, Tls, Topology};
+
+/// What to move back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redrive {
+    /// Reports instead of notifications.
+    pub reports: bool,
+    /// Only what was parked for this reason.
+    pub reason: Option<String>,
+    /// Only list.
+    pub dry_run: bool,
+}
+
+/// Moves parked messages back, one confirmed copy after the other, and prints a line for each.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what the command is for")]
+pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
+    let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+    let lane = match (what.reports, &topology.reports) {
+        (false, _) => &topology.notifications,
+        (true, Some(reports)) => reports,
+        (true, None) => {
+            eprintln!("without PUBLISH_URL there is no queue of reports");
+            return ExitCode::FAILURE;
+        }
+    };
+    let tls = Tls(settings.tls_ca.clone());
+    let session = match Session::open(&settings.broker, &tls, &topology).await {
+        Ok(session) => session,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut seen, mut moved) = (0_u64, 0_u64);
+    let ended = session.redrive(lane, |parked| {
+        let wanted = what.reason.as_deref().is_none_or(|reason| reason == parked.reason);
+        seen += 1;
+        moved += u64::from(wanted);
+        println!("{}", line(parked, wanted, what.dry_run));
+        wanted && !what.dry_run
+    });
+    let ended = ended.await;
+    session.close().await;
+    let would = if what.dry_run { "would be" } else { "were" };
+    println!("{moved} of {seen} messages in {} {would} moved to {}", lane.dead, lane.queue);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("interrupted: {error}; nothing is lost, run it again");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn line(parked: &Parked<'_>, wanted: bool, dry_run: bool) -> String {
+    let what = match event::parse(parked.body) {
+        Ok(Notification::Object(object)) => {
+            format!("{}/{}", object.bucket, object.keys.first().cloned().unwrap_or_default())
+        }
+        _ => format!("{} bytes", parked.body.len()),
+    };
+    let fate = match (wanted, dry_run) {
+        (true, false) => "moved",
+        (true, true) => "would move",
+        (false, _) => "stays",
+    };
+    // Keys and details come from elsewhere and must not move the cursor.
+    format!(
+        "{fate:<10} {:<16} {:<6} attempts {:<3} {} to {} {what:?} {:?}",
+        parked.reason,
+        parked.stage,
+        parked.attempts,
+        parked.first_failure,
+        parked.last_failure,
+        parked.detail
+    )
+}

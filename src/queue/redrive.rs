@@ -1,0 +1,96 @@
+//! Moves parked messages back to the queue they came from.
+//!
+//! A queue cannot be read without taking messages out, and what is given back to a quorum queue
+//! counts as a failed delivery. So every message that stays is put back as a confirmed copy before
+//! the original is acknowledged: the same body and headers, the same order, no count changed. An
+//! interruption leaves one message twice and none missing.
+
+use std::time::Duration;
+
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::error::OpenError;
+use super::intake::{Delivery, FIRST_FAILURE};
+use super::publisher::{DETAIL, LAST_FAILURE, REASON, STAGE};
+use super::session::Session;
+use super::topology::Lane;
+use crate::failure::Failure;
+
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// One parked message, for people to look at.
+#[derive(Debug)]
+pub(crate) struct Parked<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) attempts: u32,
+    pub(crate) reason: &'a str,
+    pub(crate) stage: &'a str,
+    pub(crate) detail: &'a str,
+    pub(crate) first_failure: &'a str,
+    pub(crate) last_failure: &'a str,
+}
+
+/// Why a redrive ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Interrupted {
+    #[error("{0}")]
+    Broker(#[from] OpenError),
+    #[error("{0}")]
+    Publish(#[from] Failure),
+}
+
+impl From<lapin::Error> for Interrupted {
+    fn from(error: lapin::Error) -> Self {
+        Self::Broker(error.into())
+    }
+}
+
+impl Session {
+    /// Looks at every message that is parked in `lane` now, and moves back those that `wanted`
+    /// says. They start with a fresh count of attempts.
+    ///
+    /// # Errors
+    /// When the broker fails; what was moved until then stays moved.
+    pub(crate) async fn redrive(
+        &self,
+        lane: &Lane,
+        mut wanted: impl FnMut(&Parked<'_>) -> bool,
+    ) -> Result<(), Interrupted> {
+        let channel = self.channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let dead = lane.dead.as_str();
+        let queue = channel.queue_declare(dead.into(), passive, FieldTable::default()).await?;
+        for _ in 0..queue.message_count() {
+            let get = channel.basic_get(dead.into(), BasicGetOptions::default());
+            let got = tokio::time::timeout(ANSWER, get)
+                .await
+                .map_err(|_| OpenError::Unreachable("no answer to basic.get".to_owned()))??;
+            let Some(message) = got else { return Ok(()) };
+            let headers = message.delivery.properties.headers().clone().unwrap_or_default();
+            let delivery = Delivery::new(message.delivery);
+            let text = |name: &str| match headers.inner().get(name) {
+                Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok(),
+                _ => None,
+            };
+            let parked = Parked {
+                body: &delivery.body,
+                attempts: delivery.attempt,
+                reason: text(REASON).unwrap_or_default(),
+                stage: text(STAGE).unwrap_or_default(),
+                detail: text(DETAIL).unwrap_or_default(),
+                first_failure: text(FIRST_FAILURE).unwrap_or_default(),
+                last_failure: text(LAST_FAILURE).unwrap_or_default(),
+            };
+            if wanted(&parked) {
+                self.publisher()
+                    .put(&lane.queue, &delivery.body, &delivery, FieldTable::default())
+                    .await?;
+            } else {
+                self.publisher().put(dead, &delivery.body, &delivery, headers.clone()).await?;
+            }
+            delivery.ack().await;
+        }
+        Ok(())
+    }
+}
