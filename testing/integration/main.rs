@@ -5,6 +5,7 @@
 mod commands;
 mod encryption;
 mod faults;
+mod limits;
 mod messages;
 mod reports;
 mod verdicts;

@@ -23,6 +23,7 @@ mod say;
 pub mod amqp;
 pub mod bridge;
 pub mod clamav_rest;
+pub mod clamd;
 pub mod cli;
 pub mod daemon;
 pub mod demo;
@@ -47,6 +48,7 @@ pub mod zip;
 
 pub use amqp::Amqp;
 pub use clamav_rest::ClamavRest;
+pub use clamd::Clamd;
 pub use daemon::Daemon;
 pub use error::{Error, Result};
 pub use s3::S3;
