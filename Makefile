@@ -40,7 +40,7 @@ fmt: ## format
 	@cargo fmt --all
 
 .PHONY: lint
-lint:
+lint: setup
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
