@@ -6,7 +6,7 @@ mod redrive;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
@@ -137,6 +137,7 @@ impl Workers {
             shutdown: shutdown.clone(),
             grace: settings.shutdown_grace,
             was_ready: AtomicBool::new(false),
+            working: AtomicUsize::new(0),
         });
         let reports = match (&settings.publish, &topology.reports) {
             (Some(publish), Some(lane)) => {
@@ -158,6 +159,7 @@ impl Workers {
                     shutdown: shutdown.clone(),
                     grace: settings.shutdown_grace,
                     was_ready: AtomicBool::new(false),
+                    working: AtomicUsize::new(0),
                 }))
             }
             _ => None,

@@ -139,7 +139,12 @@ impl Failure {
     /// The broker session ended under the delivery.
     #[must_use]
     pub fn abandoned(stage: Stage) -> Self {
-        Self::new(Kind::Abandoned, stage, "abandoned", "the broker session ended")
+        Self::new(
+            Kind::Abandoned,
+            stage,
+            "abandoned",
+            "cut short: a dependency is down, or the broker session ended",
+        )
     }
 
     /// The same failure, after the engine had been sent bytes.

@@ -291,7 +291,8 @@ impl Pipeline {
             return;
         }
         match self.store.tag(identity, &self.policy.tag_key, status).await {
-            Ok(applied) => tracing::info!(?applied, "tagged instead of deleted"),
+            Ok(Applied::Done) => tracing::info!("tagged instead of deleted"),
+            Ok(applied) => tracing::warn!(?applied, "neither deleted nor tagged"),
             Err(failure) => tracing::warn!(%failure, "neither deleted nor tagged"),
         }
     }

@@ -35,6 +35,8 @@ pub(crate) enum Disposition {
         tier: usize,
         /// The attempt that the copy will be.
         attempt: u32,
+        /// How often it was put off without an attempt being counted.
+        deferred: u32,
         /// Why.
         note: Note,
     },

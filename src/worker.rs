@@ -13,7 +13,7 @@ mod notifications;
 mod reports;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
 
     /// Whether a message that keeps coming back unsettled may be what kills its readers.
     const MAY_CRASH: bool;
+
+    /// Whether the work ends in publishing, so that it cannot go on while the broker takes nothing.
+    const PUBLISHES: bool;
 
     /// Proves within about `patience` that deliveries can be worked on: asked before the first one
     /// is taken, every few minutes, and while the gate is closed.
@@ -124,6 +127,8 @@ pub(crate) struct Worker<H> {
     pub(crate) shutdown: CancellationToken,
     pub(crate) grace: Duration,
     pub(crate) was_ready: AtomicBool,
+    /// Deliveries being worked on.
+    pub(crate) working: AtomicUsize,
 }
 
 /// One consumer's time, from the opening of the gate to its closing.
@@ -217,7 +222,12 @@ impl<H: Handler> Worker<H> {
             // The slot is taken before the delivery, so that an accepted delivery always has one.
             let next = async {
                 // What cannot be reported need not be scanned yet.
-                shift.publisher.unblocked().await;
+                if H::PUBLISHES && shift.publisher.is_blocked() {
+                    let reason = "it takes no messages (memory or disk alarm)";
+                    self.health.down(Part::Broker, reason);
+                    shift.publisher.unblocked().await;
+                    self.health.up(Part::Broker);
+                }
                 let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
                 Some((slot, intake.next().await?))
             };
@@ -244,12 +254,19 @@ impl<H: Handler> Worker<H> {
                 intake.stop().await;
                 *drained = tokio::time::timeout(self.grace, tasks.wait()).await.is_ok();
                 shift.cancelled.cancel();
-                drop(tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await);
+                drop(tokio::time::timeout(Duration::from_secs(2), tasks.wait()).await);
                 intake.close().await;
             }
             Stop::Gate => {
                 shift.cancelled.cancel();
-                drop(tokio::time::timeout(EFFECTS, tasks.wait()).await);
+                tokio::select! {
+                    () = tasks.wait() => {}
+                    () = tokio::time::sleep(EFFECTS) => {}
+                    () = async {
+                        self.shutdown.cancelled().await;
+                        tokio::time::sleep(self.grace).await;
+                    } => {}
+                }
                 intake.close().await;
             }
             // Nothing can be settled any more. Effects that run finish, and keep their slots.
@@ -263,8 +280,13 @@ impl<H: Handler> Worker<H> {
         loop {
             tokio::time::sleep(SELF_TEST).await;
             if let Err(failure) = self.handler.ready(VERY_LONG_PATIENCE).await {
-                self.blame(&failure);
-                return shift.gate.cancel();
+                match failure.kind {
+                    Kind::Suspect(dependency) | Kind::Down(dependency) => {
+                        self.close_gate(&shift, dependency, &failure);
+                    }
+                    _ => shift.gate.cancel(),
+                }
+                return;
             }
         }
     }
@@ -277,6 +299,7 @@ impl<H: Handler> Worker<H> {
     ) {
         let started = Instant::now();
         self.metrics.in_flight.inc();
+        self.working.fetch_add(1, Ordering::Relaxed);
         let span = self.handler.span(&delivery);
         let worked = AssertUnwindSafe(self.work_in_span(&delivery, &shift)).catch_unwind();
         if worked.instrument(span).await.is_err() {
@@ -286,6 +309,7 @@ impl<H: Handler> Worker<H> {
         }
         self.metrics.took("delivery", started.elapsed());
         self.metrics.in_flight.dec();
+        self.working.fetch_sub(1, Ordering::Relaxed);
         drop(slot);
     }
 

@@ -14,6 +14,7 @@ use super::topology::Lane;
 
 /// Headers of copies that we publish: which attempt they are, and when the first one failed.
 pub(super) const ATTEMPT: &str = "avscan-attempt";
+pub(super) const DEFERRED: &str = "avscan-deferred";
 pub(super) const FIRST_FAILURE: &str = "avscan-first-failure";
 
 /// A broker that does not answer by then is treated as gone; its heartbeat tells later.
@@ -26,6 +27,8 @@ pub(crate) struct Delivery {
     pub(crate) body: Vec<u8>,
     /// Which attempt this is; the first is 1.
     pub(crate) attempt: u32,
+    /// How often it was put off without an attempt being counted.
+    pub(crate) deferred: u32,
     /// It had been given to a consumer before, and that one did not settle it.
     pub(crate) redelivered: bool,
     /// How often it came back unsettled, where the broker counts that (quorum queues).
@@ -46,8 +49,10 @@ impl Delivery {
             Some(AMQPValue::LongString(text)) => Some(text.to_string()).filter(|t| is_time(t)),
             _ => None,
         };
+        let deferred = header(DEFERRED).and_then(integer).unwrap_or(0);
         Self {
             attempt,
+            deferred,
             redelivered: raw.redelivered,
             returns,
             first_failure,
@@ -121,9 +126,13 @@ impl Intake {
 
     /// The next delivery; `None` when the consumer, its channel or the connection ended.
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
-        match self.consumer.next().await? {
-            Ok(delivery) => Some(Delivery::new(delivery)),
-            Err(error) => {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => Some(Delivery::new(delivery)),
+            None => {
+                tracing::warn!("the broker ended the consumer: was its queue deleted?");
+                None
+            }
+            Some(Err(error)) => {
                 tracing::warn!(error = crate::failure::causes(&error), "the consumer ended");
                 None
             }

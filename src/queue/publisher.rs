@@ -8,7 +8,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::intake::{ATTEMPT, Delivery, FIRST_FAILURE};
+use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE};
 use super::topology::{Lane, Topology};
 use super::{Disposition, Note};
 use crate::clock;
@@ -73,6 +73,11 @@ impl Publisher {
         }
     }
 
+    /// Whether the broker takes no messages for now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        *self.blocked.borrow()
+    }
+
     /// Waits while the broker takes no messages.
     pub(crate) async fn unblocked(&self) {
         // An error means that the session is over, and that is noticed elsewhere.
@@ -84,10 +89,12 @@ impl Publisher {
     async fn overdue(&self) {
         let mut blocked = self.blocked.clone();
         loop {
-            self.unblocked().await;
+            if blocked.wait_for(|blocked| !blocked).await.is_err() {
+                return;
+            }
             tokio::select! {
                 () = tokio::time::sleep(CONFIRM_TIMEOUT) => return,
-                Ok(_) = blocked.wait_for(|blocked| *blocked) => {}
+                changed = blocked.wait_for(|blocked| *blocked) => if changed.is_err() { return },
             }
         }
     }
@@ -114,12 +121,13 @@ impl Publisher {
                     parts.iter().map(|part| self.forward(&lane.queue, part, delivery, None));
                 futures_util::future::try_join_all(copies).await?;
             }
-            Disposition::Wait { tier, attempt, note } => {
+            Disposition::Wait { tier, attempt, deferred, note } => {
                 let tier = lane.tiers.get(tier).or(lane.tiers.last()).unwrap_or(&lane.queue);
-                self.forward(tier, &delivery.body, delivery, Some((attempt, &note))).await?;
+                self.forward(tier, &delivery.body, delivery, Some((attempt, deferred, &note)))
+                    .await?;
             }
             Disposition::Park(note) => {
-                let note = Some((delivery.attempt, &note));
+                let note = Some((delivery.attempt, 0, &note));
                 self.forward(&lane.dead, &delivery.body, delivery, note).await?;
             }
         }
@@ -134,13 +142,16 @@ impl Publisher {
         queue: &str,
         body: &[u8],
         original: &Delivery,
-        failed: Option<(u32, &Note)>,
+        failed: Option<(u32, u32, &Note)>,
     ) -> Result<(), Failure> {
         let mut headers = FieldTable::default();
-        if let Some((attempt, note)) = failed {
+        if let Some((attempt, deferred, note)) = failed {
             let now = clock::now();
             let first = original.first_failure.as_deref().unwrap_or(&now);
             headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(attempt.into()));
+            if deferred > 0 {
+                headers.insert(DEFERRED.into(), AMQPValue::LongLongInt(deferred.into()));
+            }
             for (name, value) in [
                 (REASON, note.reason),
                 (STAGE, note.stage.as_str()),

@@ -22,7 +22,7 @@ use crate::config::BrokerSettings;
 /// The client library has no timer of its own for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Seconds. A lost peer is noticed after twice this.
 const HEARTBEAT: u16 = 15;
 
@@ -92,11 +92,12 @@ impl Session {
 
     /// Closes both connections; a dead one is simply dropped.
     pub(crate) async fn close(self) {
-        for connection in [&self.consuming, &self.publishing] {
-            let closing = connection.close(200, "bye".into());
-            if let Ok(Err(error)) = tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
-                tracing::debug!(%error, "connection was already closed");
-            }
+        let closing = futures_util::future::join_all(
+            [&self.consuming, &self.publishing]
+                .map(|connection| connection.close(200, "bye".into())),
+        );
+        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::debug!("the broker does not answer the goodbye");
         }
     }
 }

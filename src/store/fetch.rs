@@ -158,6 +158,12 @@ impl Store {
                 },
             };
             let length = opened.identity.length;
+            if self.looks_cut(object, &opened.identity).await? {
+                let detail =
+                    format!("the store sends {length} bytes and says that there are others");
+                let label = "body_of_other_length";
+                return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+            }
             if length > self.max_object {
                 return Ok(Fetched::TooLarge(opened.identity));
             }
@@ -239,6 +245,25 @@ impl Store {
             text
         });
         Ok((identity, sha256, file.into_std().await))
+    }
+
+    /// Whether the body is not what HEAD says it is. Asked only where the notification announced
+    /// these very bytes with another size: not every store announces the size that it sends.
+    async fn looks_cut(&self, object: &ObjectRef, identity: &Identity) -> Result<bool, Failure> {
+        let same_version = object.version_id.as_deref() == identity.version_id();
+        let announced =
+            same_version && (object.version_id.is_some() || same_etag(identity, object));
+        if !announced || object.size.is_none_or(|size| size == identity.length) {
+            return Ok(false);
+        }
+        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        match head.set_version_id(object.version_id.clone()).send().await {
+            Ok(head) => {
+                let length = head.content_length().and_then(|length| u64::try_from(length).ok());
+                Ok(length.is_some_and(|length| length != identity.length))
+            }
+            Err(error) => Err(fault::of(Stage::Fetch, &error).into_failure()),
+        }
     }
 
     /// An object that no GET answers still has a name to tag. HEAD may know which bytes it has.

@@ -1,5 +1,6 @@
 //! What becomes of a delivery: the table of retries, and the probes that it rests on.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Handler, Outcome, Shift, Worker};
@@ -11,11 +12,15 @@ use crate::retry::Step;
 /// A probe's answer serves the failures of this long.
 const PROBE_SERVES: Duration = Duration::from_secs(1);
 
+/// How often an object is put off for want of disk or descriptors before that counts as attempts.
+const DEFERRALS: u32 = 30;
+
 /// What there is to tell of a delivery once it is settled.
 pub(super) enum News {
     None,
     Ended(&'static str),
     Retried(Failure),
+    Deferred(Failure),
     Parked(Note),
 }
 
@@ -35,10 +40,6 @@ impl<H: Handler> Worker<H> {
         };
         let counts = match failure.kind {
             Kind::Busy => return later(delivery, failure),
-            // While others hold temp files and descriptors, there will be more when they are done.
-            Kind::Suspect(Dependency::Host) if self.others_in_flight() => {
-                return later(delivery, failure);
-            }
             Kind::Permanent => return self.give_up(delivery, failure, memo, shift).await,
             Kind::Transient => true,
             // Cut short by a gate that closed. A file that brought the engine down must not get
@@ -51,6 +52,16 @@ impl<H: Handler> Worker<H> {
                 failure.engine_touched
             }
             Kind::Suspect(suspect) => match self.probe(suspect, delivery, shift).await {
+                // While others hold temp files and descriptors, there will be more when they are
+                // done; but two objects that are too large for the disk must not wait for each
+                // other for ever.
+                Ok(()) if suspect == Dependency::Host => {
+                    let alone = self.working.load(Ordering::Relaxed) <= 1;
+                    if !alone && delivery.deferred < DEFERRALS {
+                        return later(delivery, failure);
+                    }
+                    true
+                }
                 Ok(()) => true,
                 Err(down) => {
                     self.close_gate(shift, suspect, &down);
@@ -64,7 +75,7 @@ impl<H: Handler> Worker<H> {
         match self.ladder.after(delivery.attempt) {
             Step::Wait { tier, attempt } => {
                 let note = Note::from(&failure);
-                (Disposition::Wait { tier, attempt, note }, News::Retried(failure))
+                (Disposition::Wait { tier, attempt, deferred: 0, note }, News::Retried(failure))
             }
             Step::GiveUp => self.give_up(delivery, failure, memo, shift).await,
         }
@@ -102,6 +113,11 @@ impl<H: Handler> Worker<H> {
                 self.metrics.retries.get_or_create(&labels).inc();
                 tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
             }
+            News::Deferred(failure) => {
+                let labels = labels(failure.stage, failure.label);
+                self.metrics.retries.get_or_create(&labels).inc();
+                tracing::info!(%failure, "put off, the attempt does not count");
+            }
             News::Parked(note) => {
                 let labels = labels(note.stage, note.reason);
                 self.metrics.dead_letters.get_or_create(&labels).inc();
@@ -115,10 +131,6 @@ impl<H: Handler> Worker<H> {
                 );
             }
         }
-    }
-
-    fn others_in_flight(&self) -> bool {
-        self.slots.available_permits() + 1 < usize::from(self.prefetch)
     }
 
     /// One probe at a time, and one for all failures of a moment.
@@ -141,7 +153,7 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    fn close_gate(&self, shift: &Shift, dependency: Dependency, failure: &Failure) {
+    pub(super) fn close_gate(&self, shift: &Shift, dependency: Dependency, failure: &Failure) {
         if shift.blamed.set(dependency).is_ok() {
             self.blame(failure);
             shift.gate.cancel();
@@ -152,5 +164,6 @@ impl<H: Handler> Worker<H> {
 /// In the shortest tier, the attempt not counted.
 fn later(delivery: &Delivery, failure: Failure) -> (Disposition, News) {
     let (attempt, note) = (delivery.attempt, Note::from(&failure));
-    (Disposition::Wait { tier: 0, attempt, note }, News::Retried(failure))
+    let deferred = delivery.deferred.saturating_add(1);
+    (Disposition::Wait { tier: 0, attempt, deferred, note }, News::Deferred(failure))
 }

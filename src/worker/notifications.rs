@@ -142,6 +142,7 @@ impl Notifications {
 impl Handler for Notifications {
     type Memo = Option<Interrupted>;
     const MAY_CRASH: bool = true;
+    const PUBLISHES: bool = true;
 
     async fn ready(&self, patience: Duration) -> Result<(), Failure> {
         // All are asked, so that /readyz names everything that is missing and not just the first.

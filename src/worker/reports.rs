@@ -39,6 +39,7 @@ impl Reports {
 impl Handler for Reports {
     type Memo = ();
     const MAY_CRASH: bool = false;
+    const PUBLISHES: bool = false;
 
     /// A webhook has no question that can be asked without a report, so after a pause the next
     /// report is the probe.

@@ -452,3 +452,27 @@ async fn a_clean_of_an_engine_that_lost_its_database_is_not_believed() {
     lost.store(false, Ordering::Relaxed);
     gone(&daemon, "after").await;
 }
+
+#[tokio::test]
+async fn a_cut_download_is_never_called_clean_even_when_nothing_is_tagged() {
+    let cut = |request: &Request| otherwise_fine(request, || body(b"cut by a proxy"));
+    let (report, _, _) = with_store(&[("TAG_FILES", "false")], cut).await;
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+}
+
+#[tokio::test]
+async fn a_missing_temp_folder_closes_the_gate_and_burns_no_attempt() {
+    let daemon = daemon(&[("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0")]).await;
+    let folder = daemon.env()["TMPDIR"].clone();
+    std::fs::remove_dir_all(&folder).unwrap();
+    for n in 0..10 {
+        daemon.s3().put(&format!("k{n}"), "x").await.unwrap();
+    }
+    eventually("the gate closes", || async { daemon.status("/readyz") == Some(503) }).await;
+    std::fs::create_dir(&folder).unwrap();
+    for n in 0..10 {
+        assert_eq!(status(&daemon, &format!("k{n}")).await, "clean");
+    }
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    assert_eq!(amqp.count(&format!("{}.dead", daemon.names.queue)).await.unwrap(), Some(0));
+}

@@ -264,3 +264,22 @@ async fn a_failure_names_its_object_in_the_log() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_alarm_is_waited_out_while_reports_go_on() {
+    let stack = Stack::from_env();
+    let daemon = daemon(&[]).await;
+    daemon.s3().put("before", "x").await.unwrap();
+    status(&daemon, "before").await;
+    stack.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]).unwrap();
+    for n in 0..10 {
+        daemon.s3().put(&format!("k{n}"), "x").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stack.rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).unwrap();
+    for n in 0..10 {
+        assert_eq!(status(&daemon, &format!("k{n}")).await, "clean");
+        daemon.reports_on(&format!("k{n}"), 1, SOON).await.unwrap();
+    }
+    assert_eq!(metric(&daemon, "avscan_sessions_lost_total").await, 0);
+}
