@@ -180,11 +180,10 @@ impl Store {
                 },
             };
             tries += 1;
-            match self.download(object, *opened).await {
+            match self.download(*opened).await {
                 Ok((identity, sha256, file)) => {
                     self.remember_good(&identity);
-                    let as_announced = identity.version_id() == object.version_id.as_deref()
-                        && (object.etag.is_none() || same_etag(&identity, object));
+                    let as_announced = is_announced(&identity, object);
                     return Ok(Fetched::Download(Box::new(Download {
                         identity,
                         sha256,
@@ -204,11 +203,7 @@ impl Store {
         }
     }
 
-    async fn download(
-        &self,
-        object: &ObjectRef,
-        opened: Opened,
-    ) -> Result<(Identity, String, File), Failure> {
+    async fn download(&self, opened: Opened) -> Result<(Identity, String, File), Failure> {
         let Opened { identity, output } = opened;
         let broken = |label, detail: String| {
             Failure::suspect(Dependency::Store, Stage::Fetch, label, detail)
@@ -233,7 +228,7 @@ impl Store {
             file.write_all(&chunk).await.map_err(|error| spool::temp_fault(&error))?;
         }
         if received != identity.length {
-            let detail = format!("{received} of {} bytes of {}", identity.length, object.bucket);
+            let detail = format!("{received} of {} bytes", identity.length);
             return Err(broken("body_truncated", detail));
         }
         // Writes are queued to a thread: only a flush tells whether the last one succeeded.
@@ -250,10 +245,9 @@ impl Store {
     /// Whether the body is not what HEAD says it is. Asked only where the notification announced
     /// these very bytes with another size: not every store announces the size that it sends.
     async fn looks_cut(&self, object: &ObjectRef, identity: &Identity) -> Result<bool, Failure> {
-        let same_version = object.version_id.as_deref() == identity.version_id();
-        let announced =
-            same_version && (object.version_id.is_some() || same_etag(identity, object));
-        if !announced || object.size.is_none_or(|size| size == identity.length) {
+        let told = object.version_id.is_some() || object.etag.is_some();
+        let same_size = object.size.is_none_or(|size| size == identity.length);
+        if same_size || !told || !is_announced(identity, object) {
             return Ok(false);
         }
         let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
@@ -285,6 +279,14 @@ impl Store {
             },
         };
         Ok(Fetched::Unreadable(identity))
+    }
+}
+
+/// Whether these are the bytes that the notification spoke of, as far as it told.
+fn is_announced(identity: &Identity, object: &ObjectRef) -> bool {
+    match &object.version_id {
+        Some(version) => identity.version_id() == Some(version),
+        None => object.etag.is_none() || same_etag(identity, object),
     }
 }
 

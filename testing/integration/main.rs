@@ -4,10 +4,11 @@
 
 mod commands;
 mod encryption;
-mod faults;
+mod engines;
 mod limits;
 mod messages;
 mod reports;
+mod stores;
 mod verdicts;
 mod versions;
 
