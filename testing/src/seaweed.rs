@@ -102,8 +102,10 @@ impl Drop for Seaweed {
         drop(self.child.kill());
         drop(self.child.wait());
         // It does not take these along.
-        for (port, role) in self.ports.into_iter().flat_map(|p| [(p, "filer"), (p, "s3")]) {
-            drop(fs::remove_file(format!("/tmp/seaweedfs-{role}-{port}.sock")));
+        for port in self.ports {
+            for name in [format!("filer-{port}"), format!("filer-grpc-{}", port + GRPC)] {
+                drop(fs::remove_file(format!("/tmp/seaweedfs-{name}.sock")));
+            }
         }
     }
 }
