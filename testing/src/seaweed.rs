@@ -15,6 +15,9 @@ use crate::s3::S3;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Its internal ports are the visible ones and this.
 const GRPC: u16 = 10_000;
+/// What its sockets in the temp folder are called after.
+const ROLES: [&str; 7] =
+    ["master-grpc", "volume", "volume-grpc", "filer", "filer-grpc", "s3", "s3-grpc"];
 const ACCESS_KEY: &str = "seaweed";
 const SECRET_KEY: &str = "seaweed-secret";
 
@@ -102,10 +105,9 @@ impl Drop for Seaweed {
         drop(self.child.kill());
         drop(self.child.wait());
         // It does not take these along.
-        for port in self.ports {
-            for name in [format!("filer-{port}"), format!("filer-grpc-{}", port + GRPC)] {
-                drop(fs::remove_file(format!("/tmp/seaweedfs-{name}.sock")));
-            }
+        let ports = self.ports.into_iter().flat_map(|port| [port, port + GRPC]);
+        for (port, role) in ports.flat_map(|port| ROLES.map(|role| (port, role))) {
+            drop(fs::remove_file(format!("/tmp/seaweedfs-{role}-{port}.sock")));
         }
     }
 }
