@@ -5,8 +5,9 @@
 //! somebody may overwrite the object; stores that honour `If-Match` on DELETE close that window
 //! for deletions, for tags S3 has no such condition.
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{Tag, Tagging};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::fault::{self, Fault};
 use super::{Identity, Pin, Store};
@@ -149,9 +150,9 @@ impl Store {
                 delete.set_version_id(null_version.then(|| "null".to_owned()))
             };
             let sent = match delete().if_match(format!("\"{etag}\"")).send().await {
-                Err(error) if matches!(fault::of(Stage::Delete, &error), Fault::Unsupported(_)) => {
-                    delete().send().await
-                }
+                // The condition itself is refused: by stores that do not know it, by AWS together
+                // with a version id. A condition that is not met is a 412.
+                Err(error) if is_bad_request(&error) => delete().send().await,
                 sent => sent,
             };
             let deleted = match sent {
@@ -163,7 +164,9 @@ impl Store {
                 // perhaps a newer upload, but they can still be read by their version id. Take it
                 // away and look again.
                 (Some(true), Some(marker)) if !null_version && !matches!(marker, "" | "null") => {
-                    self.delete_version(identity, marker).await?;
+                    if self.delete_version(identity, marker).await? == Applied::Denied {
+                        return Ok(Applied::Denied);
+                    }
                 }
                 _ => return Ok(Applied::Done),
             }
@@ -240,6 +243,11 @@ impl Store {
             tracing::warn!(failure = %fault.into_failure(), "a tag on overwritten bytes stays until they are scanned");
         }
     }
+}
+
+fn is_bad_request<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    matches!(status, Some(400 | 501))
 }
 
 fn tag(key: &str, value: &str) -> Result<Tag, Failure> {

@@ -33,8 +33,6 @@ pub(super) enum Fault {
     Denied(Failure),
     /// The bytes cannot be had: archived, or encrypted with a key that the uploader keeps.
     Unreadable,
-    /// The store does not know this combination of parameters.
-    Unsupported(Failure),
     /// Anything else.
     Other(Failure),
 }
@@ -47,10 +45,7 @@ impl Fault {
 
     pub(super) fn into_failure(self) -> Failure {
         match self {
-            Self::NotFound(failure)
-            | Self::Denied(failure)
-            | Self::Unsupported(failure)
-            | Self::Other(failure) => failure,
+            Self::NotFound(failure) | Self::Denied(failure) | Self::Other(failure) => failure,
             Self::Gone => Failure::transient(Stage::Fetch, "store_not_found", "not found"),
             Self::Changed => {
                 Failure::transient(Stage::Fetch, "object_changed", "changed meanwhile")
@@ -89,8 +84,6 @@ where
             Fault::Other(suspect("store_odd"))
         }
         (404, "NoSuchKey" | "NoSuchVersion") => Fault::Gone,
-        // The answer to a GET of a version that is a delete marker.
-        (405, "MethodNotAllowed") if stage == Stage::Fetch => Fault::Gone,
         (404, _) => Fault::NotFound(transient("store_not_found")),
         (412, _) => Fault::Changed,
         (403, "InvalidObjectState") => Fault::Unreadable,
@@ -106,9 +99,8 @@ where
             Fault::Denied(transient("store_denied"))
         }
         (403, _) | (_, "ObjectLocked") => Fault::Denied(transient("store_denied")),
-        (501, _) | (400, "InvalidArgument" | "NotImplemented") => {
-            Fault::Unsupported(transient("store_unsupported"))
-        }
+        // Says of the request, and not of the store, that it cannot be served.
+        (501, _) => Fault::Other(transient("store_unsupported")),
         (500.., _) => Fault::Other(suspect("store_error")),
         _ => Fault::Other(transient("store_refused")),
     }

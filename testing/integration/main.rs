@@ -15,6 +15,8 @@ mod versions;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bucket_av_scanner_testing::eicar::eicar;
+use bucket_av_scanner_testing::scripted::{Reply, Request};
 use bucket_av_scanner_testing::{Daemon, Stack};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bucket-av-scanner");
@@ -74,4 +76,17 @@ async fn dead(daemon: &Daemon) -> bucket_av_scanner_testing::amqp::Message {
 async fn metric(daemon: &Daemon, name: &str) -> u64 {
     let page = daemon.page("/metrics").await.unwrap();
     page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+}
+
+/// An engine of clamav-rest's first dialect that finds EICAR and calls everything else clean, as
+/// clamd does of what it did not look into with its default settings.
+fn lax_v1(request: &Request) -> Reply {
+    if request.path != "/scan" {
+        return Reply::new(404, "404 page not found");
+    }
+    let eicar = eicar();
+    if request.body.windows(eicar.len()).any(|part| part == eicar) {
+        return Reply::new(406, r#"{"Status":"FOUND","Description":"Eicar"}"#);
+    }
+    Reply::new(200, r#"{"Status":"OK","Description":""}"#)
 }

@@ -245,3 +245,27 @@ async fn a_cut_download_is_never_called_clean_even_when_nothing_is_tagged() {
     let (report, _, _) = with_store(&[("TAG_FILES", "false")], cut).await;
     assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
 }
+
+#[tokio::test]
+async fn a_store_that_refuses_conditions_still_gets_its_infected_object_deleted() {
+    for (status, code) in
+        [(400, "InvalidRequest"), (400, "InvalidArgument"), (501, "NotImplemented")]
+    {
+        let (report, requests, daemon) = with_store(&[], move |request| {
+            match (request.method.as_str(), request.header("if-match").is_some()) {
+                ("GET", _) => body(&eicar()),
+                ("HEAD", _) => head("e1", 68),
+                ("DELETE", true) => error(status, code),
+                _ => Reply::new(204, ""),
+            }
+        })
+        .await;
+        assert_eq!((&report["action"], &report["error"]), (&"delete".into(), &().into()));
+        eventually("the deletion is done", || async {
+            metric(&daemon, r#"avscan_notifications_total{end="applied"}"#).await == 1
+        })
+        .await;
+        let deletes = requests.iter().filter(|request| request.starts_with("DELETE")).count();
+        assert_eq!(deletes, 2, "{code}: {requests:?}");
+    }
+}
