@@ -6,11 +6,9 @@ mod redrive;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::check::{check, healthcheck};
@@ -26,7 +24,7 @@ use crate::queue::{OpenError, Session, Tls, Topology};
 use crate::retry;
 use crate::scanner::Scanner;
 use crate::store::Store;
-use crate::worker::{End, Handler, Notifications, Reports, Worker};
+use crate::worker::{End, Handler, Notifications, Reports, Shared, Worker};
 
 /// sysexits.h: `EX_CONFIG`.
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -126,49 +124,55 @@ impl Workers {
             engine: std::sync::Mutex::default(),
             warned_of_age: std::sync::Mutex::default(),
         };
-        let notifications = Arc::new(Worker {
-            handler,
-            lane: topology.notifications.clone(),
+        let shared = Shared {
             ladder: settings.ladder.clone(),
-            prefetch: settings.scanner.concurrency,
-            slots: Arc::new(Semaphore::new(usize::from(settings.scanner.concurrency))),
             health: Arc::clone(health),
             metrics: Arc::clone(metrics),
             shutdown: shutdown.clone(),
             grace: settings.shutdown_grace,
-            was_ready: AtomicBool::new(false),
-            working: AtomicUsize::new(0),
-        });
+        };
+        let (lane, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
+        let notifications = Arc::new(Worker::new(handler, lane, slots, shared.clone()));
         let reports = match (&settings.publish, &topology.reports) {
             (Some(publish), Some(lane)) => {
-                let courier = Courier::new(publish, ca).map_err(Fatal::Configuration)?;
-                let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-                Some(Arc::new(Worker {
-                    handler: Reports {
-                        courier,
-                        health: Arc::clone(&health),
-                        metrics: Arc::clone(&metrics),
-                        pause: std::sync::Mutex::default(),
-                    },
-                    lane: lane.clone(),
-                    ladder: settings.ladder.clone(),
-                    prefetch: COURIER_SLOTS,
-                    slots: Arc::new(Semaphore::new(usize::from(COURIER_SLOTS))),
-                    health,
-                    metrics,
-                    shutdown: shutdown.clone(),
-                    grace: settings.shutdown_grace,
-                    was_ready: AtomicBool::new(false),
-                    working: AtomicUsize::new(0),
-                }))
+                let handler = Reports {
+                    courier: Courier::new(publish, ca).map_err(Fatal::Configuration)?,
+                    health: Arc::clone(health),
+                    metrics: Arc::clone(metrics),
+                    pause: std::sync::Mutex::default(),
+                };
+                Some(Arc::new(Worker::new(handler, lane.clone(), COURIER_SLOTS, shared)))
             }
             _ => None,
         };
         Ok(Self { topology, notifications, reports })
     }
 
-    /// One broker session after the other, until the daemon stops.
+    /// Works until the daemon stops, and waits for what still runs then.
     async fn supervise(
+        &self,
+        settings: &Settings,
+        health: &Health,
+        metrics: &Metrics,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Fatal> {
+        // Boxed: the compiler looks only so deep into futures within futures.
+        Box::pin(self.sessions(settings, health, metrics, shutdown)).await?;
+        // Effects that were begun in a session that was lost.
+        let running =
+            [Some(self.notifications.drains()), self.reports.as_ref().map(|r| r.drains())];
+        let ended = futures_util::future::join_all(running.into_iter().flatten().map(|drains| {
+            drains.close();
+            drains.wait()
+        }));
+        match tokio::time::timeout(settings.shutdown_grace, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(cut_short()),
+        }
+    }
+
+    /// One broker session after the other, until the daemon stops.
+    async fn sessions(
         &self,
         settings: &Settings,
         health: &Health,
@@ -192,11 +196,7 @@ impl Workers {
                     session.close().await;
                     match end {
                         End::Drained => return Ok(()),
-                        End::CutShort => {
-                            let line = "the grace period (SHUTDOWN_GRACE) was too short: what was \
-                                        still running will be redelivered";
-                            return Err(Fatal::Other(line.to_owned()));
-                        }
+                        End::CutShort => return Err(cut_short()),
                         End::Refused(failure) => {
                             return Err(Fatal::Configuration(refusal(&failure)));
                         }
@@ -241,6 +241,12 @@ impl Workers {
             }
         }
     }
+}
+
+fn cut_short() -> Fatal {
+    let line = "the grace period (SHUTDOWN_GRACE) was too short: what was still running will be \
+                redelivered";
+    Fatal::Other(line.to_owned())
 }
 
 fn refusal(failure: &Failure) -> String {

@@ -1,7 +1,10 @@
 //! The daemon's table of contents: command line, configuration, telemetry, run, exit code.
+// The daemon is one future with many inside; the compiler's default looks 128 deep.
+#![recursion_limit = "256"]
 
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bucket_av_scanner::app::Redrive;
 use bucket_av_scanner::config::{self, Loaded, VARIABLES, Variable};
@@ -56,7 +59,12 @@ async fn run(loaded: Loaded) -> ExitCode {
 
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // A thread that hangs in the resolver or the file system must not hold up the end.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            code
+        }
         Err(error) => complain(&format!("no threads: {error}")),
     }
 }

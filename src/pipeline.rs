@@ -16,7 +16,7 @@ use crate::failure::{Failure, Kind, Stage};
 use crate::metrics::{Metrics, VerdictLabels};
 use crate::policy::{self, Action, Circumstances};
 use crate::queue::{Note, Outbox};
-use crate::report::{EngineInfo, Examined, Report};
+use crate::report::{EngineInfo, Examined, Occasion, Report};
 use crate::scanner::{Engine, Reason, Verdict};
 use crate::store::{Applied, Fetched, Identity, Pin, Store};
 use crate::telemetry;
@@ -24,6 +24,10 @@ use crate::telemetry;
 /// Fetching and scanning, all rounds together. With the effects behind it a delivery stays well
 /// below the half hour after which brokers take it away by default.
 const DEADLINE: Duration = Duration::from_mins(20);
+/// The effects of all rounds may take so much longer.
+const EFFECTS: Duration = Duration::from_mins(4);
+/// The tag of an object that was given up, or could not be deleted.
+const LAST_TAG: Duration = Duration::from_mins(1);
 /// Rounds, when the object is overwritten between scan and effect.
 const ROUNDS: u32 = 3;
 
@@ -37,7 +41,7 @@ pub(crate) struct Pipeline {
 /// One delivery of one object.
 pub(crate) struct Job<'a> {
     pub(crate) object: &'a ObjectRef,
-    pub(crate) attempt: u32,
+    pub(crate) occasion: Occasion,
     /// It may have been reported before.
     pub(crate) repeated: bool,
     pub(crate) engine: &'a Engine,
@@ -84,23 +88,45 @@ impl Pipeline {
     /// [`Interrupted`], when a later attempt may come further.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<Ended, Interrupted> {
         let deadline = Instant::now() + DEADLINE;
-        for round in 1..=ROUNDS {
+        let (mut uncovered, mut round) = (false, 1);
+        while round <= ROUNDS {
             let Some(examined) = self.examine_until(job, deadline).await? else {
-                return Ok(Ended::Gone);
+                return Ok(if uncovered { Ended::Applied } else { Ended::Gone });
             };
             self.count(&examined);
             let started = Instant::now();
-            let applied = self.apply(job, &examined).await;
+            let applied =
+                tokio::time::timeout_at((deadline + EFFECTS).into(), self.apply(job, &examined));
+            let deletes =
+                matches!(examined.verdict, Verdict::Infected { .. }) && self.policy.delete_file;
+            let applied = applied.await.unwrap_or_else(|_| {
+                let stage = if deletes { Stage::Delete } else { Stage::Tag };
+                let minutes = (DEADLINE + EFFECTS).as_secs() / 60;
+                let detail = format!("effects not done after {minutes} min");
+                Err(Failure::transient(stage, "deadline", detail))
+            });
             self.metrics.took("effects", started.elapsed());
             match applied {
+                // A version was deleted that the notification did not name: the one below it is what
+                // the name stands for now, and may be the one that was announced.
+                Ok(Some(Ended::Applied | Ended::Superseded))
+                    if deletes
+                        && job.object.version_id.is_none()
+                        && examined.identity.version_id().is_some() =>
+                {
+                    uncovered = true;
+                }
                 Ok(Some(ended)) => return Ok(ended),
-                Ok(None) => tracing::info!(round, "overwritten meanwhile, scanning the new bytes"),
+                Ok(None) => {
+                    tracing::info!(round, "overwritten meanwhile, scanning the new bytes");
+                    round += 1;
+                }
                 Err(failure) => {
                     return Err(Interrupted { failure, known: Some(Box::new(examined)) });
                 }
             }
         }
-        let detail = format!("overwritten in each of {ROUNDS} rounds");
+        let detail = format!("other bytes in each of {ROUNDS} rounds");
         Err(Failure::transient(Stage::Fetch, "keeps_changing", detail).into())
     }
 
@@ -178,7 +204,7 @@ impl Pipeline {
         let how =
             Circumstances { repeated: job.repeated, pinned: examined.identity.pin != Pin::Nothing };
         let plan = policy::plan(&examined.verdict, &self.policy, how);
-        let report = Report::of(job.object, examined, job.attempt, plan.action, None);
+        let report = Report::of(job.object, examined, job.occasion, plan.action, None);
         let (identity, status) = (&examined.identity, plan.status.as_str());
         let applied = match plan.action {
             Action::No => Applied::Done,
@@ -210,7 +236,7 @@ impl Pipeline {
                     let report = Report::of(
                         job.object,
                         examined,
-                        job.attempt,
+                        job.occasion,
                         Action::No,
                         Some("superseded"),
                     );
@@ -225,7 +251,7 @@ impl Pipeline {
                     (_, Action::Delete) => "delete_denied",
                     _ => "tag_denied",
                 };
-                self.give_up_effect(job.object, examined, job.attempt, job.outbox, error).await?;
+                self.give_up_effect(job.object, examined, job.occasion, job.outbox, error).await?;
                 let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
                 let detail = format!("verdict {status}, but the object could not be changed");
                 Ok(Some(Ended::Refused(Note { reason: error, stage, detail })))
@@ -241,7 +267,7 @@ impl Pipeline {
     pub(crate) async fn give_up(
         &self,
         object: &ObjectRef,
-        attempt: u32,
+        occasion: Occasion,
         interrupted: &Interrupted,
         outbox: &Outbox,
     ) -> Result<(), Failure> {
@@ -250,20 +276,23 @@ impl Pipeline {
                 Stage::Delete => "delete_failed",
                 _ => "tag_failed",
             };
-            return self.give_up_effect(object, examined, attempt, outbox, error).await;
+            return self.give_up_effect(object, examined, occasion, outbox, error).await;
         }
         let mut action = Action::No;
         if self.policy.tag_files {
-            for key in &object.keys {
-                let identity = announced(object, key);
-                let tagged = self.store.tag(&identity, &self.policy.tag_key, "no").await;
-                if matches!(tagged, Ok(Applied::Done)) {
-                    action = Action::Tag;
-                    break;
+            let tagged = async {
+                for key in &object.keys {
+                    let identity = announced(object, key);
+                    let tagged = self.store.tag(&identity, &self.policy.tag_key, "no").await;
+                    if matches!(tagged, Ok(Applied::Done)) {
+                        return Action::Tag;
+                    }
                 }
-            }
+                Action::No
+            };
+            action = tokio::time::timeout(LAST_TAG, tagged).await.unwrap_or(Action::No);
         }
-        self.publish(outbox, &Report::of_failure(object, attempt, action)).await
+        self.publish(outbox, &Report::of_failure(object, occasion, action)).await
     }
 
     /// Reports a verdict whose effect is not possible. A deletion that is not falls back to the
@@ -272,7 +301,7 @@ impl Pipeline {
         &self,
         object: &ObjectRef,
         examined: &Examined,
-        attempt: u32,
+        occasion: Occasion,
         outbox: &Outbox,
         error: &'static str,
     ) -> Result<(), Failure> {
@@ -281,7 +310,7 @@ impl Pipeline {
             self.tag_instead(&examined.identity, status).await;
         }
         tracing::error!(status, error, "the verdict is known, but the object could not be changed");
-        let report = Report::of(object, examined, attempt, Action::No, Some(error));
+        let report = Report::of(object, examined, occasion, Action::No, Some(error));
         self.publish(outbox, &report).await
     }
 
@@ -290,10 +319,12 @@ impl Pipeline {
         if !self.policy.tag_files {
             return;
         }
-        match self.store.tag(identity, &self.policy.tag_key, status).await {
-            Ok(Applied::Done) => tracing::info!("tagged instead of deleted"),
-            Ok(applied) => tracing::warn!(?applied, "neither deleted nor tagged"),
-            Err(failure) => tracing::warn!(%failure, "neither deleted nor tagged"),
+        let tagged = self.store.tag(identity, &self.policy.tag_key, status);
+        match tokio::time::timeout(LAST_TAG, tagged).await {
+            Ok(Ok(Applied::Done)) => tracing::info!("tagged instead of deleted"),
+            Ok(Ok(applied)) => tracing::warn!(?applied, "neither deleted nor tagged"),
+            Ok(Err(failure)) => tracing::warn!(%failure, "neither deleted nor tagged"),
+            Err(_) => tracing::warn!("neither deleted nor tagged, the store takes too long"),
         }
     }
 
@@ -328,7 +359,8 @@ fn announced(object: &ObjectRef, key: &str) -> Identity {
         key: key.to_owned(),
         pin,
         etag: object.etag.clone(),
-        length: object.size.unwrap_or(0),
+        // Some stores announce another one than they have.
+        length: None,
     }
 }
 
@@ -336,7 +368,7 @@ fn announced(object: &ObjectRef, key: &str) -> Identity {
 fn log_end(examined: &Examined, action: Action) {
     let version = examined.identity.version_id().unwrap_or_default();
     let sha256 = examined.sha256.as_deref().unwrap_or_default();
-    let (size, action) = (examined.identity.length, action.as_str());
+    let (size, action) = (examined.identity.bytes(), action.as_str());
     match &examined.verdict {
         Verdict::Clean => tracing::info!(size, action, "clean"),
         Verdict::Infected { signature } if action == "delete" => tracing::warn!(

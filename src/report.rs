@@ -36,6 +36,16 @@ pub(crate) struct Report {
     attempt: u32,
 }
 
+/// Which attempt at an object a report is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Occasion {
+    /// Since the upload, or since it was moved back; the first is 1.
+    pub(crate) attempt: u32,
+    /// How often it was parked and moved back. What is found out then is news, even if it was
+    /// reported before the report that it could not be done.
+    pub(crate) redriven: u32,
+}
+
 /// The engine that gave the verdict.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EngineInfo {
@@ -77,7 +87,7 @@ impl Report {
     pub(crate) fn of(
         object: &ObjectRef,
         examined: &Examined,
-        attempt: u32,
+        occasion: Occasion,
         action: Action,
         error: Option<&'static str>,
     ) -> Self {
@@ -91,12 +101,12 @@ impl Report {
         let pin = identity.version_id().or(identity.etag.as_deref());
         let why = error.or(reason).unwrap_or_default();
         Self {
-            id: id(object, &identity.key, pin, [status.as_str(), action.as_str(), why]),
+            id: id(object, &identity.key, pin, [status.as_str(), action.as_str(), why], occasion),
             bucket: identity.bucket.clone(),
             key: identity.key.clone(),
             version_id: identity.version_id().map(str::to_owned),
             etag: identity.etag.clone(),
-            size: Some(identity.length),
+            size: identity.length,
             sha256: examined.sha256.clone(),
             status: status.as_str(),
             reason,
@@ -107,17 +117,17 @@ impl Report {
             event_time: object.event_time.clone(),
             scan_started: Some(examined.started.clone()),
             scan_finished: Some(examined.finished.clone()),
-            attempt,
+            attempt: occasion.attempt,
         }
     }
 
     /// The report of an object on which every attempt failed before there was a verdict.
-    pub(crate) fn of_failure(object: &ObjectRef, attempt: u32, action: Action) -> Self {
+    pub(crate) fn of_failure(object: &ObjectRef, occasion: Occasion, action: Action) -> Self {
         let key = object.keys.first().cloned().unwrap_or_default();
         let pin = object.version_id.as_deref().or(object.etag.as_deref());
         let (status, reason) = (Status::No.as_str(), Reason::ScanFailed.as_str());
         Self {
-            id: id(object, &key, pin, [status, action.as_str(), reason]),
+            id: id(object, &key, pin, [status, action.as_str(), reason], occasion),
             bucket: object.bucket.clone(),
             key,
             version_id: object.version_id.clone(),
@@ -133,18 +143,27 @@ impl Report {
             event_time: object.event_time.clone(),
             scan_started: None,
             scan_finished: None,
-            attempt,
+            attempt: occasion.attempt,
         }
     }
 }
 
 /// `result` is status, action, and the reason or error: a report that corrects an earlier one must
 /// not be dropped as its duplicate.
-fn id(object: &ObjectRef, key: &str, pin: Option<&str>, result: [&str; 3]) -> Uuid {
+fn id(
+    object: &ObjectRef,
+    key: &str,
+    pin: Option<&str>,
+    result: [&str; 3],
+    occasion: Occasion,
+) -> Uuid {
     let upload = object.sequencer.as_deref().or(object.event_time.as_deref()).unwrap_or_default();
     let pin = pin.unwrap_or_default();
     // NUL cannot occur in any of the parts but keys, where no store takes it.
     let [status, action, why] = result;
-    let name = [&object.bucket, key, pin, upload, status, action, why].join("\0");
+    let mut name = [&object.bucket, key, pin, upload, status, action, why].join("\0");
+    if occasion.redriven > 0 {
+        name = format!("{name}\0{}", occasion.redriven);
+    }
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }

@@ -50,12 +50,12 @@ impl Ladder {
     }
 }
 
-/// Delays between reconnects: 250 ms doubling to 10 s, with jitter so that replicas which lost the
+/// Delays between reconnects: 250 ms doubling to 2 s, with jitter so that replicas which lost the
 /// same broker do not come back in step. Never ends.
 pub fn reconnect_delays() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(Duration::from_secs(2))
         .with_jitter()
         .without_max_times()
         .build()
@@ -86,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn reconnects_never_end_and_never_wait_longer_than_twenty_seconds() {
+    fn reconnects_never_end_and_never_wait_longer_than_four_seconds() {
         let delays: Vec<_> = reconnect_delays().take(200).collect();
         assert_eq!(delays.len(), 200);
-        assert!(delays.iter().all(|d| *d <= Duration::from_secs(20)));
+        assert!(delays.iter().all(|d| *d <= Duration::from_secs(4)));
     }
 }

@@ -23,10 +23,6 @@ use crate::store::Download;
 
 pub(crate) use self::version::Version;
 
-/// How long a passed self-test vouches for the engine. What remains is the time in which an engine
-/// would have to be restarted with another database and answer a scan.
-const PROOF_SERVES: Duration = Duration::from_secs(1);
-
 /// What is known of an object's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -100,7 +96,7 @@ enum Protocol {
 pub(crate) struct Engine {
     protocol: Proved,
     timeout: Duration,
-    /// When it last found the EICAR test file.
+    /// When the last self-test that it passed was begun.
     proved: Mutex<Instant>,
     /// What it says of itself.
     pub(crate) version: Version,
@@ -138,6 +134,7 @@ impl Scanner {
     /// When it does not, for whatever reason; of kind [`crate::failure::Kind::Suspect`].
     pub(crate) async fn open(&self, patience: Duration) -> Result<Engine, Failure> {
         let opened = async {
+            let begun = Instant::now();
             let protocol = match &self.protocol {
                 Protocol::ClamavRest(server) => {
                     let dialect = server.dialect(canary::eicar()).await?;
@@ -153,7 +150,7 @@ impl Scanner {
                 version: protocol.version().await,
                 protocol,
                 timeout: self.timeout,
-                proved: Mutex::new(Instant::now()),
+                proved: Mutex::new(begun),
                 limits_reported: false,
             };
             engine.limits_reported = engine.reports_limits().await?;
@@ -203,7 +200,7 @@ impl Engine {
         let scanned = async {
             let answer = self.scan_once_or_again(download).await?;
             if answer == Answer::Clean {
-                self.still_proved().await?;
+                self.proved_since(Instant::now()).await?;
             }
             Ok(answer)
         };
@@ -232,13 +229,14 @@ impl Engine {
     }
 
     /// The engine may have come back with another database since it was last seen to work, and one
-    /// with an empty database calls everything clean. So before a clean is believed, a proof must
-    /// be fresh; one serves all scans of a moment.
-    async fn still_proved(&self) -> Result<(), Failure> {
+    /// with an empty database calls everything clean. So a clean is believed only after a self-test
+    /// that was begun when it had been said; one serves all scans that wait for it.
+    async fn proved_since(&self, answered: Instant) -> Result<(), Failure> {
         let mut proved = self.proved.lock().await;
-        if proved.elapsed() > PROOF_SERVES {
+        if *proved < answered {
+            let begun = Instant::now();
             self.eicar().await.map_err(Failure::engine_touched)?;
-            *proved = Instant::now();
+            *proved = begun;
         }
         Ok(())
     }

@@ -12,11 +12,16 @@ mod spool;
 pub(crate) use self::effects::Applied;
 pub(crate) use self::fetch::{Download, Fetched};
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio::time::error::Elapsed;
 
 use self::spool::Spool;
 use crate::config::StoreSettings;
@@ -24,6 +29,9 @@ use crate::failure::{Dependency, Failure, Stage};
 
 /// A store that says nothing for this long is down.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Objects that testify whether the store is up.
+const WITNESSES: usize = 8;
 
 /// Which bytes: what the store said about them when it handed them out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +41,8 @@ pub(crate) struct Identity {
     pub(crate) pin: Pin,
     /// The `ETag` without quotes, where the store told one.
     pub(crate) etag: Option<String>,
-    /// Bytes.
-    pub(crate) length: u64,
+    /// Bytes, where the store told it.
+    pub(crate) length: Option<u64>,
 }
 
 /// What makes sure that an effect reaches the scanned bytes and no others.
@@ -77,8 +85,13 @@ impl Identity {
             key: key.to_owned(),
             pin,
             etag: etag.map(str::to_owned),
-            length: length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            length: length.and_then(|n| u64::try_from(n).ok()),
         }
+    }
+
+    /// Bytes, 0 where the store did not tell.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.length.unwrap_or(0)
     }
 
     /// The version id, where the bucket has versions.
@@ -96,9 +109,12 @@ pub(crate) struct Store {
     spool: Arc<Spool>,
     temp_dir: PathBuf,
     max_object: u64,
-    /// Bucket and key of the last download that succeeded: what the store could do then, it should
-    /// still be able to do.
-    last_good: Mutex<Option<(String, String)>>,
+    /// Bucket and key of the last downloads that succeeded, newest first: what the store could do
+    /// then, it should still be able to do.
+    last_good: Mutex<VecDeque<(String, String)>>,
+    /// It could do none of them, when it was last asked: a listing of buckets alone does not prove
+    /// that the store is back.
+    doubted: AtomicBool,
 }
 
 impl Store {
@@ -113,20 +129,32 @@ impl Store {
             temp_dir: settings.temp_dir.clone(),
             max_object: settings.max_object,
             last_good: Mutex::default(),
+            doubted: AtomicBool::new(false),
         })
     }
 
-    /// Whether the store is there and takes our credentials, by a listing of buckets. A listing
-    /// that is denied is a sign of life.
+    /// Whether the store is there and takes our credentials, asked for at most `patience`: by a
+    /// listing of buckets and, if that was not enough lately, by one of the last objects that could
+    /// be fetched. A listing that is denied is a sign of life.
     ///
     /// # Errors
     /// The fault, of kind [`crate::failure::Kind::Suspect`].
-    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+    pub(crate) async fn probe(&self, patience: Duration) -> Result<(), Failure> {
+        let patience = patience.min(PROBE_TIMEOUT);
+        self.probe_listing(patience).await?;
+        if self.doubted.load(Ordering::Relaxed) {
+            self.probe_any(&self.last_good(), patience).await.unwrap_or(Ok(()))?;
+        }
+        self.doubted.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn probe_listing(&self, patience: Duration) -> Result<(), Failure> {
         let down = |label, detail: String| {
             Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail))
         };
         let list = self.client.list_buckets().send();
-        match tokio::time::timeout(PROBE_TIMEOUT, list).await {
+        match tokio::time::timeout(patience, list).await {
             Ok(Ok(list)) if list.buckets.is_some() || list.owner.is_some() => Ok(()),
             Ok(Ok(_)) => down("store_odd", "what answers there is no S3 store".to_owned()),
             Ok(Err(error)) => match (error.code(), fault::of(Stage::Fetch, &error)) {
@@ -134,7 +162,7 @@ impl Store {
                 (Some(_), _) => Ok(()),
                 (None, fault) => down("store_odd", fault.into_failure().detail),
             },
-            Err(_) => down("store_timeout", format!("no answer within {PROBE_TIMEOUT:?}")),
+            Err(_) => down("store_timeout", format!("no answer within {patience:?}")),
         }
     }
 
@@ -144,38 +172,66 @@ impl Store {
     /// # Errors
     /// The fault, of kind [`crate::failure::Kind::Suspect`].
     pub(crate) async fn probe_after(&self, bucket: &str, key: &str) -> Result<(), Failure> {
-        let Err(failure) = self.probe_object(bucket, key).await else {
-            // The answer to a HEAD has no body that could tell an object's 403 from one that says
-            // that our credentials are wrong.
-            return self.probe().await;
-        };
-        self.probe().await?;
-        let good = self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match good.filter(|good| (good.0.as_str(), good.1.as_str()) != (bucket, key)) {
-            Some((bucket, key)) => self.probe_object(&bucket, &key).await,
-            None => Err(failure),
+        let object = self.probe_object(bucket, key, PROBE_TIMEOUT).await;
+        // The answer to a HEAD has no body that could tell an object's 403 from one that says that
+        // our credentials are wrong.
+        self.probe_listing(PROBE_TIMEOUT).await?;
+        if object.is_ok() {
+            return Ok(());
         }
+        let mut others = self.last_good();
+        others.retain(|(b, k)| (b.as_str(), k.as_str()) != (bucket, key));
+        let answer = match self.probe_any(&others, PROBE_TIMEOUT).await {
+            Some(answer) => answer,
+            // Nothing was ever fetched: is at least the bucket answered for?
+            None => self.probe_bucket(bucket).await,
+        };
+        self.doubted.store(answer.is_err(), Ordering::Relaxed);
+        answer
     }
 
     /// HEAD; any answer below 500 is a sign of life.
-    async fn probe_object(&self, bucket: &str, key: &str) -> Result<(), Failure> {
+    async fn probe_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        patience: Duration,
+    ) -> Result<(), Failure> {
         let head = self.client.head_object().bucket(bucket).key(key).send();
-        match tokio::time::timeout(PROBE_TIMEOUT, head).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => match fault::of(Stage::Tag, &error) {
-                fault if fault.concerns_the_store() => Err(fault.into_failure()),
-                _ => Ok(()),
-            },
-            Err(_) => {
-                let detail = format!("no answer within {PROBE_TIMEOUT:?}");
-                Err(Failure::suspect(Dependency::Store, Stage::Fetch, "store_timeout", detail))
-            }
+        answered(tokio::time::timeout(patience, head).await)
+    }
+
+    /// Whether the store is up for any of these objects; `None` without one.
+    async fn probe_any(
+        &self,
+        objects: &VecDeque<(String, String)>,
+        patience: Duration,
+    ) -> Option<Result<(), Failure>> {
+        let probes =
+            objects.iter().map(|(bucket, key)| Box::pin(self.probe_object(bucket, key, patience)));
+        let probes: Vec<_> = probes.collect();
+        if probes.is_empty() {
+            return None;
         }
+        Some(futures_util::future::select_ok(probes).await.map(|((), _)| ()))
+    }
+
+    async fn probe_bucket(&self, bucket: &str) -> Result<(), Failure> {
+        let head = self.client.head_bucket().bucket(bucket).send();
+        answered(tokio::time::timeout(PROBE_TIMEOUT, head).await)
+    }
+
+    fn last_good(&self) -> VecDeque<(String, String)> {
+        self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn remember_good(&self, identity: &Identity) {
-        let good = Some((identity.bucket.clone(), identity.key.clone()));
-        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = good;
+        let good = (identity.bucket.clone(), identity.key.clone());
+        let mut all = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.front() != Some(&good) {
+            all.truncate(WITNESSES - 1);
+            all.push_front(good);
+        }
     }
 
     /// Whether this host can take another temp file.
@@ -183,6 +239,30 @@ impl Store {
     /// # Errors
     /// The fault, of kind [`crate::failure::Kind::Suspect`].
     pub(crate) async fn probe_temp(&self) -> Result<(), Failure> {
-        spool::probe(self.temp_dir.clone()).await
+        let probed = tokio::time::timeout(PROBE_TIMEOUT, spool::probe(self.temp_dir.clone()));
+        probed.await.unwrap_or_else(|_| {
+            let detail = "the temp folder does not answer";
+            Err(Failure::suspect(Dependency::Host, Stage::Fetch, "temp_disk", detail))
+        })
+    }
+}
+
+/// Any answer below 500 is a sign of life.
+fn answered<T, E>(
+    answer: Result<Result<T, SdkError<E, HttpResponse>>, Elapsed>,
+) -> Result<(), Failure>
+where
+    E: ProvideErrorMetadata + RequestId + std::error::Error + 'static,
+{
+    match answer {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => match fault::of(Stage::Tag, &error) {
+            fault if fault.concerns_the_store() => Err(fault.into_failure()),
+            _ => Ok(()),
+        },
+        Err(_) => {
+            let (dependency, stage) = (Dependency::Store, Stage::Fetch);
+            Err(Failure::suspect(dependency, stage, "store_timeout", "no answer in time"))
+        }
     }
 }

@@ -55,7 +55,7 @@ async fn store(settings: &Settings) -> Result<String, String> {
     let store = Store::new(&settings.store, settings.tls_ca.as_deref()).await?;
     let url = &settings.store.url;
     store.probe_temp().await.map_err(|f| format!("TMPDIR cannot be used: {}", f.detail))?;
-    match store.probe().await {
+    match store.probe(Duration::from_secs(10)).await {
         Ok(()) => Ok(format!("{url} answers and takes the credentials")),
         Err(failure) if failure.label == crate::failure::CREDENTIALS => Err(format!(
             "{url} refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the clock",

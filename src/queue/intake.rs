@@ -16,6 +16,7 @@ use super::topology::Lane;
 pub(super) const ATTEMPT: &str = "avscan-attempt";
 pub(super) const DEFERRED: &str = "avscan-deferred";
 pub(super) const FIRST_FAILURE: &str = "avscan-first-failure";
+pub(super) const REDRIVEN: &str = "avscan-redriven";
 
 /// A broker that does not answer by then is treated as gone; its heartbeat tells later.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ pub(crate) struct Delivery {
     pub(crate) attempt: u32,
     /// How often it was put off without an attempt being counted.
     pub(crate) deferred: u32,
+    /// How often it was parked and moved back.
+    pub(crate) redriven: u32,
     /// It had been given to a consumer before, and that one did not settle it.
     pub(crate) redelivered: bool,
     /// How often it came back unsettled, where the broker counts that (quorum queues).
@@ -50,9 +53,11 @@ impl Delivery {
             _ => None,
         };
         let deferred = header(DEFERRED).and_then(integer).unwrap_or(0);
+        let redriven = header(REDRIVEN).and_then(integer).unwrap_or(0);
         Self {
             attempt,
             deferred,
+            redriven,
             redelivered: raw.redelivered,
             returns,
             first_failure,
@@ -61,6 +66,11 @@ impl Delivery {
             acker: raw.acker,
             body: raw.data,
         }
+    }
+
+    /// An attempt at it has failed before, perhaps before it was parked and moved back.
+    pub(crate) fn failed_before(&self) -> bool {
+        self.attempt > 1 || self.first_failure.is_some()
     }
 
     /// The message id, for log lines and report ids of messages that have one.
@@ -99,6 +109,16 @@ fn integer(value: &AMQPValue) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
+/// What comes from a consumer.
+pub(crate) enum Next {
+    Delivery(Box<Delivery>),
+    /// The broker ended it, and its channel stands: the queue was deleted. What was delivered exists
+    /// nowhere else any more.
+    Cancelled,
+    /// Its channel or connection failed: the broker gives what was delivered to somebody again.
+    Failed,
+}
+
 /// One consumer on a channel of its own. Closing the channel gives back what is unsettled.
 pub(crate) struct Intake {
     channel: Channel,
@@ -124,17 +144,17 @@ impl Intake {
         Ok(Self { channel, consumer })
     }
 
-    /// The next delivery; `None` when the consumer, its channel or the connection ended.
-    pub(crate) async fn next(&mut self) -> Option<Delivery> {
+    /// The next delivery, or why there is none.
+    pub(crate) async fn next(&mut self) -> Next {
         match self.consumer.next().await {
-            Some(Ok(delivery)) => Some(Delivery::new(delivery)),
+            Some(Ok(delivery)) => Next::Delivery(Box::new(Delivery::new(delivery))),
             None => {
                 tracing::warn!("the broker ended the consumer: was its queue deleted?");
-                None
+                Next::Cancelled
             }
             Some(Err(error)) => {
                 tracing::warn!(error = crate::failure::causes(&error), "the consumer ended");
-                None
+                Next::Failed
             }
         }
     }

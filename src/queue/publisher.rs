@@ -8,7 +8,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE};
+use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE, REDRIVEN};
 use super::topology::{Lane, Topology};
 use super::{Disposition, Note};
 use crate::clock;
@@ -16,7 +16,12 @@ use crate::failure::{Failure, Kind, Stage};
 
 /// A broker that has not confirmed by then is treated as gone.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// A broker that takes no messages for so long is left, before it takes away the deliveries that
+/// wait for it: it does that after half an hour.
+const LONGEST_ALARM: Duration = Duration::from_mins(10);
 const PERSISTENT: u8 = 2;
+/// Parts of one message that are published together.
+const PORTION: usize = 200;
 
 pub(super) const LAST_FAILURE: &str = "avscan-last-failure";
 pub(super) const REASON: &str = "avscan-reason";
@@ -85,11 +90,12 @@ impl Publisher {
     }
 
     /// Ends when a publish should have been confirmed by now. A broker under alarm confirms when
-    /// the alarm is over, so that time does not count.
+    /// the alarm is over, so that time does not count unless it gets very long.
     async fn overdue(&self) {
         let mut blocked = self.blocked.clone();
         loop {
-            if blocked.wait_for(|blocked| !blocked).await.is_err() {
+            let over = tokio::time::timeout(LONGEST_ALARM, blocked.wait_for(|blocked| !blocked));
+            if !matches!(over.await, Ok(Ok(_))) {
                 return;
             }
             tokio::select! {
@@ -117,9 +123,12 @@ impl Publisher {
             Disposition::Release => return Ok(()),
             Disposition::Ack => {}
             Disposition::Split(parts) => {
-                let copies =
-                    parts.iter().map(|part| self.forward(&lane.queue, part, delivery, None));
-                futures_util::future::try_join_all(copies).await?;
+                // In portions, so that a slow broker confirms each of them in time.
+                for portion in parts.chunks(PORTION) {
+                    let copies =
+                        portion.iter().map(|part| self.forward(&lane.queue, part, delivery, None));
+                    futures_util::future::try_join_all(copies).await?;
+                }
             }
             Disposition::Wait { tier, attempt, deferred, note } => {
                 let tier = lane.tiers.get(tier).or(lane.tiers.last()).unwrap_or(&lane.queue);
@@ -145,6 +154,9 @@ impl Publisher {
         failed: Option<(u32, u32, &Note)>,
     ) -> Result<(), Failure> {
         let mut headers = FieldTable::default();
+        if original.redriven > 0 {
+            headers.insert(REDRIVEN.into(), AMQPValue::LongLongInt(original.redriven.into()));
+        }
         if let Some((attempt, deferred, note)) = failed {
             let now = clock::now();
             let first = original.first_failure.as_deref().unwrap_or(&now);

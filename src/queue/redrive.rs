@@ -5,13 +5,14 @@
 //! the original is acknowledged: the same body and headers, the same order, no count changed. An
 //! interruption leaves one message twice and none missing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::error::OpenError;
-use super::intake::{Delivery, FIRST_FAILURE};
+use super::intake::{Delivery, FIRST_FAILURE, REDRIVEN};
 use super::publisher::{DETAIL, LAST_FAILURE, REASON, STAGE};
 use super::session::Session;
 use super::topology::Lane;
@@ -57,10 +58,16 @@ impl Session {
         lane: &Lane,
         mut wanted: impl FnMut(&Parked<'_>) -> bool,
     ) -> Result<(), Interrupted> {
-        let channel = self.channel().await?;
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let dead = lane.dead.as_str();
-        let queue = channel.queue_declare(dead.into(), passive, FieldTable::default()).await?;
+        let opened = async {
+            let channel = self.channel().await?;
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let queue = channel.queue_declare(dead.into(), passive, FieldTable::default()).await?;
+            Ok::<_, lapin::Error>((channel, queue))
+        };
+        let (channel, queue) = tokio::time::timeout(ANSWER, opened)
+            .await
+            .map_err(|_| OpenError::Unreachable("no answer to queue.declare".to_owned()))??;
         for _ in 0..queue.message_count() {
             let get = channel.basic_get(dead.into(), BasicGetOptions::default());
             let got = tokio::time::timeout(ANSWER, get)
@@ -83,11 +90,26 @@ impl Session {
                 last_failure: text(LAST_FAILURE).unwrap_or_default(),
             };
             if wanted(&parked) {
-                self.publisher()
-                    .put(&lane.queue, &delivery.body, &delivery, FieldTable::default())
-                    .await?;
+                let mut fresh = FieldTable::default();
+                let redriven = AMQPValue::LongLongInt(i64::from(delivery.redriven) + 1);
+                fresh.insert(REDRIVEN.into(), redriven);
+                // So that whatever was reported of its failures is put right.
+                if let Some(first) = &delivery.first_failure {
+                    fresh
+                        .insert(FIRST_FAILURE.into(), AMQPValue::LongString(first.as_str().into()));
+                }
+                self.publisher().put(&lane.queue, &delivery.body, &delivery, fresh).await?;
             } else {
-                self.publisher().put(dead, &delivery.body, &delivery, headers.clone()).await?;
+                // The broker's own count starts anew in the copy.
+                let own = |name: &str| name != "x-delivery-count";
+                let same: BTreeMap<_, _> = headers
+                    .inner()
+                    .clone()
+                    .into_iter()
+                    .filter(|(name, _)| own(name.as_str()))
+                    .collect();
+                let same = FieldTable::from(same);
+                self.publisher().put(dead, &delivery.body, &delivery, same).await?;
             }
             delivery.ack().await;
         }

@@ -35,6 +35,7 @@ pub(crate) struct Session {
     consuming: Connection,
     publishing: Connection,
     publisher: Publisher,
+    topology: Topology,
     lost: CancellationToken,
 }
 
@@ -64,7 +65,14 @@ impl Session {
         listen(&publishing, lost.clone(), Some(blocked));
         listen(&consuming, lost.clone(), None);
         let publisher = Publisher::new(channel, topology, lost.clone(), is_blocked);
-        Ok(Self { consuming, publishing, publisher, lost })
+        Ok(Self { consuming, publishing, publisher, topology: topology.clone(), lost })
+    }
+
+    /// Declares the topology again, after a queue of it was deleted.
+    pub(crate) async fn declare_again(&self) -> Result<(), OpenError> {
+        tokio::time::timeout(DECLARE_TIMEOUT, self.topology.declare(&self.consuming))
+            .await
+            .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))?
     }
 
     /// Starts to consume `lane` with at most `prefetch` unsettled deliveries.
@@ -162,6 +170,8 @@ fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watc
                 () = lost.cancelled() => return,
             };
             match event {
+                // Of one channel: who uses it is told there.
+                Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
                 Some(Event::Error(error)) => {
                     tracing::warn!(error = crate::failure::causes(&error), "broker session lost");
                     return lost.cancel();

@@ -106,7 +106,7 @@ impl Server {
         let body = limited(response).await?;
         // An answer to half a file is none. The terminator of the form follows the last byte of
         // the file at once.
-        if sent.load(Ordering::Relaxed) != length && status != StatusCode::PAYLOAD_TOO_LARGE {
+        if sent.load(Ordering::Relaxed) != length && !says_too_large(status, &body) {
             let detail = format!("HTTP {} before all bytes were sent", status.as_u16());
             return Err(fault("engine_early_reply", detail).engine_touched());
         }
@@ -148,7 +148,7 @@ fn judge(
         let text: String = String::from_utf8_lossy(body).chars().take(60).collect();
         fault("engine_reply", format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
     };
-    if status == StatusCode::PAYLOAD_TOO_LARGE {
+    if says_too_large(status, body) {
         return Ok(Answer::TooLarge);
     }
     let element = match dialect {
@@ -169,6 +169,14 @@ fn judge(
         }
         _ => Err(unclear()),
     }
+}
+
+/// Releases before 0.5 do not understand clamd's words about its own limit, and hand them on.
+fn says_too_large(status: StatusCode, body: &[u8]) -> bool {
+    const WORDS: &[u8] = b"INSTREAM size limit exceeded. ERROR";
+    status == StatusCode::PAYLOAD_TOO_LARGE
+        || (status == StatusCode::PRECONDITION_FAILED
+            && body.windows(WORDS.len()).any(|part| part == WORDS))
 }
 
 async fn limited(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
@@ -228,6 +236,9 @@ mod tests {
         );
         assert_eq!(v2(413, "File size limit exceeded").unwrap(), Answer::TooLarge);
         assert_eq!(v1(413, "").unwrap(), Answer::TooLarge);
+        let limit = r#"[{"Status":"PARSE ERROR","Description":"Regex had no matches: INSTREAM size limit exceeded. ERROR","FileName":"x.bin"}]"#;
+        assert_eq!(v2(412, limit).unwrap(), Answer::TooLarge);
+        assert!(v2(200, limit).is_err());
     }
 
     #[test]

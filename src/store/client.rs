@@ -56,9 +56,9 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))
-                .read_timeout(Duration::from_secs(30))
-                .operation_attempt_timeout(Duration::from_secs(40))
-                .operation_timeout(Duration::from_secs(100))
+                .read_timeout(Duration::from_secs(15))
+                .operation_attempt_timeout(Duration::from_secs(25))
+                .operation_timeout(Duration::from_secs(75))
                 .build(),
         )
         .stalled_stream_protection(

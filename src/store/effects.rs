@@ -10,8 +10,8 @@ use aws_sdk_s3::types::{Tag, Tagging};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::fault::{self, Fault};
-use super::{Identity, Pin, Store};
-use crate::failure::{Failure, Stage};
+use super::{Identity, PROBE_TIMEOUT, Pin, Store};
+use crate::failure::{Failure, Kind, Stage};
 
 /// S3's limit of tags on an object.
 const MAX_TAGS: usize = 10;
@@ -33,13 +33,21 @@ pub(crate) enum Applied {
     NoIdentity,
 }
 
-/// What is under the name right now.
+/// Where the scanned bytes are right now.
 enum Current {
-    /// The scanned bytes; their version id, if the bucket has versions by now.
-    Same(Option<String>),
+    /// Under this version id, which the bucket may have given them since.
+    Version(String),
+    /// In the slot `null` of a bucket that has, or had, versions.
+    NullVersion,
+    /// Under the bare name.
+    Name,
+    /// Nowhere: other bytes are there.
     Changed,
     Denied,
 }
+
+/// The version id `null`.
+const NULL: &str = "null";
 
 impl Store {
     /// Sets `key` to `value` among the object's tags, which stay.
@@ -63,8 +71,12 @@ impl Store {
                     self.tags(identity, None)
                 );
                 match current? {
-                    Current::Same(None) => (None, Some(etag), tags),
-                    Current::Same(Some(version)) => {
+                    Current::Name => (None, Some(etag), tags),
+                    Current::NullVersion => {
+                        let tags = self.tags(identity, Some(NULL)).await;
+                        (Some(NULL.to_owned()), Some(etag), tags)
+                    }
+                    Current::Version(version) => {
                         let tags = self.tags(identity, Some(&version)).await;
                         (Some(version), None, tags)
                     }
@@ -82,7 +94,6 @@ impl Store {
         if tags.len() >= MAX_TAGS {
             return Ok(Applied::TagSetFull);
         }
-        let users = tags.clone();
         tags.push(tag(key, value)?);
         if let Err(fault) = self.set_tags(identity, version.as_deref(), tags).await {
             return settled(fault);
@@ -90,14 +101,15 @@ impl Store {
         // A version id names these bytes for ever; under a bare name they may have been replaced
         // since the comparison, and then our tag sits on bytes that nobody scanned.
         let Some(etag) = recheck else { return Ok(Applied::Done) };
-        match self.compare(identity, etag, Stage::Tag).await {
-            Ok(Current::Same(_)) => Ok(Applied::Done),
-            Ok(Current::Changed | Current::Denied) => {
-                self.retract(identity, users).await;
+        let found = self.compare(identity, etag, Stage::Tag).await;
+        match (found, version.as_deref()) {
+            (Ok(Current::Name), None) | (Ok(Current::NullVersion), Some(_)) => Ok(Applied::Done),
+            (Ok(_), version) => {
+                self.retract(identity, version, key, value).await;
                 Ok(Applied::Changed)
             }
-            Err(failure) => {
-                self.retract(identity, users).await;
+            (Err(failure), version) => {
+                self.retract(identity, version, key, value).await;
                 Err(failure)
             }
         }
@@ -110,9 +122,7 @@ impl Store {
     pub(crate) async fn delete(&self, identity: &Identity) -> Result<Applied, Failure> {
         match &identity.pin {
             Pin::Version(version) => self.delete_version(identity, version).await,
-            Pin::Etag { etag, null_version } => {
-                self.delete_by_etag(identity, etag, *null_version).await
-            }
+            Pin::Etag { etag, .. } => self.delete_by_etag(identity, etag).await,
             Pin::Nothing => Ok(Applied::NoIdentity),
         }
     }
@@ -128,31 +138,34 @@ impl Store {
         }
     }
 
-    async fn delete_by_etag(
-        &self,
-        identity: &Identity,
-        etag: &str,
-        null_version: bool,
-    ) -> Result<Applied, Failure> {
-        for _ in 0..DELETE_TRIES {
-            match self.compare(identity, etag, Stage::Delete).await? {
-                Current::Same(Some(version)) => {
-                    return self.delete_version(identity, &version).await;
+    async fn delete_by_etag(&self, identity: &Identity, etag: &str) -> Result<Applied, Failure> {
+        let (mut deleted_any, mut markers) = (false, 0);
+        loop {
+            let version = match self.compare(identity, etag, Stage::Delete).await? {
+                Current::Version(version) => {
+                    // The same bytes, uploaded once more since. What was scanned is below them.
+                    match self.delete_version(identity, &version).await? {
+                        Applied::Done => deleted_any = true,
+                        refused => return Ok(refused),
+                    }
+                    continue;
                 }
-                Current::Same(None) => {}
+                // Without it, deleting there leaves a marker.
+                Current::NullVersion => Some(NULL),
+                Current::Name => None,
+                Current::Changed if deleted_any => return Ok(Applied::Done),
                 Current::Changed => return Ok(Applied::Changed),
                 Current::Denied => return Ok(Applied::Denied),
-            }
+            };
             let delete = || {
                 let delete =
                     self.client.delete_object().bucket(&identity.bucket).key(&identity.key);
-                // Without it, deleting in a bucket with suspended versions leaves a marker.
-                delete.set_version_id(null_version.then(|| "null".to_owned()))
+                delete.set_version_id(version.map(str::to_owned))
             };
             let sent = match delete().if_match(format!("\"{etag}\"")).send().await {
                 // The condition itself is refused: by stores that do not know it, by AWS together
                 // with a version id. A condition that is not met is a 412.
-                Err(error) if is_bad_request(&error) => delete().send().await,
+                Err(error) if refuses_condition(&error) => delete().send().await,
                 sent => sent,
             };
             let deleted = match sent {
@@ -163,27 +176,57 @@ impl Store {
                 // Versioning was switched on since the comparison: the marker hides the bytes, and
                 // perhaps a newer upload, but they can still be read by their version id. Take it
                 // away and look again.
-                (Some(true), Some(marker)) if !null_version && !matches!(marker, "" | "null") => {
+                (Some(true), Some(marker)) if version.is_none() && !matches!(marker, "" | NULL) => {
                     if self.delete_version(identity, marker).await? == Applied::Denied {
                         return Ok(Applied::Denied);
+                    }
+                    markers += 1;
+                    if markers == DELETE_TRIES {
+                        let detail = "deletions keep leaving delete markers";
+                        return Err(Failure::transient(Stage::Delete, "delete_marker", detail));
                     }
                 }
                 _ => return Ok(Applied::Done),
             }
         }
-        let detail = "deletions keep leaving delete markers";
-        Err(Failure::transient(Stage::Delete, "delete_marker", detail))
     }
 
-    /// Whether the scanned bytes are still what the name stands for.
+    /// Where the scanned bytes are: under the name, or, where versions were switched on since, in
+    /// the slot `null` below it.
     async fn compare(
         &self,
         identity: &Identity,
         etag: &str,
         stage: Stage,
     ) -> Result<Current, Failure> {
+        let null_only = matches!(identity.pin, Pin::Etag { null_version: true, .. });
+        if null_only {
+            return self.compare_at(identity, etag, stage, Some(NULL)).await.map(|(at, _)| at);
+        }
+        match self.compare_at(identity, etag, stage, None).await? {
+            (Current::Changed, true) => {
+                match self.compare_at(identity, etag, stage, Some(NULL)).await {
+                    Ok((Current::Denied, _)) => Ok(Current::Changed),
+                    Ok((at, _)) => Ok(at),
+                    Err(failure) if matches!(failure.kind, Kind::Suspect(_)) => Err(failure),
+                    // A second look that the store does not understand is none.
+                    Err(_) => Ok(Current::Changed),
+                }
+            }
+            (current, _) => Ok(current),
+        }
+    }
+
+    /// Compares at the name or at a version; also tells whether a version is what was found there.
+    async fn compare_at(
+        &self,
+        identity: &Identity,
+        etag: &str,
+        stage: Stage,
+        version: Option<&str>,
+    ) -> Result<(Current, bool), Failure> {
         let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
-        match head.send().await {
+        match head.set_version_id(version.map(str::to_owned)).send().await {
             Ok(head) => {
                 let now = Identity::new(
                     &identity.bucket,
@@ -193,18 +236,28 @@ impl Store {
                     head.content_length(),
                 );
                 // The same ETag with another length means that the download was not whole.
-                let same_length =
-                    head.content_length().is_none_or(|_| now.length == identity.length);
-                if now.etag.as_deref() != Some(etag) || !same_length {
-                    return Ok(Current::Changed);
+                let other_length =
+                    now.length.is_some() && identity.length.is_some_and(|n| Some(n) != now.length);
+                let is_version = now.version_id().is_some();
+                if now.etag.as_deref() != Some(etag) || other_length {
+                    return Ok((Current::Changed, is_version));
                 }
-                Ok(Current::Same(now.version_id().map(str::to_owned)))
+                let current = match (now.pin, version) {
+                    (Pin::Version(found), _) => Current::Version(found),
+                    (Pin::Etag { null_version: true, .. }, _) | (_, Some(_)) => {
+                        Current::NullVersion
+                    }
+                    _ => Current::Name,
+                };
+                Ok((current, is_version))
             }
             Err(error) => match fault::of(stage, &error) {
                 // The answer to a HEAD has no body that could tell what is missing; the GET of
                 // the next round does.
-                Fault::Gone | Fault::NotFound(_) | Fault::Changed => Ok(Current::Changed),
-                Fault::Denied(_) => self.probe().await.map(|()| Current::Denied),
+                Fault::Gone | Fault::NotFound(_) | Fault::Changed => Ok((Current::Changed, false)),
+                Fault::Denied(_) => {
+                    self.probe(PROBE_TIMEOUT).await.map(|()| (Current::Denied, false))
+                }
                 fault => Err(fault.into_failure()),
             },
         }
@@ -236,18 +289,35 @@ impl Store {
         }
     }
 
-    /// Takes our tag away from bytes that it was not meant for. They are scanned next, so a
-    /// failure here heals itself; until then a missing tag is better than a wrong one.
-    async fn retract(&self, identity: &Identity, users: Vec<Tag>) {
-        if let Err(fault) = self.set_tags(identity, None, users).await {
-            tracing::warn!(failure = %fault.into_failure(), "a tag on overwritten bytes stays until they are scanned");
+    /// Takes our tag away from bytes that it was not meant for, and nothing else: somebody may have
+    /// tagged them rightly since. They are scanned next, so a failure here heals itself; until then
+    /// a missing tag is better than a wrong one.
+    async fn retract(&self, identity: &Identity, version: Option<&str>, key: &str, value: &str) {
+        let retracted = async {
+            let mut tags = self.tags(identity, version).await?;
+            let before = tags.len();
+            tags.retain(|tag| tag.key() != key || tag.value() != value);
+            if tags.len() == before {
+                return Ok(());
+            }
+            self.set_tags(identity, version, tags).await
+        };
+        match retracted.await {
+            Ok(()) | Err(Fault::Gone | Fault::NotFound(_) | Fault::Changed) => {}
+            Err(fault) => tracing::warn!(
+                failure = %fault.into_failure(),
+                "a tag on overwritten bytes stays until they are scanned"
+            ),
         }
     }
 }
 
-fn is_bad_request<E>(error: &SdkError<E, HttpResponse>) -> bool {
+/// Whether the store refuses to compare, rather than the object.
+fn refuses_condition<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|response| response.status().as_u16());
-    matches!(status, Some(400 | 501))
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    status == Some(501)
+        || (status == Some(400) && matches!(code, "" | "InvalidArgument" | "InvalidRequest"))
 }
 
 fn tag(key: &str, value: &str) -> Result<Tag, Failure> {

@@ -117,9 +117,9 @@ fn unanswered<E: Error + 'static>(stage: Stage, error: &SdkError<E, HttpResponse
         SdkError::TimeoutError(_) => {
             Failure::suspect(Dependency::Store, stage, "store_timeout", detail)
         }
-        // Not sent: the request itself is at fault, or credentials that cannot be loaded, and those
-        // fail the store's probe as well.
-        SdkError::DispatchFailure(dispatch) if !(dispatch.is_io() || dispatch.is_timeout()) => {
+        // The request itself cannot be sent. Everything else (closed without an answer, an answer
+        // that is no HTTP, credentials that cannot be loaded) may concern all objects.
+        SdkError::DispatchFailure(dispatch) if dispatch.is_user() => {
             Failure::transient(stage, "store_request", detail)
         }
         _ => Failure::suspect(Dependency::Store, stage, "store_unreachable", detail),

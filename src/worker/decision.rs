@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Handler, Outcome, Shift, Worker};
+use super::shift::Shift;
+use super::{Handler, Outcome, Worker};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::metrics::FailureLabels;
 use crate::queue::{Delivery, Disposition, Note};
@@ -11,6 +12,11 @@ use crate::retry::Step;
 
 /// A probe's answer serves the failures of this long.
 const PROBE_SERVES: Duration = Duration::from_secs(1);
+
+/// The label of a message that came back unsettled time and again.
+pub(super) const CRASH_SUSPECTED: &str = "crash_suspected";
+/// So many attempts a suspicion counts for: each has cost its readers five restarts already.
+const SUSPICION: u32 = 3;
 
 /// How often an object is put off for want of disk or descriptors before that counts as attempts.
 const DEFERRALS: u32 = 30;
@@ -49,6 +55,12 @@ impl<H: Handler> Worker<H> {
             }
             Kind::Down(dependency) => {
                 self.close_gate(shift, dependency, &failure);
+                // The same few reports must not be the first ones again when the gate opens: they
+                // may be all that the webhook does not take.
+                // Under an alarm of the broker the copy would be stuck while the original goes back.
+                if dependency == Dependency::Webhook && !shift.publisher.is_blocked() {
+                    return later(delivery, failure);
+                }
                 failure.engine_touched
             }
             Kind::Suspect(suspect) => match self.probe(suspect, delivery, shift).await {
@@ -70,9 +82,12 @@ impl<H: Handler> Worker<H> {
             },
         };
         if !counts {
-            return (Disposition::Release, News::None);
+            return release(delivery, failure, shift);
         }
-        match self.ladder.after(delivery.attempt) {
+        let weight = if failure.label == CRASH_SUSPECTED { SUSPICION } else { 1 };
+        // A suspicion alone parks nothing that has a try left.
+        let last = self.shared.ladder.limit.max(delivery.attempt);
+        match self.shared.ladder.after(delivery.attempt.saturating_add(weight - 1).min(last)) {
             Step::Wait { tier, attempt } => {
                 let note = Note::from(&failure);
                 (Disposition::Wait { tier, attempt, deferred: 0, note }, News::Retried(failure))
@@ -93,7 +108,7 @@ impl<H: Handler> Worker<H> {
             Ok(()) => (Disposition::Park(note.clone()), News::Parked(note)),
             Err(failure) => {
                 tracing::debug!(%failure, "the last report could not be handed over");
-                (Disposition::Release, News::None)
+                release(delivery, failure, shift)
             }
         }
     }
@@ -110,17 +125,17 @@ impl<H: Handler> Worker<H> {
             News::Ended(end) => self.handler.ended(end),
             News::Retried(failure) => {
                 let labels = labels(failure.stage, failure.label);
-                self.metrics.retries.get_or_create(&labels).inc();
+                self.shared.metrics.retries.get_or_create(&labels).inc();
                 tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
             }
             News::Deferred(failure) => {
                 let labels = labels(failure.stage, failure.label);
-                self.metrics.retries.get_or_create(&labels).inc();
-                tracing::info!(%failure, "put off, the attempt does not count");
+                self.shared.metrics.retries.get_or_create(&labels).inc();
+                tracing::debug!(%failure, "put off, the attempt does not count");
             }
             News::Parked(note) => {
                 let labels = labels(note.stage, note.reason);
-                self.metrics.dead_letters.get_or_create(&labels).inc();
+                self.shared.metrics.dead_letters.get_or_create(&labels).inc();
                 self.handler.ended("parked");
                 tracing::error!(
                     queue = self.lane.dead,
@@ -154,11 +169,22 @@ impl<H: Handler> Worker<H> {
     }
 
     pub(super) fn close_gate(&self, shift: &Shift, dependency: Dependency, failure: &Failure) {
-        if shift.blamed.set(dependency).is_ok() {
+        // What goes on from an earlier shift says nothing about the one that runs now.
+        let over = shift.orphaned.load(Ordering::Relaxed) || shift.cancelled.is_cancelled();
+        if !over && shift.blamed.set(dependency).is_ok() {
             self.blame(failure);
             shift.gate.cancel();
         }
     }
+}
+
+/// Back to the broker, which gives it to somebody again.
+fn release(delivery: &Delivery, failure: Failure, shift: &Shift) -> (Disposition, News) {
+    // A queue that was deleted takes nothing back.
+    if shift.orphaned.load(Ordering::Relaxed) {
+        return later(delivery, failure);
+    }
+    (Disposition::Release, News::None)
 }
 
 /// In the shortest tier, the attempt not counted.

@@ -12,11 +12,14 @@ use crate::health::{Health, Part};
 use crate::metrics::Metrics;
 use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
 use crate::queue::{Delivery, Note, Publisher};
+use crate::report::Occasion;
 use crate::scanner::{Engine, Scanner};
 use crate::store::Store;
 
 /// For an engine that failed one scan. A hung one should not hold the delivery for long.
 const PROBE_PATIENCE: Duration = Duration::from_secs(20);
+/// For a store while nothing gets done.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Handles notifications.
 pub(crate) struct Notifications {
@@ -49,8 +52,8 @@ impl Notifications {
         let outbox = publisher.outbox();
         let job = Job {
             object,
-            attempt: delivery.attempt,
-            repeated: delivery.redelivered || delivery.attempt > 1,
+            occasion: occasion(delivery),
+            repeated: delivery.redelivered || delivery.failed_before(),
             engine: &engine,
             outbox: &outbox,
             cancelled,
@@ -113,8 +116,8 @@ impl Notifications {
         }
     }
 
-    async fn probe_store(&self) -> Result<(), Failure> {
-        self.store.probe().await?;
+    async fn probe_store(&self, patience: Duration) -> Result<(), Failure> {
+        self.store.probe(patience).await?;
         self.health.up(Part::Store);
         Ok(())
     }
@@ -146,8 +149,11 @@ impl Handler for Notifications {
 
     async fn ready(&self, patience: Duration) -> Result<(), Failure> {
         // All are asked, so that /readyz names everything that is missing and not just the first.
-        let (engine, store, host) =
-            tokio::join!(self.probe_engine(patience), self.probe_store(), self.probe_host());
+        let (engine, store, host) = tokio::join!(
+            self.probe_engine(patience),
+            self.probe_store(patience),
+            self.probe_host()
+        );
         for (part, answer) in [(Part::Store, &store), (Part::Host, &host), (Part::Engine, &engine)]
         {
             if let Err(failure) = answer {
@@ -155,6 +161,11 @@ impl Handler for Notifications {
             }
         }
         engine.and(store).and(host)
+    }
+
+    async fn stalled(&self) -> Result<(), Failure> {
+        // Not the engine: it may be at work on something large.
+        self.probe_store(STORE_PATIENCE).await
     }
 
     fn span(&self, delivery: &Delivery) -> tracing::Span {
@@ -199,7 +210,7 @@ impl Handler for Notifications {
                     let key = object.keys.first().map(String::as_str).unwrap_or_default();
                     return self.store.probe_after(&object.bucket, key).await;
                 }
-                self.probe_store().await
+                self.probe_store(STORE_PATIENCE).await
             }
             Dependency::Host => self.probe_host().await,
             Dependency::Webhook => Ok(()),
@@ -216,8 +227,12 @@ impl Handler for Notifications {
         let Ok(Notification::Object(object)) = event::parse(&delivery.body) else { return Ok(()) };
         let interrupted = memo.unwrap_or_else(|| Interrupted::from(failure));
         let outbox = publisher.outbox();
-        self.pipeline.give_up(&object, delivery.attempt, &interrupted, &outbox).await
+        self.pipeline.give_up(&object, occasion(delivery), &interrupted, &outbox).await
     }
+}
+
+fn occasion(delivery: &Delivery) -> Occasion {
+    Occasion { attempt: delivery.attempt, redriven: delivery.redriven }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -44,11 +44,15 @@ impl Handler for Reports {
     /// A webhook has no question that can be asked without a report, so after a pause the next
     /// report is the probe.
     async fn ready(&self, _patience: Duration) -> Result<(), Failure> {
-        let until = *self.pause_until();
-        if let Some(until) = until {
+        loop {
+            let Some(until) = *self.pause_until() else { return Ok(()) };
             tokio::time::sleep_until(until.into()).await;
-            *self.pause_until() = None;
+            // A longer one may have been asked for meanwhile.
+            self.pause_until().take_if(|latest| *latest <= until);
         }
+    }
+
+    async fn stalled(&self) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -64,7 +68,7 @@ impl Handler for Reports {
         &self,
         delivery: &Delivery,
         _publisher: &Publisher,
-        cancelled: &CancellationToken,
+        _cancelled: &CancellationToken,
     ) -> Outcome<()> {
         let id = match delivery.message_id() {
             Some(id) => id.to_owned(),
@@ -80,25 +84,20 @@ impl Handler for Reports {
                 }
             },
         };
-        let delivered = tokio::select! {
-            biased;
-            delivered = self.courier.deliver(&id, delivery.body.clone()) => delivered,
-            // Half a POST may have arrived; the receiver knows the second one by its id.
-            () = cancelled.cancelled() => Err(Failure::abandoned(Stage::Report)),
-        };
-        match delivered {
+        // Not cut short: half a POST may have arrived, and it has a deadline of its own.
+        match self.courier.deliver(&id, delivery.body.clone()).await {
             Ok(()) => {
                 self.health.up(Part::Webhook);
                 Outcome::Done("delivered")
             }
             Err(failure) => {
                 if let Kind::Down(Dependency::Webhook) = failure.kind {
-                    let pause = failure.pause.unwrap_or(PAUSE).max(PAUSE);
-                    *self.pause_until() = Some(Instant::now() + pause);
+                    let until = Instant::now() + failure.pause.unwrap_or(PAUSE).max(PAUSE);
+                    let mut pause = self.pause_until();
+                    // The longest that one of them was asked for.
+                    *pause = (*pause).max(Some(until));
                 }
-                if failure.kind != Kind::Abandoned {
-                    self.metrics.report("failed");
-                }
+                self.metrics.report("failed");
                 Outcome::Failed(failure, ())
             }
         }

@@ -1,0 +1,156 @@
+//! The worker on a real broker, with handlers that do what no real one should. Needs a stack.
+
+use std::sync::Mutex;
+
+use bucket_av_scanner_testing::{Amqp, Stack};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::*;
+use crate::config::{BrokerSettings, ExchangeType, QueueType};
+use crate::queue::{Tls, Topology};
+use crate::retry::Tier;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Panics on messages that say so, and remembers the others.
+#[derive(Default)]
+struct Fragile {
+    worked_on: Mutex<Vec<String>>,
+    given_up: Mutex<Vec<(&'static str, String)>>,
+}
+
+impl Handler for Fragile {
+    type Memo = ();
+    const MAY_CRASH: bool = true;
+    const PUBLISHES: bool = false;
+
+    async fn ready(&self, _: Duration) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn stalled(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn span(&self, _: &Delivery) -> tracing::Span {
+        tracing::Span::none()
+    }
+
+    fn ended(&self, _: &'static str) {}
+
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        _: &Publisher,
+        _: &CancellationToken,
+    ) -> Outcome<()> {
+        let text = String::from_utf8_lossy(&delivery.body).into_owned();
+        tokio::task::yield_now().await;
+        assert!(!text.contains("bug"), "on purpose");
+        self.worked_on.lock().unwrap().push(text);
+        Outcome::Done("done")
+    }
+
+    async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {
+        panic!("nothing is suspected here")
+    }
+
+    async fn exhausted(
+        &self,
+        delivery: &Delivery,
+        failure: Failure,
+        (): (),
+        _: &Publisher,
+    ) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(&delivery.body).into_owned();
+        self.given_up.lock().unwrap().push((failure.label, text));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
+    let stack = Stack::from_env();
+    let settings = broker(&stack, &format!("s3minio-test-{}", Uuid::new_v4()));
+    let tier = Tier { name: "200ms".to_owned(), delay: Duration::from_millis(200) };
+    let ladder = Ladder { tiers: vec![tier], limit: 2 };
+    let topology = Topology::new(&settings, &ladder, false);
+    let session = Session::open(&settings, &Tls::default(), &topology).await.unwrap();
+    let lane = topology.notifications.clone();
+    let shared = Shared {
+        ladder,
+        health: Arc::default(),
+        metrics: Arc::default(),
+        shutdown: CancellationToken::new(),
+        grace: SOON,
+    };
+    let worker = Arc::new(Worker::new(Fragile::default(), lane.clone(), 2, shared.clone()));
+    let amqp = stack.amqp().await.unwrap();
+    let send = async |text: &str| {
+        amqp.publish(&settings.exchange, &settings.routing_key, text.as_bytes(), &[])
+            .await
+            .unwrap();
+    };
+    let try_it = async {
+        for text in ["one", "a bug", "two", "another bug", "three"] {
+            send(text).await;
+        }
+        let mut parked = Vec::new();
+        for _ in 0..2 {
+            let message = amqp.get_within(&lane.dead, SOON).await.unwrap();
+            assert_eq!(message.headers["avscan-reason"], "panic");
+            assert_eq!(message.headers["avscan-attempt"], "3");
+            parked.push(String::from_utf8(message.body).unwrap());
+        }
+        parked.sort();
+        assert_eq!(parked, ["a bug", "another bug"]);
+        // All slots are free again.
+        send("four").await;
+        let all = async || {
+            let worked_on = worker.handler.worked_on.lock().unwrap().clone();
+            worked_on.len() == 4
+        };
+        let started = std::time::Instant::now();
+        while !all().await {
+            assert!(started.elapsed() < SOON, "not all were worked on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shared.shutdown.cancel();
+    };
+    let (end, ()) = tokio::join!(worker.run(&session), try_it);
+    assert!(matches!(end, End::Drained), "{end:?}");
+    assert!(!session.lost().is_cancelled());
+    assert_eq!(worker.slots.available_permits(), 2);
+    let mut worked_on = worker.handler.worked_on.lock().unwrap().clone();
+    worked_on.sort();
+    assert_eq!(worked_on, ["four", "one", "three", "two"]);
+    let mut given_up = worker.handler.given_up.lock().unwrap().clone();
+    given_up.sort();
+    assert_eq!(given_up, [("panic", "a bug".to_owned()), ("panic", "another bug".to_owned())]);
+    session.close().await;
+    remove(&amqp, &lane).await;
+}
+
+fn broker(stack: &Stack, queue: &str) -> BrokerSettings {
+    let settings = stack.settings();
+    BrokerSettings {
+        host: settings.amqp_host.clone(),
+        port: settings.amqp_port,
+        tls: false,
+        user: settings.amqp_user.clone(),
+        password: SecretString::from(settings.amqp_password.clone()),
+        vhost: settings.amqp_vhost.clone(),
+        queue: queue.to_owned(),
+        routing_key: queue.to_owned(),
+        exchange: settings.exchange.clone(),
+        exchange_type: ExchangeType::Topic,
+        queue_type: QueueType::Quorum,
+    }
+}
+
+async fn remove(amqp: &Amqp, lane: &Lane) {
+    for queue in lane.tiers.iter().chain([&lane.queue, &lane.dead]) {
+        amqp.delete_queue(queue).await.unwrap();
+    }
+}
