@@ -1,0 +1,48 @@
+# The daemon alone: one program, the libraries that it loads, and the public certificate
+# authorities. No shell, no package manager, nothing that has to be writable but TMPDIR.
+#
+#   docker build -t bucket-av-scanner .
+#   docker run --read-only --tmpfs /tmp -e MINIO_SERVER_URL=… bucket-av-scanner
+#
+# Builds with BuildKit and with the classic builder. What the program loads is copied out of the
+# builder's own base, so that there is one base to pin and the two can never differ.
+ARG BUILDER=rust:1.95.0-slim-bookworm
+
+FROM ${BUILDER} AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+WORKDIR /build
+
+# The dependencies first, around an empty program: this layer stays until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+COPY testing/Cargo.toml testing/
+RUN mkdir -p src testing/src testing/integration \
+    && echo 'fn main() {}' | tee src/main.rs testing/src/main.rs testing/integration/main.rs \
+    && touch src/lib.rs testing/src/lib.rs \
+    && cargo build --locked --release
+
+# Cargo goes by the time of a file, and a copied one may be older than the stand-in above.
+COPY src src
+RUN find src -name '*.rs' -exec touch {} + \
+    && cargo build --locked --release
+
+# What the final image holds, in its place. `ldd` names the loader too, whatever the architecture.
+# The user has a number only, so that Kubernetes can tell that it is not root.
+RUN mkdir -p image/etc/ssl/certs image/usr/local/bin image/tmp image/var/log/av-scan \
+    && cp target/release/bucket-av-scanner image/usr/local/bin/ \
+    && ldd target/release/bucket-av-scanner | grep -o '/[^ ]*' \
+        | while read -r library; do cp -L --parents "$library" image; done \
+    && cp -L /etc/ssl/certs/ca-certificates.crt image/etc/ssl/certs/ \
+    && echo 'hosts: files dns' > image/etc/nsswitch.conf \
+    && echo 'avscan:x:65532:65532::/:/nonexistent' > image/etc/passwd \
+    && echo 'avscan:x:65532:' > image/etc/group \
+    && chmod 1777 image/tmp \
+    && chown 65532:65532 image/var/log/av-scan \
+    && image/usr/local/bin/bucket-av-scanner --version
+
+FROM scratch
+COPY --from=build /build/image /
+USER 65532:65532
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 \
+    CMD ["/usr/local/bin/bucket-av-scanner", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/bucket-av-scanner"]

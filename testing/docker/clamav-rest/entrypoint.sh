@@ -1,0 +1,12 @@
+#!/bin/bash
+# clamd, the double's http and https, as in the clamav-rest image. There too, a clamd that dies does
+# not end the container.
+set -eu
+cp /etc/clamav/clamd.conf /clamav/etc/
+clamd --config-file=/clamav/etc/clamd.conf 2>&1 | tee -a /var/log/clamav/clamav.log &
+stack clamav-rest --listen 0.0.0.0:9000 --clamd 127.0.0.1:3310 &
+rest=$!
+stack tls --listen 0.0.0.0:9443 --target 127.0.0.1:9000 \
+    --certificate /etc/ssl/clamav-rest/server.crt --key /etc/ssl/clamav-rest/server.key &
+trap 'kill 0' TERM INT
+wait $rest

@@ -1,0 +1,140 @@
+#!/bin/bash
+# A client of the deployed store, run in a container of the image of minio-service-init: by curl and
+# bash alone, which is all that there is.
+#
+#   s3.sh put|get|head|tags|rm KEY      as `stack s3` does; put reads standard input
+#   s3.sh load FOLDER COUNT EVERY       uploads so many objects, every EVERYth infected
+#   s3.sh account FOLDER                what became of them
+#   s3.sh rights                        tries what users may not do
+#   s3.sh metrics HOST                  of a worker
+set -euo pipefail
+
+user='admin'
+tag=${TAG_KEY:-scanned}
+base=$MINIO_SERVER_URL/$MINIO_BUCKET_NAME
+
+# request METHOD PATH-AND-QUERY [CURL-OPTION…]: the body to standard output; fails for 4xx and 5xx.
+request() {
+    local method=$1 path=$2
+    shift 2
+    curl --silent --show-error --fail --cacert "$SSL_CERT_FILE" --max-time 60 \
+        --aws-sigv4 "aws:amz:$MINIO_REGION:s3" --config <(echo "user = \"$user:$(password)\"") \
+        --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --request "$method" "$@" "$base$path"
+}
+
+# Passwords of the users that this container is given.
+password() { cat "/run/secrets/minio_$user"; }
+
+put() { request PUT "/$1" --header 'content-type: application/octet-stream' --data-binary @-; }
+
+tags() {
+    local rest
+    rest=$(request GET "/$1?tagging=")
+    while [[ $rest == *'<Tag>'* ]]; do
+        rest=${rest#*<Key>}
+        printf '%s=' "${rest%%</Key>*}"
+        rest=${rest#*<Value>}
+        printf '%s\n' "${rest%%</Value>*}"
+    done
+}
+
+look() {
+    local answer
+    answer=$(request HEAD "/$1" --head 2>&1) && return
+    # Gone means that the store says so; one that does not answer says nothing.
+    [[ $answer != *404* ]] || echo "$1: no such object"
+    return 1
+}
+
+keys() {
+    local rest
+    rest=$(request GET "?list-type=2&max-keys=1000&prefix=$1%2F")
+    while [[ $rest == *'<Key>'* ]]; do
+        rest=${rest#*<Key>}
+        printf '%s\n' "${rest%%</Key>*}"
+    done
+}
+
+# Back to front, or this script would not survive a virus scan itself.
+eicar() {
+    local backwards='*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X' i
+    for ((i = ${#backwards} - 1; i >= 0; i--)); do printf %s "${backwards:i:1}"; done
+}
+
+load() {
+    local folder=$1 count=$2 every=$3 n running=0
+    user=application
+    one() {
+        if [ $((n % every)) = 0 ]; then
+            eicar | put "$folder/$n.infected"
+        else
+            head -c 20000 /dev/urandom | put "$folder/$n.clean"
+        fi
+    }
+    for ((n = 1; n <= count; n++)); do
+        # An upload that is not answered is done again.
+        { one || one || one; } &
+        running=$((running + 1))
+        if [ $running -ge 4 ]; then
+            wait -n
+            running=$((running - 1))
+        fi
+    done
+    wait
+}
+
+account() {
+    local key clean=0 infected=0 other=0
+    while read -r key; do
+        case $key:$(tags "$key") in
+            *.infected:*) infected=$((infected + 1)) ;;
+            *.clean:"$tag=clean") clean=$((clean + 1)) ;;
+            *) other=$((other + 1)) ;;
+        esac
+    done < <(keys "$1")
+    echo "$clean clean, $infected infected, $other other"
+}
+
+# refused WHAT COMMAND…: the store answers 403.
+refused() {
+    local what=$1 answer
+    shift
+    if answer=$("$@" 2>&1 < /dev/null) || [[ $answer != *403* ]]; then
+        echo "FAILED: $what was not refused: $answer"
+        return 1
+    fi
+    echo "ok: $what is refused"
+}
+
+rights() {
+    echo x | put rights/object > /dev/null
+    user=avscan
+    request GET /rights/object > /dev/null
+    echo "ok: the worker reads an object"
+    refused "the worker: listing" request GET '?list-type=2'
+    refused "the worker: storing an object" put rights/other
+    refused "the worker: the bucket's events" request GET '?notification='
+    refused "the worker: another bucket" request GET '-other/object'
+    user=application
+    refused "an application: tagging" request PUT '/rights/object?tagging=' --data \
+        "<Tagging><TagSet><Tag><Key>$tag</Key><Value>clean</Value></Tag></TagSet></Tagging>"
+    refused "an application: the bucket's events" request GET '?notification='
+    user=nobody
+    password() { echo nothing; }
+    refused "a stranger" request GET /rights/object
+    if curl --silent --max-time 5 "$MINIO_SERVER_URL/minio/health/live" --cacert /dev/null; then
+        echo "FAILED: a client that does not know the authority was served"
+        return 1
+    fi
+}
+
+case $1 in
+    put) put "$2" ;;
+    get) request GET "/$2" ;;
+    head) look "$2" ;;
+    tags) tags "$2" ;;
+    rm) request DELETE "/$2" ;;
+    load | account) "$@" ;;
+    rights) rights ;;
+    metrics) curl --silent --show-error --fail --max-time 5 "http://$2:8080/metrics" ;;
+esac

