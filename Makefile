@@ -4,7 +4,7 @@ STACK := target/release/stack
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: setup
 setup:
@@ -28,12 +28,50 @@ demo: up ## up, then upload five files and show what became of each
 	@$(STACK) demo
 
 .PHONY: test
-test: ## set up what is needed and run all tests
+ifeq ($(TARGET),docker)
+test:
+	@TARGET=docker testing/bucket-av-scanner_tests.sh
+else
+test: ## set up what is needed and run all tests; TARGET=docker: two cases on the deployment
 	@testing/setup.sh --all
 	@echo "[make] building (a first build takes some minutes)"
 	@cargo build --locked --workspace --all-targets
 	@target/debug/stack run --daemon target/debug/bucket-av-scanner -- bash -c \
-	    'cargo test --locked --workspace && testing/bucket-av-scanner_tests.sh'
+	    'cargo test --locked --workspace && testing/bucket-av-scanner_tests.sh && \
+	     target/debug/stack chaos --short'
+endif
+
+.PHONY: chaos
+chaos: ## break everything around the daemon, account for every object (ONLY=names, SEED=number)
+	@testing/setup.sh --all
+	@echo "[make] building (a first build takes some minutes)"
+	@cargo build --locked --workspace
+	@STACK_DATABASE=test target/debug/stack run --no-daemon -- target/debug/stack chaos \
+	    $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed '$(SEED)')
+
+.PHONY: test-docker
+test-docker: ## the deployment on this machine's Docker Engine, with local stand-ins for its images
+	@testing/setup.sh --all
+	@cargo build --locked --workspace
+	@testing/docker.sh
+
+.PHONY: all deploy-docker clean-docker logs status scale secrets
+all: ## deploy-docker, the two cases on it, clean-docker
+	@$(MAKE) --no-print-directory deploy-docker
+	@$(MAKE) --no-print-directory test TARGET=docker
+	@$(MAKE) --no-print-directory clean-docker
+deploy-docker: ## MinIO, RabbitMQ, clamav-rest and a worker as containers, until all are healthy
+	@docker-compose/manage.sh up
+clean-docker: ## remove the deployment WITH ITS DATA
+	@docker-compose/manage.sh down
+logs: ## of the deployment; S=avscan: of one service
+	@docker-compose/manage.sh logs $(S)
+status: ## of the deployment: a line per service
+	@docker-compose/manage.sh status
+scale: ## N=3: so many workers
+	@docker-compose/manage.sh scale $(N)
+secrets: ## where the passwords of the deployment are
+	@docker-compose/manage.sh secrets
 
 .PHONY: fmt
 fmt: ## format
@@ -41,6 +79,7 @@ fmt: ## format
 
 .PHONY: lint
 lint: setup
+	@testing/lint.sh
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet

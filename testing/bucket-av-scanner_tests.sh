@@ -4,10 +4,8 @@
 #
 #   stack run -- testing/bucket-av-scanner_tests.sh
 #   . .stack/run/env.sh && testing/bucket-av-scanner_tests.sh
+#   TARGET=docker testing/bucket-av-scanner_tests.sh      the deployment of docker-compose/
 set -euo pipefail
-
-: "${STACK_BIN:?is not set: run this inside a stack (stack run -- $0)}"
-: "${DAEMON_URL:?is not set: this stack has no daemon}"
 
 limit=60
 passed=0
@@ -16,13 +14,14 @@ run=tests/$(date +%s)-$$
 folder=$(mktemp -d)
 
 say() { printf '[test] %s\n' "$*"; }
-s3() { "$STACK_BIN" s3 "$@"; }
+leave() { :; }
 
 clean_up() {
     local key
     for key in clean.txt infected.com; do
-        s3 rm "$run/$key" 2> /dev/null || true
+        s3 rm "$run/$key" > /dev/null 2>&1 || true
     done
+    leave
     rm -rf "$folder"
 }
 trap clean_up EXIT
@@ -41,7 +40,6 @@ until_true() {
     say "ok: $what"
 }
 
-is_ready() { curl --silent --fail --output /dev/null --max-time 2 "$DAEMON_URL/readyz"; }
 is_tagged() { s3 tags "$1" | grep --quiet --line-regexp "$2"; }
 is_there() { s3 head "$1" > /dev/null; }
 # Gone means that the store says so; one that does not answer says nothing.
@@ -50,10 +48,66 @@ is_gone() {
     answer=$(s3 head "$1" 2>&1 || true)
     [[ $answer == *'no such object'* ]]
 }
-# The report travels as text inside the sink's own record of it.
-is_reported() {
-    "$STACK_BIN" reports --key "$1" | grep --quiet --fixed-strings "\\\"status\\\":\\\"$2\\\""
+
+# --- what is tested -------------------------------------------------------------
+
+stack_target() {
+    : "${STACK_BIN:?is not set: run this inside a stack (stack run -- $0)}"
+    : "${DAEMON_URL:?is not set: this stack has no daemon}"
+    s3() { "$STACK_BIN" s3 "$@"; }
+    is_ready() { curl --silent --fail --output /dev/null --max-time 2 "$DAEMON_URL/readyz"; }
+    # The report travels as text inside the sink's own record of it.
+    is_reported() {
+        "$STACK_BIN" reports --key "$1" \
+            | grep --quiet --fixed-strings "\\\"status\\\":\\\"$2\\\""
+    }
 }
+
+docker_target() {
+    local checkout
+    client=avscan-test-$$
+    checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    file=$checkout/docker-compose/docker-compose.yml
+    if docker compose version > /dev/null 2>&1; then
+        compose() { docker compose -f "$file" "$@"; }
+    else
+        compose() { docker-compose -f "$file" "$@"; }
+    fi
+    [ -n "$(compose ps -q avscan)" ] || {
+        say "there is no deployment: make deploy-docker"
+        exit 1
+    }
+    # The clients are in the store's own image, so that nothing but Docker is needed here.
+    compose run --detach --no-deps --name "$client" --entrypoint /bin/sleep \
+        --volume "$checkout/testing/docker/s3.sh:/testing/s3.sh:ro" \
+        minio-service-init 900 > /dev/null 2>&1
+    s3() {
+        case $1 in
+            put) docker exec -i "$client" /bin/bash /testing/s3.sh put "$3" < "$2" ;;
+            *) docker exec "$client" /bin/bash /testing/s3.sh "$@" ;;
+        esac
+    }
+    is_ready() {
+        local id
+        for id in $(compose ps -q avscan); do
+            docker exec "$id" /usr/local/bin/bucket-av-scanner healthcheck > /dev/null || return
+        done
+    }
+    # No webhook here unless PUBLISH_URL is set: what was deleted is in the log.
+    is_reported() {
+        compose logs --no-color avscan \
+            | grep --quiet "key=\"$1\".*infected object deleted\|infected object deleted.*\"key\":\"$1\""
+    }
+    leave() { docker rm --force --volumes "$client" > /dev/null; }
+}
+
+case ${TARGET:-native} in
+    native) stack_target ;;
+    docker) docker_target ;;
+    *) say "TARGET is native or docker" && exit 1 ;;
+esac
+
+# --- the cases ------------------------------------------------------------------
 
 clean_case() {
     local key=$run/clean.txt

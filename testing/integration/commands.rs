@@ -188,7 +188,8 @@ async fn a_bare_connect_is_a_probe_and_metrics_are_well_formed() {
 
 #[tokio::test]
 async fn redrive_lists_without_a_trace_and_moves_by_reason() {
-    let daemon = daemon(&[("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0")]).await;
+    let settings = [("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0"), ("REPORT_CLEAN", "false")];
+    let daemon = daemon(&settings).await;
     let queue = daemon.names.queue.clone();
     let parked = format!("{queue}.dead");
     // The object comes later than its notifications: they are parked for the missing bucket.
@@ -224,6 +225,10 @@ async fn redrive_lists_without_a_trace_and_moves_by_reason() {
         bucket.tags("k").await.unwrap().unwrap().get("scanned").map(String::as_str) == Some("clean")
     })
     .await;
+    // The report that nobody knows what it is must not stand.
+    let reports = daemon.reports_on("k", 2, SOON).await.unwrap();
+    let statuses = reports.iter().map(|report| report.json()["status"].clone());
+    assert_eq!(statuses.collect::<Vec<_>>(), ["no", "clean"]);
     let left = amqp.get_within(&parked, SOON).await.unwrap();
     assert_eq!(left.body, b"garbage");
     assert_eq!(left.headers["avscan-reason"], "malformed");

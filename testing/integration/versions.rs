@@ -25,6 +25,9 @@ async fn effects_reach_the_scanned_version_and_no_other() {
         .await;
     versioning_switched_on_after_the_upload_hides_nothing(&daemon, &store.s3("switched")).await;
     a_newer_upload_survives_the_deletion_of_an_older_one(&daemon, &store.s3("newer")).await;
+    what_a_deletion_uncovers_is_scanned_too(&daemon, &store.s3("layers")).await;
+    bytes_below_a_newer_version_get_their_tag(&daemon, &store.s3("below")).await;
+    infected_bytes_below_a_newer_version_are_deleted(&daemon, &store.s3("beneath")).await;
 }
 
 async fn versioning(s3: &S3, status: BucketVersioningStatus) {
@@ -133,4 +136,47 @@ async fn a_newer_upload_survives_the_deletion_of_an_older_one(daemon: &Daemon, s
     })
     .await;
     assert_eq!(s3.get("newer").await.unwrap().unwrap(), b"good");
+}
+
+/// Both uploads are announced without a version, so both messages find the second one.
+async fn what_a_deletion_uncovers_is_scanned_too(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    put(s3, "layers", eicar()).await.unwrap();
+    put(s3, "layers", [eicar(), vec![b' ']].concat()).await.unwrap();
+    announce(daemon, s3, "layers", None).await;
+    eventually("both versions are gone", || async { versions(s3, "layers").await == (vec![], 0) })
+        .await;
+}
+
+async fn announce_etag(daemon: &Daemon, s3: &S3, key: &str, etag: &str) {
+    let event = notification::put(&s3.bucket, key, None, Some(etag));
+    notify(daemon, event.to_string().as_bytes()).await;
+}
+
+/// Versioning was switched on, and a newer version uploaded, before the notification was read.
+async fn bytes_below_a_newer_version_get_their_tag(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    let etag = s3.put("below", "old").await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    let newer = put(s3, "below", "newer").await.unwrap();
+    announce_etag(daemon, s3, "below", &etag).await;
+    eventually("the old bytes are tagged", || async {
+        tag_of(s3, "below", "null").await.as_deref() == Some("clean")
+    })
+    .await;
+    assert_eq!(tag_of(s3, "below", &newer).await, None);
+}
+
+async fn infected_bytes_below_a_newer_version_are_deleted(daemon: &Daemon, s3: &S3) {
+    s3.create_bucket().await.unwrap();
+    let etag = s3.put("beneath", eicar()).await.unwrap();
+    versioning(s3, BucketVersioningStatus::Enabled).await;
+    let newer = put(s3, "beneath", "newer").await.unwrap();
+    announce_etag(daemon, s3, "beneath", &etag).await;
+    eventually("only the newer version is left", || async {
+        versions(s3, "beneath").await == (vec![newer.clone()], 0)
+    })
+    .await;
+    assert_eq!(s3.get("beneath").await.unwrap().unwrap(), b"newer");
 }

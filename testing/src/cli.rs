@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{self, Options};
 use crate::s3::blocking;
 use crate::state::State;
-use crate::{bridge, clamav_rest, demo, place, sink, teardown};
+use crate::{bridge, chaos, clamav_rest, demo, place, sink, teardown, tls};
 
 mod objects;
 mod reports;
@@ -77,9 +77,29 @@ fn arguments() -> Command {
                 ),
         )
         .subcommand(Command::new("demo").about("Upload good and bad files and show what becomes of them"))
+        .subcommand(
+            Command::new("chaos")
+                .about("Break everything around two replicas of the daemon and account for every object")
+                .arg(text("only").value_name("NAMES").help("Only these, separated by commas"))
+                .arg(flag("short").help("The short selection"))
+                .arg(
+                    text("seed")
+                        .value_name("NUMBER")
+                        .value_parser(value_parser!(u64))
+                        .help("What all randomness comes from"),
+                )
+                .arg(path("daemon").value_name("PATH").help("The daemon to break"))
+                .arg(flag("list").help("Just list the scenarios")),
+        )
         .subcommand(service("sink").arg(path("file").required(true)))
         .subcommand(service("bridge").arg(path("state").required(true)))
         .subcommand(service("clamav-rest").arg(text("clamd").required(true)).arg(flag("only-v1")))
+        .subcommand(
+            service("tls")
+                .arg(text("target").required(true))
+                .arg(path("certificate").required(true))
+                .arg(path("key").required(true)),
+        )
 }
 
 fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
@@ -101,9 +121,22 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         }
         "s3" => return blocking(objects::run(matches)),
         "reports" => return blocking(reports::run(matches)),
+        "chaos" => {
+            return blocking(chaos::run(chaos::Options {
+                only: matches.get_one::<String>("only").cloned(),
+                short: matches.get_flag("short"),
+                seed: matches.get_one::<u64>("seed").copied(),
+                daemon: matches.get_one::<PathBuf>("daemon").cloned(),
+                list: matches.get_flag("list"),
+            }));
+        }
         "demo" => return blocking(demo::run(&current()?)),
         "sink" => blocking(sink::process(&word("listen"), file("file")))?,
         "bridge" => blocking(bridge::process(&word("listen"), &file("state")))?,
+        "tls" => {
+            let (listen, target) = (word("listen"), word("target"));
+            blocking(tls::process(&listen, &target, &file("certificate"), &file("key")))?;
+        }
         _ => {
             let only_v1 = matches.get_flag("only-v1");
             blocking(clamav_rest::process(&word("listen"), &word("clamd"), only_v1))?;

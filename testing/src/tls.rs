@@ -10,9 +10,11 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::error::{Context, Result};
+use crate::web;
 
 /// A private certificate authority.
 pub struct Authority {
@@ -55,28 +57,50 @@ impl Authority {
         let params = CertificateParams::new([host.to_owned()]).context("certificate")?;
         let certificate = params.signed_by(&key, &self.issuer).context("certificate")?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .context("TLS versions")?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .context("certificate")?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(vec![certificate.der().clone()], key)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
         let address = listener.local_addr().context("listen")?;
-        let target = target.to_owned();
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (acceptor, target) = (acceptor.clone(), target.clone());
-                tokio::spawn(async move {
-                    // A client that does not trust us hangs up here.
-                    let Ok(mut client) = acceptor.accept(client).await else { return };
-                    let Ok(mut server) = TcpStream::connect(&target).await else { return };
-                    drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
-                });
-            }
-        });
+        let accepting = tokio::spawn(pass_on(listener, acceptor, target.to_owned()));
         Ok(TlsProxy { address, accepting })
+    }
+}
+
+/// Runs TLS in front of the service at `target` as a process of its own, with a certificate and a
+/// key from PEM files.
+///
+/// # Errors
+/// When the files cannot be used, or it cannot listen.
+pub async fn process(address: &str, target: &str, certificate: &Path, key: &Path) -> Result<()> {
+    let chain: std::result::Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(certificate).context(certificate.display())?.collect();
+    let chain = chain.context(certificate.display())?;
+    let key = PrivateKeyDer::from_pem_file(key).context(key.display())?;
+    pass_on(web::listen(address).await?, acceptor(chain, key)?, target.to_owned()).await;
+    Ok(())
+}
+
+fn acceptor(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsAcceptor> {
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("TLS versions")?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("certificate")?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn pass_on(listener: TcpListener, acceptor: TlsAcceptor, target: String) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (acceptor, target) = (acceptor.clone(), target.clone());
+        tokio::spawn(async move {
+            // A client that does not trust us hangs up here.
+            let Ok(mut client) = acceptor.accept(client).await else { return };
+            let Ok(mut server) = TcpStream::connect(&target).await else { return };
+            drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+        });
     }
 }
 
