@@ -3,22 +3,22 @@
 //! Nothing here is taken from the daemon: objects are read from the store, reports from the sink and
 //! the broker, and what was scanned from the proxy in front of the engine.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+mod settle;
 
-use aws_sdk_s3::error::SdkError;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::settle::{Seen, as_expected, see, settle};
 use super::ledger::{USER_TAG, Upload};
 use super::samples::Fate;
 use super::world::{Bucket, World};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::proxy::Scan;
 
-/// So long may the work go on after the last fault.
-const PATIENCE: Duration = Duration::from_mins(3);
 /// So long may it take from a recovery to the first scan.
 pub(super) const PROMISED_RECOVERY: Duration = Duration::from_secs(5);
 const HANDS: usize = 8;
@@ -75,14 +75,6 @@ pub(super) struct Expected {
     pub(super) reports_park: bool,
 }
 
-/// An object as the store has it.
-#[derive(Debug, Clone, Default)]
-struct Seen {
-    present: bool,
-    etag: String,
-    tags: BTreeMap<String, String>,
-}
-
 /// Waits until everything has ended, stops the daemons, and looks.
 pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tally> {
     let unsettled = settle(world, expected).await?;
@@ -98,118 +90,6 @@ pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tal
     let mut tally = look(world, expected, &unsettled).await?;
     tally.wrongs.extend(wrongs);
     Ok(tally)
-}
-
-/// Waits until every upload has come to its end and the queues are quiet; those that have not.
-async fn settle(world: &World, expected: Expected) -> Result<BTreeSet<String>> {
-    let start = Instant::now();
-    let mut open: Vec<Upload> = world.ledger.uploads();
-    loop {
-        // Hooks may have added and changed some.
-        let now = world.ledger.uploads();
-        if now.len() != open.len() {
-            let done: HashSet<_> = now.iter().map(|upload| upload.sha256.clone()).collect();
-            open.retain(|upload| done.contains(&upload.sha256));
-        }
-        let current: HashMap<_, _> =
-            now.into_iter().map(|upload| (upload.sha256.clone(), upload)).collect();
-        // Reports that are not taken lie in a queue: those are looked at in the end.
-        let reported = if expected.reports_park { HashSet::new() } else { reported(world) };
-        let checks = open.iter().filter_map(|upload| current.get(&upload.sha256)).map(|upload| {
-            let reported = &reported;
-            async move {
-                let ended = upload.over
-                    || upload.in_window
-                    || (due(reported, upload) && as_expected(upload, &see(world, upload).await?));
-                Ok::<_, Error>((!ended).then(|| upload.clone()))
-            }
-        });
-        let still: Vec<Option<Upload>> = stream::iter(checks.collect::<Vec<_>>())
-            .buffered(HANDS)
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .collect::<Result<_>>()?;
-        open = still.into_iter().flatten().collect();
-        if open.is_empty() && quiet(world).await? {
-            return Ok(BTreeSet::new());
-        }
-        if start.elapsed() > PATIENCE {
-            return Ok(open.into_iter().map(|upload| upload.sha256).collect());
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-}
-
-/// Nothing waits to be worked on; reports may, if nobody takes them.
-async fn quiet(world: &World) -> Result<bool> {
-    let amqp = world.amqp().await?;
-    for queue in world.queues("") {
-        if amqp.count(&queue).await?.is_some_and(|count| count > 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Pairs of key and `ETag` for which the sink took a report.
-fn reported(world: &World) -> HashSet<(String, String)> {
-    let mut pairs = HashSet::new();
-    for taken in world.taken() {
-        let field = |name: &str| taken.report[name].as_str().unwrap_or_default().to_owned();
-        pairs.insert((field("key"), field("etag")));
-    }
-    pairs
-}
-
-/// Nothing is waited for while nothing is taken.
-fn due(reported: &HashSet<(String, String)>, upload: &Upload) -> bool {
-    reported.is_empty() || reported.contains(&(upload.key.clone(), upload.etag.clone()))
-}
-
-fn as_expected(upload: &Upload, seen: &Seen) -> bool {
-    if upload.parks {
-        return true;
-    }
-    match upload.fate {
-        Fate::Infected => !seen.present,
-        fate => seen.present && seen.tags.get(TAG).map(String::as_str) == Some(fate.status().0),
-    }
-}
-
-async fn see(world: &World, upload: &Upload) -> Result<Seen> {
-    let (client, bucket) = (&world.direct.client, &world.direct.bucket);
-    // Written without a version: the slot `null`, once there are versions.
-    let slot = match world.setup.bucket {
-        Bucket::Gateway | Bucket::Unversioned => None,
-        Bucket::Versioned | Bucket::Suspended | Bucket::Switched => Some("null".to_owned()),
-    };
-    let version = upload.version.clone().filter(|version| !version.is_empty()).or(slot);
-    for _ in 0..20 {
-        let head = client.head_object().bucket(bucket).key(&upload.key);
-        let etag = match head.set_version_id(version.clone()).send().await {
-            Ok(head) => head.e_tag.unwrap_or_default().trim_matches('"').to_owned(),
-            Err(SdkError::ServiceError(error))
-                if matches!(error.raw().status().as_u16(), 404 | 405) =>
-            {
-                return Ok(Seen::default());
-            }
-            // The store itself may have been restarted a moment ago.
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                continue;
-            }
-        };
-        let get = client.get_object_tagging().bucket(bucket).key(&upload.key);
-        // Asked of nothing, the gateway answers 500: it may have gone since the HEAD.
-        let Ok(tags) = get.set_version_id(version.clone()).send().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let tags = tags.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect();
-        return Ok(Seen { present: true, etag, tags });
-    }
-    Err(Error::new(format!("the store does not answer for {}", upload.key)))
 }
 
 /// What can be known without asking the daemon.

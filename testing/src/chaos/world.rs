@@ -14,7 +14,7 @@ use crate::amqp::Amqp;
 use crate::clamav_rest::ClamavRest;
 use crate::clamd::{Clamd, Database};
 use crate::daemon::Daemon;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::proxy::{EngineProxy, HttpProxy, TcpProxy};
 use crate::s3::S3;
 use crate::seaweed::Seaweed;
@@ -258,6 +258,20 @@ impl World {
     /// The fault is over.
     pub(super) fn healed(&mut self) {
         self.healed = Some(Instant::now());
+    }
+
+    /// Stops and starts a service of the stack; with `down`, kills it and leaves it down so long.
+    pub(super) async fn restart(&self, name: &'static str, down: Option<Duration>) -> Result<()> {
+        let stack = self.stack.clone();
+        let restarting = tokio::task::spawn_blocking(move || {
+            let service = stack.service(name);
+            if let Some(down) = down {
+                service.kill()?;
+                std::thread::sleep(down);
+            }
+            service.restart()
+        });
+        restarting.await.map_err(|error| Error::new(error.to_string()))?
     }
 
     pub(super) async fn kill_engine(&self) {

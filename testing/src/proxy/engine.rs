@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
-use super::Meanwhile;
+use super::{Meanwhile, Script, lock};
 use crate::eicar::hex;
 use crate::error::{Context, Result};
 
@@ -40,12 +40,10 @@ pub enum Deed {
     Crash(Meanwhile),
 }
 
-type Script = dyn Fn(&str) -> Deed + Send + Sync;
-
 struct Shared {
     socket: PathBuf,
     sighted: AtomicBool,
-    script: Mutex<Arc<Script>>,
+    script: Script<str, Deed>,
     scans: Mutex<Vec<Scan>>,
 }
 
@@ -54,10 +52,6 @@ pub struct EngineProxy {
     address: String,
     shared: Arc<Shared>,
     accepting: AbortHandle,
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl EngineProxy {
@@ -71,7 +65,7 @@ impl EngineProxy {
         let shared = Arc::new(Shared {
             socket: socket.to_owned(),
             sighted: AtomicBool::new(true),
-            script: Mutex::new(Arc::new(|_: &str| Deed::Pass)),
+            script: Script::new(|_: &str| Deed::Pass),
             scans: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -86,7 +80,7 @@ impl EngineProxy {
 
     /// Asks `script` about every whole sample from now on; it is told the SHA-256.
     pub fn script(&self, script: impl Fn(&str) -> Deed + Send + Sync + 'static) {
-        *lock(&self.shared.script) = Arc::new(script);
+        self.shared.script.replace(script);
     }
 
     /// Lets everything through from now on.
@@ -176,9 +170,8 @@ async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
         drop(tokio::time::timeout(Duration::from_secs(2), rest).await);
         return Ok(());
     };
-    let script = Arc::clone(&lock(&shared.script));
     let mut instead = None;
-    match script(&sha256) {
+    match shared.script.ask(&sha256) {
         Deed::Pass => {}
         Deed::Then(meanwhile) => meanwhile.await,
         Deed::Say(bytes) => instead = Some(bytes),

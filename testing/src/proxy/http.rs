@@ -4,7 +4,7 @@
 //! that was signed for the proxy.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use url::form_urlencoded;
 
-use super::Meanwhile;
+use super::{Meanwhile, Script, lock};
 use crate::error::{Context, Error, Result};
 
 type Body = UnsyncBoxBody<Bytes, Error>;
@@ -89,11 +89,9 @@ pub struct Said {
     pub answered: Instant,
 }
 
-type Script = dyn Fn(&Call) -> Fault + Send + Sync;
-
 struct Shared {
     upstream: String,
-    script: Mutex<Arc<Script>>,
+    script: Script<Call, Fault>,
     calls: Mutex<Vec<(Op, String)>>,
     said: Mutex<Vec<Said>>,
 }
@@ -103,10 +101,6 @@ pub struct HttpProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: AbortHandle,
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HttpProxy {
@@ -119,7 +113,7 @@ impl HttpProxy {
         let address = listener.local_addr().context("proxy")?;
         let shared = Arc::new(Shared {
             upstream: upstream.trim_start_matches("http://").trim_end_matches('/').to_owned(),
-            script: Mutex::new(Arc::new(|_: &Call| Fault::Pass)),
+            script: Script::new(|_: &Call| Fault::Pass),
             calls: Mutex::default(),
             said: Mutex::default(),
         });
@@ -135,7 +129,7 @@ impl HttpProxy {
 
     /// Asks `script` about every request from now on.
     pub fn script(&self, script: impl Fn(&Call) -> Fault + Send + Sync + 'static) {
-        *lock(&self.shared.script) = Arc::new(script);
+        self.shared.script.replace(script);
     }
 
     /// Lets everything through from now on.
@@ -176,8 +170,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// An error cuts the client's connection.
 async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>> {
     let call = shared.call(&request);
-    let script = Arc::clone(&lock(&shared.script));
-    match script(&call) {
+    match shared.script.ask(&call) {
         Fault::Pass => shared.forward(call, request).await.map(|answer| answer.map(stream_on)),
         Fault::Answer(status, body) => {
             // A client that still sends must not get a reset instead of the answer.

@@ -30,23 +30,11 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-async fn restart(world: &World, kill: bool) -> Result<()> {
-    let stack = world.stack.clone();
-    let restarting = tokio::task::spawn_blocking(move || {
-        let broker = stack.service("rabbitmq");
-        if kill {
-            broker.kill()?;
-        }
-        broker.restart()
-    });
-    restarting.await.map_err(|error| Error::new(error.to_string()))?
-}
-
 fn restarted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
         sleep(3.0).await;
-        restart(world, false).await?;
+        world.restart("rabbitmq", None).await?;
         world.healed();
         joined(feeding).await
     })
@@ -56,7 +44,7 @@ fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
         sleep(3.0).await;
-        restart(world, true).await?;
+        world.restart("rabbitmq", Some(Duration::ZERO)).await?;
         world.healed();
         joined(feeding).await
     })

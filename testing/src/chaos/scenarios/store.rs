@@ -7,7 +7,7 @@ use futures_util::future::LocalBoxFuture;
 use super::{OBJECTS, Scenario, joined, sleep};
 use crate::chaos::samples::Fate;
 use crate::chaos::world::World;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::proxy::{Call, Fault, Op};
 
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>";
@@ -60,13 +60,7 @@ fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
         sleep(3.0).await;
-        let stack = world.stack.clone();
-        let restarting = tokio::task::spawn_blocking(move || {
-            stack.service("gateway").kill()?;
-            std::thread::sleep(Duration::from_secs(5));
-            stack.service("gateway").restart()
-        });
-        restarting.await.map_err(|error| Error::new(error.to_string()))??;
+        world.restart("gateway", Some(Duration::from_secs(5))).await?;
         world.healed();
         // What a store that is killed forgets to announce is not the daemon's to lose.
         let (amqp, names) = (world.amqp().await?, world.daemons[0].names.clone());
