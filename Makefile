@@ -49,6 +49,15 @@ chaos: ## break everything around the daemon, account for every object (ONLY=nam
 	@STACK_DATABASE=test target/debug/stack run --no-daemon -- target/debug/stack chaos \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed '$(SEED)')
 
+.PHONY: bench
+bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS=number)
+	@echo "[make] building (with link-time optimisation, which takes some minutes)"
+	@cargo build --profile dist --locked -p bucket-av-scanner
+	@cargo build --release --locked -p bucket-av-scanner-testing
+	@$(STACK) run --no-daemon --double -- $(STACK) bench --daemon target/dist/bucket-av-scanner \
+	    $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') \
+	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
+
 .PHONY: test-docker
 test-docker: ## the deployment on this machine's Docker Engine, with local stand-ins for its images
 	@testing/setup.sh --all

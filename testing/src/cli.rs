@@ -9,8 +9,9 @@ use crate::error::{Context, Error, Result};
 use crate::launch::{self, Options};
 use crate::s3::blocking;
 use crate::state::State;
-use crate::{bridge, chaos, clamav_rest, demo, place, sink, teardown, tls};
+use crate::{bench, bridge, chaos, clamav_rest, demo, place, sink, teardown, tls};
 
+mod measured;
 mod objects;
 mod reports;
 mod run;
@@ -91,6 +92,7 @@ fn arguments() -> Command {
                 .arg(path("daemon").value_name("PATH").help("The daemon to break"))
                 .arg(flag("list").help("Just list the scenarios")),
         )
+        .subcommand(measured::arguments())
         .subcommand(service("sink").arg(path("file").required(true)))
         .subcommand(service("bridge").arg(path("state").required(true)))
         .subcommand(service("clamav-rest").arg(text("clamd").required(true)).arg(flag("only-v1")))
@@ -130,6 +132,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
                 list: matches.get_flag("list"),
             }));
         }
+        "bench" => return blocking(bench::run(measured::options(matches))),
         "demo" => return blocking(demo::run(&current()?)),
         "sink" => blocking(sink::process(&word("listen"), file("file")))?,
         "bridge" => blocking(bridge::process(&word("listen"), &file("state")))?,

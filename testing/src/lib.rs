@@ -10,7 +10,7 @@
 //!   where they listen;
 //! - [`bridge`], [`sink`] and [`clamav_rest`] are its services that are ours;
 //! - [`cli`] is the program, [`demo`] its show, [`chaos`] the guarantees under
-//!   faults, with a [`proxy`] in front of everything.
+//!   faults, with a [`proxy`] in front of everything, [`mod@bench`] the speed.
 //!
 //! For tests that run against a stack: [`Stack`] and its [`Service`]s,
 //! [`Daemon`], [`S3`], [`Amqp`], [`notification`], [`eicar`] and [`zip`].
@@ -22,6 +22,7 @@
 mod say;
 
 pub mod amqp;
+pub mod bench;
 pub mod bridge;
 pub mod chaos;
 pub mod clamav_rest;

@@ -129,7 +129,7 @@ impl S3 {
     /// # Errors
     /// When the store refuses.
     pub async fn put(&self, key: &str, content: impl Into<Vec<u8>>) -> Result<String> {
-        self.put_stream(key, ByteStream::from(content.into())).await
+        self.put_body(key, ByteStream::from(content.into())).await
     }
 
     /// Uploads a file without reading it into memory; returns the `ETag`.
@@ -138,10 +138,14 @@ impl S3 {
     /// When the file cannot be read or the store refuses.
     pub async fn put_file(&self, key: &str, file: &Path) -> Result<String> {
         let body = ByteStream::from_path(file).await.context(file.display())?;
-        self.put_stream(key, body).await
+        self.put_body(key, body).await
     }
 
-    async fn put_stream(&self, key: &str, body: ByteStream) -> Result<String> {
+    /// Uploads a body from wherever it comes; returns the `ETag`.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn put_body(&self, key: &str, body: ByteStream) -> Result<String> {
         let put = self.client.put_object().bucket(&self.bucket).key(key).body(body).send().await;
         let answer = put.map_err(|error| told(&error)).context(format!("put {key}"))?;
         Ok(answer.e_tag.unwrap_or_default())
@@ -198,11 +202,11 @@ impl S3 {
     /// # Errors
     /// When the store refuses.
     pub async fn set_tags(&self, key: &str, tags: &[(&str, &str)]) -> Result<()> {
-        let mut set = Tagging::builder();
+        let mut set = Vec::new();
         for (name, value) in tags {
-            set = set.tag_set(Tag::builder().key(*name).value(*value).build().context("tag")?);
+            set.push(Tag::builder().key(*name).value(*value).build().context("tag")?);
         }
-        let set = set.build().context("tags")?;
+        let set = Tagging::builder().set_tag_set(Some(set)).build().context("tags")?;
         let put = self.client.put_object_tagging().bucket(&self.bucket).key(key).tagging(set);
         put.send().await.map_err(|error| told(&error)).context(format!("tag {key}"))?;
         Ok(())

@@ -1,0 +1,340 @@
+//! How fast the daemon is, beside what clamd and the store reach without it.
+//!
+//! Objects and notifications are there before the daemon starts; then one daemon drains the queue.
+//! In turn with it, within the same minute, the limits are measured with the same objects: clamd
+//! alone, the store alone, and both at once. Only figures of one run are set in relation.
+//!
+//! - `sets`: the objects;
+//! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
+//! - `drain`: one run of the daemon; `limits`: the same without it;
+//! - `operations`, `backlog`: what is measured but once;
+//! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
+//! - `results`, `targets`, `table`, `plot`: what comes of it.
+
+mod backlog;
+mod drain;
+mod limits;
+mod machine;
+mod operations;
+mod plot;
+mod results;
+mod rig;
+mod sets;
+mod stats;
+mod table;
+mod tap;
+mod targets;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use self::drain::{Check, Drain};
+use self::limits::Limits;
+use self::machine::Machine;
+use self::results::{Case, Memory, PacedRow, Results, Run, Start};
+use self::rig::{Engine, Rig, Settings};
+use self::sets::{GIB, Object, SETS, Set};
+use self::stats::Spread;
+use crate::error::{Context, Error, Result};
+use crate::stack::Stack;
+
+/// What is measured beside the sets, in this order; the last only when it is named.
+const EXTRAS: [&str; 4] = ["start", "operations", "memory", "backlog"];
+/// Starts until ready, of which the median counts.
+const STARTS: u32 = 7;
+/// Concurrency of what is measured at one only.
+const USUAL_SLOTS: usize = 4;
+/// Slots of the case that looks at memory.
+const MANY_SLOTS: usize = 32;
+/// Sets whose latency is measured, seconds for each, and how few objects make no percentile.
+const LATENCY_SECONDS: f64 = 6.0;
+const LATENCY_LEAST: usize = 12;
+
+/// What to measure.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only the sets and extras of these names, separated by commas.
+    pub only: Option<String>,
+    /// Runs of each case.
+    pub runs: u32,
+    /// What one drain should take, in seconds.
+    pub seconds: u32,
+    /// Notifications of the extra `backlog`.
+    pub backlog: u32,
+    /// The daemon; by default the one that was built together with this program.
+    pub daemon: Option<PathBuf>,
+}
+
+struct Bench {
+    rig: Rig,
+    options: Options,
+    results: Results,
+}
+
+/// Measures inside the stack that the environment names.
+///
+/// # Errors
+/// When there is no stack, no such set, when an object did not end as it should, or the results
+/// cannot be written.
+pub async fn run(options: Options) -> Result<ExitCode> {
+    let wanted = choose(options.only.as_deref())?;
+    let sets: Vec<Set> = SETS.into_iter().filter(|set| wanted.contains(&set.name)).collect();
+    let stack = Stack::from_env();
+    let binary = options.daemon.clone().unwrap_or_else(|| stack.built_daemon());
+    let binary = binary.canonicalize().context(binary.display())?;
+    let machine = Machine::look(&stack, &binary)?;
+    let memory = wanted.contains(&"memory");
+    let longest = sets.iter().map(Set::longest).max().unwrap_or(sets::KIB);
+    let longest = if memory { longest.max(GIB) } else { longest };
+    room(&stack, longest, memory)?;
+    let results = Results {
+        machine,
+        runs: options.runs,
+        seconds: options.seconds,
+        targets: Vec::new(),
+        start: None,
+        operations: None,
+        cases: Vec::new(),
+        paced: Vec::new(),
+        memory: None,
+        backlog: None,
+    };
+    let rig = Rig::start(&stack, &binary, longest).await?;
+    let mut bench = Bench { rig, options, results };
+    if wanted.contains(&"start") {
+        bench.start().await?;
+    }
+    if wanted.contains(&"operations") {
+        let objects = bench.rig.store(&Set { stored: 8, ..SETS[1] }).await?;
+        let operations = operations::count(&mut bench.rig, &objects).await?;
+        say!("[bench] an object costs the store {}", operations.first.join(", "));
+        bench.results.operations = Some(operations);
+    }
+    for set in sets {
+        bench.set(&set).await?;
+        bench.save()?;
+    }
+    if memory {
+        bench.memory().await?;
+    }
+    if wanted.contains(&"backlog") {
+        let objects = bench.rig.store(&SETS[0]).await?;
+        let count = usize::try_from(bench.options.backlog).context("backlog")?;
+        bench.results.backlog = Some(backlog::run(&mut bench.rig, &objects, count).await?);
+    }
+    let file = bench.save()?;
+    for target in &bench.results.targets {
+        let met = if target.met { "met" } else { "MISSED" };
+        say!("[bench] {met}: {} ({}, wanted {})", target.what, target.measured, target.wanted);
+    }
+    say!("[bench] {}", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
+    let all: Vec<&str> = SETS.iter().map(|set| set.name).chain(EXTRAS).collect();
+    let only: Vec<&str> =
+        only.unwrap_or_default().split(',').filter(|name| !name.is_empty()).collect();
+    if let Some(unknown) = only.iter().find(|name| !all.contains(name)) {
+        return Err(Error::new(format!("ONLY={unknown}: there is {}", all.join(", "))));
+    }
+    Ok(all
+        .into_iter()
+        .filter(|name| if only.is_empty() { *name != "backlog" } else { only.contains(name) })
+        .collect())
+}
+
+/// Fails before anything is written when the disk is too small.
+fn room(stack: &Stack, longest: u64, memory: bool) -> Result<()> {
+    let disk = rustix::fs::statvfs(stack.dir()).context(stack.dir().display())?;
+    let (free, slots) = (disk.f_bavail * disk.f_frsize, if memory { MANY_SLOTS } else { 8 });
+    // Stored objects, the noise they are made of, and everything in flight.
+    let needed = longest * (slots as u64 + 4) + 4 * GIB;
+    (free > needed).then_some(()).context(format!(
+        "{}: {} GiB are free and {} GiB needed",
+        stack.dir().display(),
+        free / GIB,
+        needed / GIB
+    ))
+}
+
+impl Bench {
+    fn save(&mut self) -> Result<PathBuf> {
+        self.results.targets = targets::judge(&self.results);
+        self.results.write()
+    }
+
+    /// From the start of the process until it is ready.
+    async fn start(&mut self) -> Result<()> {
+        let mut times = Vec::new();
+        for _ in 0..STARTS {
+            let begin = Instant::now();
+            self.rig.spawn(&Settings::new(Engine::Clamd, USUAL_SLOTS, GIB))?;
+            while self.rig.daemon.status("/readyz") != Some(200) {
+                let late = begin.elapsed() > Duration::from_mins(1);
+                (!late).then_some(()).context("the daemon does not become ready")?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            times.push(begin.elapsed().as_secs_f64() * 1000.0);
+            self.rig.stop().await?;
+        }
+        let spread = Spread::of(times.iter().copied()).context("no start")?;
+        say!("[bench] ready after {} ms", table::spread(spread));
+        self.results.start = Some(Start { milliseconds: times, spread });
+        Ok(())
+    }
+
+    /// All cases of a set.
+    async fn set(&mut self, set: &Set) -> Result<()> {
+        let objects = self.rig.store(set).await?;
+        for slots in set.slots {
+            let case = self.case(set, &objects, *slots, false).await.context(set.name)?;
+            let rates: BTreeMap<Engine, f64> =
+                case.rows.iter().map(|row| (row.engine, row.objects_per_second.median)).collect();
+            self.results.cases.push(case);
+            if *slots == USUAL_SLOTS {
+                for (engine, rate) in rates {
+                    self.latency(set, &objects, engine, rate / 2.0).await.context(set.name)?;
+                }
+            }
+        }
+        if set.name == "10KiB" {
+            let case = self.case(set, &objects, USUAL_SLOTS, true).await?;
+            self.results.cases.push(case);
+        }
+        Ok(())
+    }
+
+    async fn case(
+        &mut self,
+        set: &Set,
+        objects: &[Object],
+        slots: usize,
+        reports: bool,
+    ) -> Result<Case> {
+        let some: Vec<&Object> = objects.iter().take(slots.max(set.drained.0)).collect();
+        // How many objects fill the time; never measured, as everything is still cold.
+        let guess = tokio::task::block_in_place(|| self.limits(&some, slots).both())?;
+        let wanted = guess.rate() * f64::from(self.options.seconds) / 2.0;
+        let count = whole(wanted).next_multiple_of(slots).clamp(set.drained.0, set.drained.1);
+        let chosen: Vec<&Object> = objects.iter().cycle().take(count.max(slots)).collect();
+        let mut case = Case {
+            set: set.name.to_owned(),
+            slots,
+            reports,
+            objects: chosen.len(),
+            bytes: chosen.iter().map(|object| object.size).sum(),
+            runs: Vec::new(),
+            limits: None,
+            rows: Vec::new(),
+        };
+        let engines: &[Engine] = if reports { &[Engine::Clamd] } else { &Engine::ALL };
+        for number in 0..self.options.runs {
+            let limits = self.limits(&chosen, slots);
+            let (clamd, store, pair) = tokio::task::block_in_place(|| {
+                Ok::<_, Error>((limits.clamd_alone()?, limits.store_alone()?, limits.both()?))
+            })?;
+            let mut drains: BTreeMap<Engine, Drain> = BTreeMap::new();
+            for engine in engines {
+                let mut settings = Settings::new(*engine, slots, set.longest());
+                settings.reports = reports;
+                let check = if number == 0 { Check::All } else { Check::Sample(u64::from(number)) };
+                drains.insert(*engine, self.rig.drain(&chosen, &settings, check).await?);
+            }
+            case.runs.push(Run { clamd, store, pair, drains });
+            case.sum_up();
+        }
+        announce(&case);
+        Ok(case)
+    }
+
+    fn limits<'a>(&'a self, objects: &'a [&'a Object], slots: usize) -> Limits<'a> {
+        let settings = self.rig.stack.settings();
+        Limits {
+            pool: &self.rig.pool,
+            clamd: &settings.clamd_socket,
+            store: settings.s3_url.trim_start_matches("http://"),
+            slots,
+            objects,
+        }
+    }
+
+    /// Notifications at a steady rate that the daemon can keep up with.
+    async fn latency(
+        &mut self,
+        set: &Set,
+        objects: &[Object],
+        engine: Engine,
+        per_second: f64,
+    ) -> Result<()> {
+        let count = whole(per_second * LATENCY_SECONDS).max(LATENCY_LEAST);
+        let chosen: Vec<&Object> = objects.iter().cycle().take(count).collect();
+        let settings = Settings::new(engine, USUAL_SLOTS, set.longest());
+        let paced = self.rig.paced(&chosen, &settings, per_second).await?;
+        let times = paced.publish_to_ack;
+        say!(
+            "[bench] {} ×{USUAL_SLOTS} {}: {}/s, notification to ack {} / {} / {} ms",
+            set.name,
+            engine.name(),
+            table::number(per_second),
+            table::number(times.p50),
+            table::number(times.p95),
+            table::number(times.p99)
+        );
+        let set = set.name.to_owned();
+        self.results.paced.push(PacedRow { set, slots: USUAL_SLOTS, engine, paced });
+        Ok(())
+    }
+
+    /// As many of the largest objects as there are slots, once.
+    async fn memory(&mut self) -> Result<()> {
+        let set = SETS.into_iter().find(|set| set.name == "1GiB").context("1GiB")?;
+        let objects = self.rig.store(&set).await?;
+        let chosen: Vec<&Object> = objects.iter().cycle().take(MANY_SLOTS).collect();
+        let settings = Settings::new(Engine::Clamd, MANY_SLOTS, set.longest());
+        let drain = self.rig.drain(&chosen, &settings, Check::All).await?;
+        let memory = Memory { set: set.name.to_owned(), slots: MANY_SLOTS, drain };
+        say!(
+            "[bench] memory: {} objects in {MANY_SLOTS} slots: {:.1} MiB resident at most, in {:.0} s",
+            set.name,
+            memory.peak_mib(),
+            memory.drain.pace.seconds
+        );
+        self.results.memory = Some(memory);
+        Ok(())
+    }
+}
+
+/// A line for each row.
+fn announce(case: &Case) {
+    for row in &case.rows {
+        say!(
+            "[bench] {} ×{} {}{}: {}/s, {} MB/s, {:.0} % of clamd alone, {:.0} % of both; {} ms CPU, \
+             {:.0} % of all; {:.1} MiB",
+            case.set,
+            case.slots,
+            row.engine.name(),
+            if case.reports { " reported" } else { "" },
+            table::spread(row.objects_per_second),
+            table::number(row.megabytes_per_second.median),
+            row.to_clamd.median * 100.0,
+            row.to_pair.median * 100.0,
+            table::number(row.cpu_ms_per_object.median),
+            row.share.median * 100.0,
+            row.peak_mib.median
+        );
+    }
+}
+
+/// So many objects, at least one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates times seconds are small and never negative"
+)]
+fn whole(count: f64) -> usize {
+    (count.ceil() as usize).max(1)
+}

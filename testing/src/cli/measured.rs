@@ -1,0 +1,35 @@
+//! `stack bench`: what is measured, and for how long.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use crate::bench::Options;
+
+pub(super) fn arguments() -> Command {
+    let text = |name: &'static str| Arg::new(name).long(name);
+    let number = |name: &'static str| text(name).value_parser(value_parser!(u32));
+    Command::new("bench")
+        .about("Measure the daemon against the limits that clamd and the store set")
+        .arg(text("only").value_name("NAMES").help("Only these, separated by commas"))
+        .arg(number("runs").value_name("NUMBER").help("Runs of each case [3]"))
+        .arg(number("seconds").value_name("NUMBER").help("What one drain should take [3]"))
+        .arg(number("backlog").value_name("NUMBER").help("Notifications of `backlog` [100000]"))
+        .arg(
+            text("daemon")
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help("The daemon to measure"),
+        )
+}
+
+pub(super) fn options(matches: &ArgMatches) -> Options {
+    let number = |name: &str, usual| matches.get_one::<u32>(name).copied().unwrap_or(usual);
+    Options {
+        only: matches.get_one::<String>("only").cloned(),
+        runs: number("runs", 3).max(1),
+        seconds: number("seconds", 3).max(1),
+        backlog: number("backlog", 100_000).max(100),
+        daemon: matches.get_one::<PathBuf>("daemon").cloned(),
+    }
+}
