@@ -58,6 +58,14 @@ bench: setup ## measure the daemon beside the limits of clamd and the store (ONL
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') \
 	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
 
+.PHONY: bench-instructions
+bench-instructions: setup ## instructions of the daemon for an object, against those written down (BLESS=1)
+	@command -v valgrind > /dev/null || { echo "[make] valgrind is missing"; exit 1; }
+	@cargo build --profile dist --locked -p bucket-av-scanner
+	@cargo build --release --locked -p bucket-av-scanner-testing
+	@STACK_DATABASE=test $(STACK) run --no-daemon --double -- $(STACK) bench --instructions \
+	    --daemon target/dist/bucket-av-scanner $(if $(BLESS),--bless)
+
 .PHONY: test-docker
 test-docker: ## the deployment on this machine's Docker Engine, with local stand-ins for its images
 	@testing/setup.sh --all

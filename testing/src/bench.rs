@@ -8,11 +8,13 @@
 //! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
 //! - `operations`, `backlog`: what is measured but once;
+//! - `instructions`: what is counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
 //! - `results`, `targets`, `table`, `plot`: what comes of it.
 
 mod backlog;
 mod drain;
+mod instructions;
 mod limits;
 mod machine;
 mod operations;
@@ -49,7 +51,10 @@ const STARTS: u32 = 7;
 const USUAL_SLOTS: usize = 4;
 /// Slots of the case that looks at memory.
 const MANY_SLOTS: usize = 32;
-/// Sets whose latency is measured, seconds for each, and how few objects make no percentile.
+/// What the daemon is taken to reach of what clamd and the store reach together, so that a drain
+/// takes about as long as it should.
+const EXPECTED: f64 = 0.3;
+/// Latency is measured for so long, and with no fewer objects.
 const LATENCY_SECONDS: f64 = 6.0;
 const LATENCY_LEAST: usize = 12;
 
@@ -64,6 +69,10 @@ pub struct Options {
     pub seconds: u32,
     /// Notifications of the extra `backlog`.
     pub backlog: u32,
+    /// Count instructions, nothing else.
+    pub instructions: bool,
+    /// Write the counted instructions down instead of comparing them.
+    pub bless: bool,
     /// The daemon; by default the one that was built together with this program.
     pub daemon: Option<PathBuf>,
 }
@@ -85,6 +94,9 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     let stack = Stack::from_env();
     let binary = options.daemon.clone().unwrap_or_else(|| stack.built_daemon());
     let binary = binary.canonicalize().context(binary.display())?;
+    if options.instructions {
+        return instructions::run(&stack, &binary, options.bless).await;
+    }
     let machine = Machine::look(&stack, &binary)?;
     let memory = wanted.contains(&"memory");
     let longest = sets.iter().map(Set::longest).max().unwrap_or(sets::KIB);
@@ -218,7 +230,7 @@ impl Bench {
         let some: Vec<&Object> = objects.iter().take(slots.max(set.drained.0)).collect();
         // How many objects fill the time; never measured, as everything is still cold.
         let guess = tokio::task::block_in_place(|| self.limits(&some, slots).both())?;
-        let wanted = guess.rate() * f64::from(self.options.seconds) / 2.0;
+        let wanted = guess.rate() * f64::from(self.options.seconds) * EXPECTED;
         let count = whole(wanted).next_multiple_of(slots).clamp(set.drained.0, set.drained.1);
         let chosen: Vec<&Object> = objects.iter().cycle().take(count.max(slots)).collect();
         let mut case = Case {
@@ -259,6 +271,7 @@ impl Bench {
             store: settings.s3_url.trim_start_matches("http://"),
             slots,
             objects,
+            least: Duration::from_secs(self.options.seconds.into()) / 3,
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -19,6 +19,8 @@ use crate::error::{Context, Error, Result};
 const CHUNK: usize = 128 << 10;
 /// Nothing answers later than that.
 const PATIENCE: Duration = Duration::from_mins(5);
+
+const UNFINISHED: &str = "not all objects went through";
 
 /// So many objects in so much time.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -63,6 +65,8 @@ pub(super) struct Limits<'a> {
     pub(super) slots: usize,
     /// One after the other, whoever is free takes the next.
     pub(super) objects: &'a [&'a Object],
+    /// They are begun again until so much time has passed.
+    pub(super) least: Duration,
 }
 
 /// One of two that run at the same time.
@@ -70,8 +74,19 @@ pub(super) struct Limits<'a> {
 struct Lane {
     taken: AtomicUsize,
     done: AtomicUsize,
-    /// When as many were done as there are.
-    over: OnceLock<Duration>,
+    bytes: AtomicU64,
+    over: OnceLock<Pace>,
+}
+
+impl Lane {
+    /// Once enough are done, after enough time; what comes later does not count.
+    fn end(&self, wanted: usize, elapsed: Duration) {
+        let (objects, bytes) =
+            (self.done.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        if objects >= wanted {
+            self.over.get_or_init(|| Pace { objects, bytes, seconds: elapsed.as_secs_f64() });
+        }
+    }
 }
 
 impl Limits<'_> {
@@ -79,14 +94,14 @@ impl Limits<'_> {
     pub(super) fn clamd_alone(&self) -> Result<Pace> {
         let (lane, failed) = (Lane::default(), AtomicBool::new(false));
         self.drive(&lane, None, &failed, || Ok(self.scanner()))?;
-        self.pace(&lane)
+        lane.over.get().copied().context(UNFINISHED)
     }
 
     /// The store alone: GETs, the bodies thrown away.
     pub(super) fn store_alone(&self) -> Result<Pace> {
         let (lane, failed) = (Lane::default(), AtomicBool::new(false));
         self.drive(&lane, None, &failed, || Ok(self.getter()))?;
-        self.pace(&lane)
+        lane.over.get().copied().context(UNFINISHED)
     }
 
     /// Both. The faster one goes on until the slower one is through.
@@ -99,15 +114,8 @@ impl Limits<'_> {
             let store = self.drive(&gets, Some(&scans), &failed, || Ok(self.getter()));
             clamd.join().map_err(|_| Error::new("a thread panicked"))?.and(store)
         })?;
-        Ok(Pair { clamd: self.pace(&scans)?, store: self.pace(&gets)? })
-    }
-
-    fn pace(&self, lane: &Lane) -> Result<Pace> {
-        Ok(Pace {
-            objects: self.objects.len(),
-            bytes: self.objects.iter().map(|object| object.size).sum(),
-            seconds: lane.over.get().context("not all objects went through")?.as_secs_f64(),
-        })
+        let pace = |lane: &Lane| lane.over.get().copied().context(UNFINISHED);
+        Ok(Pair { clamd: pace(&scans)?, store: pace(&gets)? })
     }
 
     /// Runs `slots` threads, each with a worker of its own.
@@ -124,13 +132,18 @@ impl Limits<'_> {
             let mut worker = worker()?;
             loop {
                 let number = lane.taken.fetch_add(1, Ordering::Relaxed);
-                let goes_on = other.is_some_and(|other| other.over.get().is_none());
-                if failed.load(Ordering::Relaxed) || (number >= wanted && !goes_on) {
+                let waited_for = other.is_some_and(|other| other.over.get().is_none());
+                let goes_on = number < wanted || start.elapsed() < self.least || waited_for;
+                if failed.load(Ordering::Relaxed) || !goes_on {
+                    lane.end(wanted, start.elapsed());
                     return Ok(());
                 }
-                worker(self.objects[number % wanted])?;
-                if lane.done.fetch_add(1, Ordering::Relaxed) + 1 == wanted {
-                    lane.over.get_or_init(|| start.elapsed());
+                let object = self.objects[number % wanted];
+                worker(object)?;
+                lane.bytes.fetch_add(object.size, Ordering::Relaxed);
+                lane.done.fetch_add(1, Ordering::Relaxed);
+                if start.elapsed() >= self.least {
+                    lane.end(wanted, start.elapsed());
                 }
             }
         };
@@ -144,10 +157,9 @@ impl Limits<'_> {
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.slots).map(|_| scope.spawn(guarded)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().map_err(|_| Error::new("a thread panicked"))?)
-                .collect()
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_| Error::new("a thread panicked"))?
+            })
         })
     }
 
@@ -156,10 +168,8 @@ impl Limits<'_> {
         let mut frame = vec![0; 4 + CHUNK];
         move |object| {
             let answer = self.instream(object, &mut frame).context("clamd alone")?;
-            let right = match object.infected {
-                false => answer == "stream: OK",
-                true => answer.ends_with(" FOUND"),
-            };
+            let found = answer.ends_with(" FOUND");
+            let right = if object.infected { found } else { answer == "stream: OK" };
             right.then_some(()).context(format!("clamd says of {}: {answer}", object.key))
         }
     }

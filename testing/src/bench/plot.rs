@@ -47,7 +47,8 @@ pub(super) fn cases(cases: &[Case]) -> Result<String> {
 fn throughput(area: &Area<'_>, cases: &[&Case]) -> Result<()> {
     let highest = rows(cases).map(|(_, row)| row.to_clamd.most).fold(1.0, f64::max);
     let title = "Throughput, relative to clamd alone with the same objects and streams";
-    let y = 0.0..highest * 110.0;
+    // The legend stands above the points.
+    let y = 0.0..highest * 130.0;
     panel(area, cases, title, "% of clamd alone", y, |row| scaled(row.to_clamd, 100.0), &[100.0])
 }
 
@@ -130,6 +131,10 @@ where
         drawn(chart.draw_series(dots))?
             .label(name)
             .legend(move |(x, y)| Circle::new((x + 8, y), 5, colour.filled()));
+    }
+    if lines.is_empty() {
+        // The panel above has the legend.
+        return labels(area, &chart.plotting_area().get_pixel_range(), cases);
     }
     drawn(
         chart

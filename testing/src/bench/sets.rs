@@ -243,6 +243,6 @@ async fn stored(mut object: Object, pool: &Pool, s3: &S3) -> Result<Object> {
     let signed = get.presigned(lifetime).await;
     let signed = signed.map_err(|error| Error::new(format!("sign {}: {error}", object.key)))?;
     let url = url::Url::parse(signed.uri()).context("URL")?;
-    object.signed_path = url[url::Position::BeforePath..].to_owned();
+    url[url::Position::BeforePath..].clone_into(&mut object.signed_path);
     Ok(object)
 }

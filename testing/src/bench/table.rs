@@ -23,7 +23,7 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         text,
         "{}, {} ({} cores, {} MiB, Linux {}); RabbitMQ {}, {}{signatures}, {}; the daemon's program \
-         has {} bytes. Medians of {} runs (least to most).\n",
+         has {} bytes. Runs of each case: {}; medians (least–most).\n",
         machine.date.get(..10).unwrap_or_default(),
         machine.cpu,
         machine.cores,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::bench::Options;
 
@@ -15,6 +15,12 @@ pub(super) fn arguments() -> Command {
         .arg(number("runs").value_name("NUMBER").help("Runs of each case [3]"))
         .arg(number("seconds").value_name("NUMBER").help("What one drain should take [3]"))
         .arg(number("backlog").value_name("NUMBER").help("Notifications of `backlog` [100000]"))
+        .arg(
+            text("instructions")
+                .action(ArgAction::SetTrue)
+                .help("Count instructions instead, and compare them with those written down"),
+        )
+        .arg(text("bless").action(ArgAction::SetTrue).help("With --instructions: write them down"))
         .arg(
             text("daemon")
                 .value_name("PATH")
@@ -30,6 +36,8 @@ pub(super) fn options(matches: &ArgMatches) -> Options {
         runs: number("runs", 3).max(1),
         seconds: number("seconds", 3).max(1),
         backlog: number("backlog", 100_000).max(100),
+        instructions: matches.get_flag("instructions"),
+        bless: matches.get_flag("bless"),
         daemon: matches.get_one::<PathBuf>("daemon").cloned(),
     }
 }
