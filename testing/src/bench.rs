@@ -7,7 +7,7 @@
 //! - `sets`: the objects;
 //! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
-//! - `operations`, `backlog`: what is measured but once;
+//! - `operations`, `memory`, `backlog`: what is measured but once;
 //! - `instructions`: what is counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
 //! - `results`, `targets`, `table`, `plot`: what comes of it.
@@ -17,6 +17,7 @@ mod drain;
 mod instructions;
 mod limits;
 mod machine;
+mod memory;
 mod operations;
 mod plot;
 mod results;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 use self::drain::{Check, Drain};
 use self::limits::Limits;
 use self::machine::Machine;
-use self::results::{Case, Memory, PacedRow, Results, Run, Start};
+use self::results::{Case, PacedRow, Results, Run, Start};
 use self::rig::{Engine, Rig, Settings};
 use self::sets::{GIB, Object, SETS, Set};
 use self::stats::Spread;
@@ -49,8 +50,6 @@ const EXTRAS: [&str; 4] = ["start", "operations", "memory", "backlog"];
 const STARTS: u32 = 7;
 /// Concurrency of what is measured at one only.
 const USUAL_SLOTS: usize = 4;
-/// Slots of the case that looks at memory.
-const MANY_SLOTS: usize = 32;
 /// What the daemon is taken to reach of what clamd and the store reach together, so that a drain
 /// takes about as long as it should.
 const EXPECTED: f64 = 0.3;
@@ -98,10 +97,12 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         return instructions::run(&stack, &binary, options.bless).await;
     }
     let machine = Machine::look(&stack, &binary)?;
-    let memory = wanted.contains(&"memory");
-    let longest = sets.iter().map(Set::longest).max().unwrap_or(sets::KIB);
-    let longest = if memory { longest.max(GIB) } else { longest };
-    room(&stack, longest, memory)?;
+    let large = if wanted.contains(&"memory") { memory::set(stack.dir())? } else { None };
+    let longest = sets.iter().chain(&large).map(Set::longest).max().unwrap_or(sets::KIB);
+    // Stored objects and the noise they are made of, and what is in flight here and in clamd.
+    let (free, needed) = (memory::free(stack.dir())?, 12 * longest + 4 * GIB);
+    let short = format!("{} GiB of disk are free, {} needed", free / GIB, needed / GIB);
+    (free > needed).then_some(()).context(short)?;
     let results = Results {
         machine,
         runs: options.runs,
@@ -129,8 +130,10 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         bench.set(&set).await?;
         bench.save()?;
     }
-    if memory {
-        bench.memory().await?;
+    if let Some(set) = &large {
+        bench.results.memory = Some(memory::run(&mut bench.rig, set).await?);
+    } else if wanted.contains(&"memory") {
+        say!("[bench] memory: left out, there is not enough disk");
     }
     if wanted.contains(&"backlog") {
         let objects = bench.rig.store(&SETS[0]).await?;
@@ -157,20 +160,6 @@ fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
         .into_iter()
         .filter(|name| if only.is_empty() { *name != "backlog" } else { only.contains(name) })
         .collect())
-}
-
-/// Fails before anything is written when the disk is too small.
-fn room(stack: &Stack, longest: u64, memory: bool) -> Result<()> {
-    let disk = rustix::fs::statvfs(stack.dir()).context(stack.dir().display())?;
-    let (free, slots) = (disk.f_bavail * disk.f_frsize, if memory { MANY_SLOTS } else { 8 });
-    // Stored objects, the noise they are made of, and everything in flight.
-    let needed = longest * (slots as u64 + 4) + 4 * GIB;
-    (free > needed).then_some(()).context(format!(
-        "{}: {} GiB are free and {} GiB needed",
-        stack.dir().display(),
-        free / GIB,
-        needed / GIB
-    ))
 }
 
 impl Bench {
@@ -299,24 +288,6 @@ impl Bench {
         );
         let set = set.name.to_owned();
         self.results.paced.push(PacedRow { set, slots: USUAL_SLOTS, engine, paced });
-        Ok(())
-    }
-
-    /// As many of the largest objects as there are slots, once.
-    async fn memory(&mut self) -> Result<()> {
-        let set = SETS.into_iter().find(|set| set.name == "1GiB").context("1GiB")?;
-        let objects = self.rig.store(&set).await?;
-        let chosen: Vec<&Object> = objects.iter().cycle().take(MANY_SLOTS).collect();
-        let settings = Settings::new(Engine::Clamd, MANY_SLOTS, set.longest());
-        let drain = self.rig.drain(&chosen, &settings, Check::All).await?;
-        let memory = Memory { set: set.name.to_owned(), slots: MANY_SLOTS, drain };
-        say!(
-            "[bench] memory: {} objects in {MANY_SLOTS} slots: {:.1} MiB resident at most, in {:.0} s",
-            set.name,
-            memory.peak_mib(),
-            memory.drain.pace.seconds
-        );
-        self.results.memory = Some(memory);
         Ok(())
     }
 }

@@ -16,8 +16,8 @@ use super::usage;
 use crate::error::{Context, Error, Result};
 use crate::process::tail;
 
-/// Without any acknowledgement for so long, the daemon hangs.
-const STALLED: Duration = Duration::from_mins(8);
+/// Without any acknowledgement for so long, the daemon hangs: it gives up a scan by then.
+const STALLED: Duration = Duration::from_mins(16);
 /// How often a run is looked at that tells nothing by itself.
 const LOOK: Duration = Duration::from_millis(500);
 /// Requests at once while tags are taken off and read.

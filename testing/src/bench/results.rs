@@ -103,7 +103,7 @@ pub(super) struct PacedRow {
     pub(super) paced: Paced,
 }
 
-/// The most memory of one daemon at the largest objects in many slots.
+/// The most memory of one daemon with large objects in many slots.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Memory {
     pub(super) set: String,
