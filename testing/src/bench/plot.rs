@@ -21,6 +21,8 @@ const REST: RGBColor = RGBColor(0xd6, 0x6a, 0x0c);
 const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 /// How far the two engines stand apart, in cases.
 const APART: f64 = 0.14;
+/// Where the lines between the sets begin.
+const BELOW_LEGEND: i32 = 54;
 
 fn drawn<T, E: Display>(outcome: std::result::Result<T, E>) -> Result<T> {
     outcome.map_err(|error| Error::new(error.to_string())).context("plot")
@@ -101,6 +103,7 @@ where
             .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
             .axis_style(GREY)
             .x_labels(0)
+            .y_labels(7)
             .y_label_formatter(&|value| tick(*value))
             .label_style((FONT, 13).into_font().color(&BLACK))
             .y_desc(unit)
@@ -179,7 +182,10 @@ fn labels(
         first += same;
         if first < cases.len() {
             let x = at(real(first) - 0.5);
-            let edge = PathElement::new([(x, down.start - top), (x, bottom + 40)], GREY.mix(0.4));
+            let edge = PathElement::new(
+                [(x, down.start - top + BELOW_LEGEND), (x, bottom + 40)],
+                GREY.mix(0.4),
+            );
             drawn(area.draw(&edge))?;
         }
     }
@@ -256,4 +262,44 @@ fn curve(
     )?;
     drawn(chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2))))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sets::SETS;
+    use super::*;
+
+    fn row(engine: Engine, ratio: f64, cpu: f64) -> Row {
+        let of = |median: f64| Spread { median, least: median * 0.9, most: median * 1.1 };
+        Row {
+            engine,
+            objects_per_second: of(1.0),
+            megabytes_per_second: of(1.0),
+            to_clamd: of(ratio),
+            to_pair: of(ratio),
+            cpu_ms_per_object: of(cpu),
+            cpu_s_per_gib: of(1.0),
+            share: of(0.2),
+            peak_mib: of(40.0),
+            deliver_to_ack: None,
+        }
+    }
+
+    #[test]
+    fn every_set_has_its_place() {
+        let all = SETS.iter().flat_map(|set| set.slots.iter().map(move |slots| (set, *slots)));
+        let all: Vec<Case> = all
+            .map(|(set, slots)| {
+                let cost = 2.0 + float(set.longest()) / 3e5;
+                let rows = vec![row(Engine::Clamd, 0.9, cost), row(Engine::ClamavRest, 0.5, cost)];
+                let set = set.name.to_owned();
+                let (runs, limits) = (Vec::new(), None);
+                Case { set, slots, reports: false, objects: 1, bytes: 1, runs, limits, rows }
+            })
+            .collect();
+        let picture = cases(&all).unwrap();
+        for name in ["1 KiB", "10 KiB", "1 MiB", "64 MiB", "1 GiB", "mixed", "×32"] {
+            assert!(picture.contains(name), "{name}");
+        }
+    }
 }
