@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::config::PolicySettings;
 use crate::event::ObjectRef;
-use crate::failure::{Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::metrics::{Metrics, VerdictLabels};
 use crate::policy::{self, Action, Circumstances};
 use crate::queue::{Note, Outbox};
@@ -28,6 +28,8 @@ const DEADLINE: Duration = Duration::from_mins(20);
 const EFFECTS: Duration = Duration::from_mins(4);
 /// The tag of an object that was given up, or could not be deleted.
 const LAST_TAG: Duration = Duration::from_mins(1);
+/// Downloads of one round, when bodies break off. The SDK's own retries end at the headers.
+const TRIES: u32 = 3;
 /// Rounds, when the object is overwritten between scan and effect.
 const ROUNDS: u32 = 3;
 
@@ -162,8 +164,6 @@ impl Pipeline {
     ) -> Result<Option<Examined>, Failure> {
         let started = clock::now();
         let clock = Instant::now();
-        let fetched = self.store.fetch(job.object).await?;
-        self.metrics.took("fetch", clock.elapsed());
         let unread = |identity: Identity, reason, started| Examined {
             identity,
             verdict: Verdict::Unscannable(reason),
@@ -173,20 +173,41 @@ impl Pipeline {
             started,
             finished: clock::now(),
         };
-        let download = match fetched {
-            Fetched::Download(download) => download,
-            Fetched::Gone => return Ok(None),
-            Fetched::TooLarge(identity) => {
-                return Ok(Some(unread(identity, Reason::TooLarge, started)));
-            }
-            Fetched::Unreadable(identity) => {
-                return Ok(Some(unread(identity, Reason::Unreadable, started)));
+        let mut tries = 0;
+        let (download, verdict) = loop {
+            let arrival = match self.store.open(job.object).await? {
+                Fetched::Arrival(arrival) => arrival,
+                Fetched::Gone => return Ok(None),
+                Fetched::TooLarge(identity) => {
+                    return Ok(Some(unread(identity, Reason::TooLarge, started)));
+                }
+                Fetched::Unreadable(identity) => {
+                    return Ok(Some(unread(identity, Reason::Unreadable, started)));
+                }
+            };
+            tries += 1;
+            let spooled = arrival.spooled();
+            let receiving = async {
+                let received = self.store.receive(*arrival).await?;
+                // Only now an engine may have got all of it, and begin to scan.
+                scanning.store(true, std::sync::atomic::Ordering::Relaxed);
+                let fetched = clock.elapsed();
+                Ok((received.hash().await?, fetched))
+            };
+            match tokio::try_join!(receiving, job.engine.scan(&spooled)) {
+                Ok(((download, fetched), verdict)) => {
+                    self.metrics.took("fetch", fetched);
+                    self.metrics.took("scan", clock.elapsed().saturating_sub(fetched));
+                    break (download, verdict);
+                }
+                Err(failure)
+                    if tries < TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
+                {
+                    tracing::debug!(%failure, tries, "download broke off, once more");
+                }
+                Err(failure) => return Err(failure),
             }
         };
-        let clock = Instant::now();
-        scanning.store(true, std::sync::atomic::Ordering::Relaxed);
-        let verdict = job.engine.scan(&download).await?;
-        self.metrics.took("scan", clock.elapsed());
         self.metrics.scanned_bytes.inc_by(download.length());
         Ok(Some(Examined {
             identity: download.identity.clone(),

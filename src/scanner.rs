@@ -10,7 +10,6 @@ mod clamav_rest;
 mod clamd;
 mod version;
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use tokio::sync::Mutex;
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Stage};
 use crate::http;
-use crate::store::Download;
+use crate::store::{Reader, Spooled};
 
 pub(crate) use self::version::Version;
 
@@ -75,7 +74,7 @@ enum Answer {
 /// The bytes of one scan.
 enum Sample {
     Bytes(Bytes),
-    File { file: File, length: u64 },
+    Spooled { reader: Reader, length: u64 },
 }
 
 /// Where the engine is, not yet proved to work.
@@ -191,37 +190,48 @@ impl Engine {
         }
     }
 
-    /// The verdict on a download.
+    /// The verdict on an object that may still be arriving: an engine gets its end when all of it is
+    /// there.
     ///
     /// # Errors
     /// Everything that is not an explicit verdict, with
     /// [`engine_touched`](Failure::engine_touched) set once bytes were on their way.
-    pub(crate) async fn scan(&self, download: &Download) -> Result<Verdict, Failure> {
+    pub(crate) async fn scan(&self, object: &Spooled) -> Result<Verdict, Failure> {
         let scanned = async {
-            let answer = self.scan_once_or_again(download).await?;
+            let answer = self.scan_once_or_again(object).await?;
             if answer == Answer::Clean {
                 self.proved_since(Instant::now()).await?;
             }
             Ok(answer)
         };
-        match tokio::time::timeout(self.timeout, scanned).await {
-            Ok(answer) => Ok(meaning(answer?)),
-            Err(_) => {
+        // How long the store takes is not the engine's fault.
+        let overdue = async {
+            object.whole().await;
+            tokio::time::sleep(self.timeout).await;
+        };
+        tokio::select! {
+            answer = scanned => Ok(meaning(answer?)),
+            () = overdue => {
                 let detail = format!("no verdict within {} s", self.timeout.as_secs());
                 Err(fault("engine_timeout", detail).engine_touched())
             }
         }
     }
 
-    async fn scan_once_or_again(&self, download: &Download) -> Result<Answer, Failure> {
-        let answer = self.protocol.scan(sample(download)?).await?;
+    async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
+        // clamd listens to a slow stream for as long as it comes; what stands before clamav-rest
+        // may not.
+        if matches!(self.protocol, Proved::ClamavRest(..)) {
+            object.whole().await;
+        }
+        let answer = self.protocol.scan(sample(object)).await?;
         // clamav-rest says 413 too when its clamd is down or crashes. It is believed when the
         // engine works right before and right after it said so.
         if answer != Answer::TooLarge || matches!(self.protocol, Proved::Clamd(_)) {
             return Ok(answer);
         }
         self.eicar().await.map_err(Failure::engine_touched)?;
-        let again = self.protocol.scan(sample(download)?).await?;
+        let again = self.protocol.scan(sample(object)).await?;
         if again == Answer::TooLarge {
             self.eicar().await.map_err(Failure::engine_touched)?;
         }
@@ -260,11 +270,8 @@ impl Engine {
     }
 }
 
-fn sample(download: &Download) -> Result<Sample, Failure> {
-    let file = download
-        .reader()
-        .map_err(|error| Failure::suspect(Dependency::Host, Stage::Scan, "temp_disk", error))?;
-    Ok(Sample::File { file, length: download.length() })
+fn sample(object: &Spooled) -> Sample {
+    Sample::Spooled { reader: object.reader(), length: object.length() }
 }
 
 /// With `AlertExceedsMax` and `AlertEncrypted` clamd reports what it did not look into as if it had

@@ -3,14 +3,16 @@
 //! The only room that knows S3. What a later step may touch is named by an [`Identity`]: what the
 //! GET answered about the very bytes that were downloaded, never what the notification said.
 
+mod arrival;
 mod client;
 mod effects;
 mod fault;
 mod fetch;
 mod spool;
 
+pub(crate) use self::arrival::{Reader, Spooled};
 pub(crate) use self::effects::Applied;
-pub(crate) use self::fetch::{Download, Fetched};
+pub(crate) use self::fetch::Fetched;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -3,20 +3,21 @@
 //! clamd is down.
 //! Source: <https://github.com/ajilach/clamav-rest>, releases of 2022 to 2026.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode};
 use serde::Deserialize;
-use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::version::Version;
 use super::{Answer, Sample, expect_found, fault};
 use crate::failure::{Dependency, Failure, Stage, causes};
+use crate::store::Reader;
 
 const CHUNK: usize = 128 * 1024;
 /// Far more than an answer to one file has.
@@ -84,12 +85,9 @@ impl Server {
         let (body, length) = match sample {
             Sample::Bytes(bytes) => {
                 let length = bytes.len() as u64;
-                (stream::iter([Ok::<_, std::io::Error>(bytes)]).boxed(), length)
+                (stream::iter([Ok::<_, io::Error>(bytes)]).boxed(), length)
             }
-            Sample::File { file, length } => {
-                let file = tokio::fs::File::from_std(file);
-                (ReaderStream::with_capacity(file, CHUNK).boxed(), length)
-            }
+            Sample::Spooled { reader, length } => (chunks(reader).boxed(), length),
         };
         let sent = Arc::new(AtomicU64::new(0));
         let tally = Arc::clone(&sent);
@@ -135,6 +133,14 @@ impl Server {
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
         url
     }
+}
+
+fn chunks(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold(reader, async |mut reader| {
+        let (mut chunk, got) = reader.read(vec![0; CHUNK], 0).await?;
+        chunk.truncate(got);
+        Ok((got > 0).then(|| (Bytes::from(chunk), reader)))
+    })
 }
 
 /// The whole of the rule: both the status and a well-formed body must say the same.
@@ -194,7 +200,7 @@ fn unanswered(error: &reqwest::Error) -> Failure {
     let detail = causes(error);
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
-        let os = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let os = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         // EMFILE, ENFILE: this host's trouble and not the service's.
         if matches!(os, Some(23 | 24)) {
             return Failure::suspect(Dependency::Host, Stage::Scan, "host_resources", detail);

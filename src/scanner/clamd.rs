@@ -127,24 +127,19 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
                 send_chunk(to, &mut [&[0; 4], chunk].concat()).await?;
             }
         }
-        Sample::File { file, length } => {
-            let mut file = tokio::fs::File::from_std(file);
+        Sample::Spooled { mut reader, .. } => {
             // Length and bytes go out in one write.
             let mut chunk = vec![0; CHUNK + 4];
-            let mut left = length;
-            while left > 0 {
-                let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-                let got = file.read(&mut chunk[4..4 + want]).await.map_err(|error| {
+            loop {
+                let got;
+                (chunk, got) = reader.read(chunk, 4).await.map_err(|error| {
                     let dependency = Dependency::Host;
                     Unsent::Sample(Failure::suspect(dependency, Stage::Scan, "temp_disk", error))
                 })?;
                 if got == 0 {
-                    let detail = "the temp file is shorter than the download";
-                    let failure = Failure::transient(Stage::Scan, "temp_file_short", detail);
-                    return Err(Unsent::Sample(failure));
+                    break;
                 }
                 send_chunk(to, &mut chunk[..4 + got]).await?;
-                left -= got as u64;
             }
         }
     }

@@ -1,61 +1,27 @@
-//! Downloads one object into an unnamed temp file, hashing on the way.
+//! Opens one object for download: the right spelling, the right version, room on the temp disk.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
-use std::time::Duration;
+use std::sync::Arc;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 
+use super::arrival::{Arrival, FEW, Place, Received};
 use super::fault::{self, Fault};
 use super::spool::{self, Room};
 use super::{Identity, Pin, Store};
 use crate::event::ObjectRef;
-use crate::failure::{Dependency, Failure, Kind, Stage, causes};
-
-/// A body that brings nothing for this long is given up.
-const IDLE: Duration = Duration::from_secs(30);
-/// Downloads of one delivery, when bodies break off. The SDK's own retries end at the headers.
-const TRIES: u32 = 3;
+use crate::failure::{Dependency, Failure, Kind, Stage};
 
 /// What a GET came to.
 #[derive(Debug)]
 pub(crate) enum Fetched {
-    /// The bytes are here.
-    Download(Box<Download>),
+    /// The bytes are on their way.
+    Arrival(Box<Arrival>),
     /// There is no such object any more.
     Gone,
     /// Larger than what is scanned; nothing was downloaded.
     TooLarge(Identity),
     /// Archived, or encrypted with its owner's key.
     Unreadable(Identity),
-}
-
-/// The bytes of an object, and which bytes they are.
-#[derive(Debug)]
-pub(crate) struct Download {
-    pub(crate) identity: Identity,
-    /// Lower-case hexadecimal SHA-256 of the bytes.
-    pub(crate) sha256: String,
-    /// The same bytes as the notification announced, as far as can be told.
-    pub(crate) as_announced: bool,
-    file: File,
-    _room: Room,
-}
-
-impl Download {
-    /// The bytes from the start. Handles share one offset, so use one at a time.
-    pub(crate) fn reader(&self) -> std::io::Result<File> {
-        let mut file = self.file.try_clone()?;
-        file.seek(SeekFrom::Start(0))?;
-        Ok(file)
-    }
-
-    /// Bytes.
-    pub(crate) fn length(&self) -> u64 {
-        self.identity.bytes()
-    }
 }
 
 /// The headers of a GET that was answered, its body unread.
@@ -71,22 +37,22 @@ enum Answer {
 }
 
 impl Store {
-    /// Downloads what is under the name now, or the version that the notification names.
+    /// Opens what is under the name now, or the version that the notification names.
     ///
     /// # Errors
-    /// Whatever keeps the bytes from being had, after retries.
-    pub(crate) async fn fetch(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
+    /// Whatever keeps the bytes from being had.
+    pub(crate) async fn open(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
         // Where the notification leaves the spelling of the key open, the ETag decides; where it
         // does not either, the first spelling that exists. An upload under the other one has a
         // notification of its own.
         let mut existing = None;
         let mut failed = None;
         for key in &object.keys {
-            match self.open(object, key).await {
+            match self.get(object, key).await {
                 Ok(Answer::Opened(opened))
                     if object.keys.len() == 1 || same_etag(&opened.identity, object) =>
                 {
-                    return self.receive(object, key, opened).await;
+                    return self.make_room(object, key, opened).await;
                 }
                 Ok(Answer::Opened(_) | Answer::Unreadable) => {
                     existing.get_or_insert(key);
@@ -102,14 +68,14 @@ impl Store {
             return Err(failure);
         }
         let Some(key) = existing else { return Ok(Fetched::Gone) };
-        match self.open(object, key).await? {
-            Answer::Opened(opened) => self.receive(object, key, opened).await,
+        match self.get(object, key).await? {
+            Answer::Opened(opened) => self.make_room(object, key, opened).await,
             Answer::Gone => Ok(Fetched::Gone),
             Answer::Unreadable => self.unreadable(object, key).await,
         }
     }
 
-    async fn open(&self, object: &ObjectRef, key: &str) -> Result<Answer, Failure> {
+    async fn get(&self, object: &ObjectRef, key: &str) -> Result<Answer, Failure> {
         let answer = self.open_version(object, key, object.version_id.as_deref()).await?;
         // Written before versioning was switched on, and covered by a newer upload since: the
         // announced bytes are in the slot `null`. The newer ones have a notification of their own.
@@ -165,8 +131,8 @@ impl Store {
         Ok(Answer::Opened(Box::new(Opened { identity, output })))
     }
 
-    /// Reads the body, from a new GET when it breaks off.
-    async fn receive(
+    /// Finds room for the body, and a temp file.
+    async fn make_room(
         &self,
         object: &ObjectRef,
         key: &str,
@@ -174,25 +140,24 @@ impl Store {
     ) -> Result<Fetched, Failure> {
         let mut next = Some(first);
         let mut room: Option<Room> = None;
-        let mut tries = 0;
         loop {
-            let opened = match next.take() {
-                Some(opened) => opened,
-                None => match self.open(object, key).await? {
-                    Answer::Opened(opened) => opened,
+            let Opened { identity, output } = match next.take() {
+                Some(opened) => *opened,
+                None => match self.get(object, key).await? {
+                    Answer::Opened(opened) => *opened,
                     Answer::Gone => return Ok(Fetched::Gone),
                     Answer::Unreadable => return self.unreadable(object, key).await,
                 },
             };
-            let length = opened.identity.bytes();
-            if self.looks_cut(object, &opened.identity).await? {
+            let length = identity.bytes();
+            if self.looks_cut(object, &identity).await? {
                 let detail =
                     format!("the store sends {length} bytes and says that there are others");
                 let label = "body_of_other_length";
                 return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
             }
             if length > self.max_object {
-                return Ok(Fetched::TooLarge(opened.identity));
+                return Ok(Fetched::TooLarge(identity));
             }
             let reserved = match room.take().filter(|room| room.fits(length)) {
                 Some(reserved) => reserved,
@@ -200,73 +165,31 @@ impl Store {
                     Some(reserved) => reserved,
                     None => {
                         // The answer would go stale while waiting: ask again afterwards.
-                        drop(opened);
+                        drop(output);
                         room = Some(self.spool.reserve(length).await?);
                         continue;
                     }
                 },
             };
-            tries += 1;
-            match self.download(*opened).await {
-                Ok((identity, sha256, file)) => {
-                    self.remember_good(&identity);
-                    let as_announced = is_announced(&identity, object);
-                    return Ok(Fetched::Download(Box::new(Download {
-                        identity,
-                        sha256,
-                        as_announced,
-                        file,
-                        _room: reserved,
-                    })));
-                }
-                Err(failure)
-                    if tries < TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
-                {
-                    tracing::debug!(%failure, tries, "download broke off, once more");
-                    room = Some(reserved);
-                }
-                Err(failure) => return Err(failure),
-            }
+            let place = if length <= FEW {
+                Place::Memory(Arc::default())
+            } else {
+                Place::File(Arc::new(spool::unnamed_file(self.temp_dir.clone()).await?))
+            };
+            let as_announced = is_announced(&identity, object);
+            let arrival = Arrival::new(identity, as_announced, output.body, place, reserved);
+            return Ok(Fetched::Arrival(Box::new(arrival)));
         }
     }
 
-    async fn download(&self, opened: Opened) -> Result<(Identity, String, File), Failure> {
-        let Opened { identity, output } = opened;
-        let broken = |label, detail: String| {
-            Failure::suspect(Dependency::Store, Stage::Fetch, label, detail)
-        };
-        let mut file = tokio::fs::File::from_std(spool::unnamed_file(self.temp_dir.clone()).await?);
-        let mut body = output.body;
-        let mut hash = Sha256::new();
-        let mut received: u64 = 0;
-        loop {
-            let chunk = match tokio::time::timeout(IDLE, body.next()).await {
-                Ok(Some(Ok(chunk))) => chunk,
-                Ok(Some(Err(error))) => return Err(broken("body_broken", causes(&error))),
-                Ok(None) => break,
-                Err(_) => return Err(broken("body_stalled", format!("silent for {IDLE:?}"))),
-            };
-            received += chunk.len() as u64;
-            if received > identity.bytes() {
-                let detail = format!("more than the {} bytes announced", identity.bytes());
-                return Err(Failure::transient(Stage::Fetch, "body_too_long", detail));
-            }
-            hash.update(&chunk);
-            file.write_all(&chunk).await.map_err(|error| spool::temp_fault(&error))?;
-        }
-        if received != identity.bytes() {
-            let detail = format!("{received} of {} bytes", identity.bytes());
-            return Err(broken("body_truncated", detail));
-        }
-        // Writes are queued to a thread: only a flush tells whether the last one succeeded.
-        file.flush().await.map_err(|error| spool::temp_fault(&error))?;
-        let sha256 = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
-            text
-        });
-        Ok((identity, sha256, file.into_std().await))
+    /// Receives everything.
+    ///
+    /// # Errors
+    /// When the body is not what was announced, or cannot be kept.
+    pub(crate) async fn receive(&self, arrival: Arrival) -> Result<Received, Failure> {
+        let received = arrival.receive().await?;
+        self.remember_good(&received.identity);
+        Ok(received)
     }
 
     /// Whether the body is not what HEAD says it is. Asked only where the notification announced

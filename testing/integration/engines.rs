@@ -220,7 +220,7 @@ async fn a_missing_temp_folder_closes_the_gate_and_burns_no_attempt() {
     let folder = daemon.env()["TMPDIR"].clone();
     std::fs::remove_dir_all(&folder).unwrap();
     for n in 0..10 {
-        daemon.s3().put(&format!("k{n}"), "x").await.unwrap();
+        daemon.s3().put(&format!("k{n}"), vec![b'x'; 200_000]).await.unwrap();
     }
     eventually("the gate closes", || async { daemon.status("/readyz") == Some(503) }).await;
     std::fs::create_dir(&folder).unwrap();

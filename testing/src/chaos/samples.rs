@@ -8,6 +8,8 @@ use crate::zip;
 
 /// Above what the suite's engine takes, and below every other limit.
 pub(super) const TOO_LARGE: usize = 1_200_000;
+/// Added to every third object: the daemon keeps small ones in memory, and large ones in a file.
+const LARGE: usize = 150_000;
 /// The engine's own limit.
 pub(super) const STREAM_MAX: &str = "StreamMaxLength 1M";
 
@@ -44,6 +46,7 @@ impl Fate {
 
 /// Bytes of that fate which no other object has.
 pub(super) fn content(fate: Fate, rng: &mut Rng) -> Vec<u8> {
+    let more = if rng.u32(0..3) == 0 { LARGE } else { 0 };
     let mut noise = |length: usize| {
         let mut bytes = vec![0; length];
         rng.fill(&mut bytes);
@@ -52,9 +55,9 @@ pub(super) fn content(fate: Fate, rng: &mut Rng) -> Vec<u8> {
     match fate {
         Fate::Clean => {
             let length = usize::from(u16::from_be_bytes([noise(1)[0], 0])) + 40;
-            noise(length)
+            noise(length + more)
         }
-        Fate::Infected => [hex(&noise(30)).into_bytes(), eicar()].concat(),
+        Fate::Infected => [hex(&noise(30 + more / 2)).into_bytes(), eicar()].concat(),
         Fate::Encrypted => zip::encrypted(&hex(&noise(20)), 200),
         Fate::TooLarge => noise(TOO_LARGE),
     }
