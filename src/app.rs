@@ -4,6 +4,7 @@
 mod check;
 mod redrive;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -223,8 +224,16 @@ impl Workers {
         Ok(())
     }
 
-    /// Both lanes on one session; the end of one is the end of both.
+    /// Both lanes on one session, and the way to its queue kept open.
     async fn run_session(&self, session: &Session) -> End {
+        tokio::select! {
+            end = self.run_lanes(session) => end,
+            never = session.keep_bound() => match never {},
+        }
+    }
+
+    /// The end of one lane is the end of both.
+    async fn run_lanes(&self, session: &Session) -> End {
         let notifications = until_end(&self.notifications, session);
         match &self.reports {
             None => notifications.await,
@@ -241,6 +250,11 @@ impl Workers {
             }
         }
     }
+}
+
+/// A line for whoever reads it. A reader that went away must not stop what is going on.
+fn say(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stdout(), "{line}"));
 }
 
 fn cut_short() -> Fatal {

@@ -90,7 +90,7 @@ fn command() -> Command {
     let settings = format!(
         "Settings (environment, or lower case in the YAML file):\n{}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
-         Exit codes: 0 stopped as asked, 78 bad configuration, 1 anything else.",
+         Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else.",
         rows.concat()
     );
     Command::new(env!("CARGO_PKG_NAME"))

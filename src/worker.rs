@@ -175,9 +175,9 @@ impl<H: Handler> Worker<H> {
                     // At once, because what is announced meanwhile has nowhere to go.
                     Stop::Orphaned => match session.declare_again().await {
                         Ok(()) => {
-                            tracing::warn!(
+                            tracing::error!(
                                 queue = self.lane.queue,
-                                "made again; what lay in it is gone"
+                                "was deleted and is made again; what lay in it is gone"
                             );
                             continue;
                         }

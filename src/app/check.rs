@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::say;
 use crate::config::{Loaded, Settings};
 use crate::courier::Courier;
 use crate::queue::{self, Tls, Topology};
@@ -15,11 +16,10 @@ use crate::store::Store;
 
 /// Connects to everything once, changes nothing, and prints a line for each dependency. Succeeds
 /// when all of them are usable.
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
 pub async fn check(loaded: Loaded) -> ExitCode {
     let Loaded { settings, warnings, .. } = loaded;
     for warning in warnings {
-        println!("warning  {warning}");
+        say(format_args!("warning  {warning}"));
     }
     let mut failed = 0;
     let results =
@@ -28,16 +28,19 @@ pub async fn check(loaded: Loaded) -> ExitCode {
         [("broker", results.0), ("store", results.1), ("engine", results.2), ("webhook", results.3)]
     {
         match result {
-            Ok(line) => println!("{name:<8} ok: {line}"),
+            Ok(line) => say(format_args!("{name:<8} ok: {line}")),
             Err(line) => {
                 failed += 1;
-                println!("{name:<8} FAILED: {line}");
+                say(format_args!("{name:<8} FAILED: {line}"));
             }
         }
     }
-    println!("\nMinIO settings that fit these names:\n{}", queue::minio_settings(&settings.broker));
+    say(format_args!(
+        "\nMinIO settings that fit these names:\n{}",
+        queue::minio_settings(&settings.broker)
+    ));
     if failed > 0 {
-        println!("\n{failed} of 4 FAILED, see above");
+        say(format_args!("\n{failed} of 4 FAILED, see above"));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -100,7 +103,6 @@ async fn webhook(settings: &Settings) -> Result<String, String> {
 }
 
 /// Asks the `/readyz` of a daemon on this host, for containers without an HTTP client.
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
 pub async fn healthcheck(address: SocketAddr) -> ExitCode {
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -112,15 +114,15 @@ pub async fn healthcheck(address: SocketAddr) -> ExitCode {
     match asked {
         Ok(Ok(reply)) => {
             let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
-            println!("{}", body.trim());
+            say(body.trim());
             if head.starts_with("HTTP/1.1 200") { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Ok(Err(error)) => {
-            println!("{address}: {error}");
+            say(format_args!("{address}: {error}"));
             ExitCode::FAILURE
         }
         Err(_) => {
-            println!("{address}: no answer");
+            say(format_args!("{address}: no answer"));
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,9 @@
 //! The `redrive` command: what was parked goes back to its queue.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use super::say;
 use crate::config::Settings;
 use crate::event::{self, Notification};
 use crate::queue::{Parked, Session, Tls, Topology};
@@ -18,7 +20,7 @@ pub struct Redrive {
 }
 
 /// Moves parked messages back, one confirmed copy after the other, and prints a line for each.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what the command is for")]
+#[expect(clippy::print_stderr, reason = "this is what the command is for")]
 pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
     let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
     let lane = match (what.reports, &topology.reports) {
@@ -37,18 +39,26 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (mut seen, mut moved) = (0_u64, 0_u64);
+    let (mut seen, mut moved, mut reasons) = (0_u64, 0_u64, BTreeSet::new());
     let ended = session.redrive(lane, |parked| {
         let wanted = what.reason.as_deref().is_none_or(|reason| reason == parked.reason);
         seen += 1;
+        reasons.insert(parked.reason.to_owned());
         moved += u64::from(wanted);
-        println!("{}", line(parked, wanted, what.dry_run));
+        say(line(parked, wanted, what.dry_run));
         wanted && !what.dry_run
     });
     let ended = ended.await;
     session.close().await;
     let would = if what.dry_run { "would be" } else { "were" };
-    println!("{moved} of {seen} messages in {} {would} moved to {}", lane.dead, lane.queue);
+    say(format_args!(
+        "{moved} of {seen} messages in {} {would} moved to {}",
+        lane.dead, lane.queue
+    ));
+    if let Some(reason) = what.reason.filter(|_| moved == 0 && seen > 0) {
+        let there: Vec<_> = reasons.iter().map(String::as_str).collect();
+        say(format_args!("none was parked for {reason}; there is {}", there.join(", ")));
+    }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,6 +2,7 @@
 //! first fault. A broker under memory or disk alarm blocks connections that publish; on one
 //! connection the acknowledgements would be stuck behind.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -22,6 +23,7 @@ use crate::config::BrokerSettings;
 /// The client library has no timer of its own for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
+const KEEP_BOUND: Duration = Duration::from_secs(20);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Seconds. A lost peer is noticed after twice this.
 const HEARTBEAT: u16 = 15;
@@ -73,6 +75,21 @@ impl Session {
         tokio::time::timeout(DECLARE_TIMEOUT, self.topology.declare(&self.consuming))
             .await
             .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))?
+    }
+
+    /// Makes sure, now and then, that what the store announces finds its way into the queue: where an
+    /// exchange or its binding was removed, messages are gone and nobody is told.
+    pub(crate) async fn keep_bound(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(KEEP_BOUND).await;
+            let bound = self.topology.bind_input_again(&self.consuming);
+            match tokio::time::timeout(DECLARE_TIMEOUT, bound).await {
+                Ok(Ok(())) => {}
+                // Said at the start, or a fault that the lanes notice too.
+                Ok(Err(error)) => tracing::debug!(%error, "the binding cannot be looked after"),
+                Err(_) => tracing::debug!("no answer to a declaration"),
+            }
+        }
     }
 
     /// Starts to consume `lane` with at most `prefetch` unsettled deliveries.

@@ -131,7 +131,17 @@ impl Topology {
         ))
     }
 
-    async fn input_exchange(&self, connection: &Connection) -> Result<(), OpenError> {
+    /// Exchange and binding of the store's messages, if they are gone.
+    pub(super) async fn bind_input_again(&self, connection: &Connection) -> Result<(), OpenError> {
+        let (exchange, queue) = (&self.input.exchange, &self.notifications.queue);
+        if self.input_exchange(connection).await? {
+            tracing::error!(exchange, "was gone; what was announced meanwhile may be lost");
+        }
+        bind(connection, queue, exchange, &self.input.routing_key).await
+    }
+
+    /// Makes sure that the exchange is there; whether it had to be made.
+    async fn input_exchange(&self, connection: &Connection) -> Result<bool, OpenError> {
         let name = &self.input.exchange;
         let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let kind = match self.input.exchange_type {
@@ -147,7 +157,7 @@ impl Topology {
             FieldTable::default(),
         );
         match declared.await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(false),
             Err(error) if soft(&error) == Some(AMQPSoftError::NOTFOUND) => {}
             Err(error) if soft(&error) == Some(AMQPSoftError::ACCESSREFUSED) => {
                 return Err(OpenError::Forbidden(format!("exchange {name}: create it, durable")));
@@ -158,7 +168,7 @@ impl Topology {
         let channel = connection.create_channel().await?;
         let declared =
             channel.exchange_declare(name.as_str().into(), kind, active, FieldTable::default());
-        forbidden(declared.await, || format!("exchange {name}: create it, durable"))
+        forbidden(declared.await, || format!("exchange {name}: create it, durable")).map(|()| true)
     }
 
     async fn input_queue(&self, connection: &Connection) -> Result<(), OpenError> {

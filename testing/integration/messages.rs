@@ -283,3 +283,23 @@ async fn a_broker_alarm_is_waited_out_while_reports_go_on() {
     }
     assert_eq!(metric(&daemon, "avscan_sessions_lost_total").await, 0);
 }
+
+#[tokio::test]
+async fn an_exchange_that_was_removed_comes_back_with_its_binding() {
+    let daemon = daemon(&[]).await;
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    let names = &daemon.names;
+    let options = lapin::options::ExchangeDeleteOptions::default();
+    let channel = amqp.channel().await.unwrap();
+    channel.exchange_delete(names.exchange.as_str().into(), options).await.unwrap();
+    // Goes nowhere, and nobody would be told: an empty message that announces nothing.
+    let announce = async || {
+        let amqp = Stack::from_env().amqp().await.unwrap();
+        amqp.offer(&names.exchange, &names.routing_key, br#"{"Records":[]}"#, &[]).await.unwrap()
+    };
+    assert!(!announce().await);
+    eventually("it is bound again", announce).await;
+    daemon.s3().put("later", "x").await.unwrap();
+    assert_eq!(status(&daemon, "later").await, "clean");
+    assert!(daemon.output().contains("was gone"), "{}", daemon.output());
+}
