@@ -39,6 +39,7 @@ test: ## set up what is needed and run all tests; TARGET=docker: two cases on th
 	@target/debug/stack run --daemon target/debug/bucket-av-scanner -- bash -c \
 	    'cargo test --locked --workspace && testing/bucket-av-scanner_tests.sh && \
 	     target/debug/stack chaos --short'
+	@testing/docker.sh
 endif
 
 .PHONY: chaos
@@ -60,7 +61,7 @@ bench: setup ## measure the daemon beside the limits of clamd and the store (ONL
 
 .PHONY: bench-instructions
 bench-instructions: setup ## instructions of the daemon for an object, against those written down (BLESS=1)
-	@command -v valgrind > /dev/null || { echo "[make] valgrind is missing"; exit 1; }
+	@command -v valgrind > /dev/null || { echo "[make] valgrind is missing: apt-get install valgrind"; exit 1; }
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --release --locked -p bucket-av-scanner-testing
 	@STACK_DATABASE=test $(STACK) run --no-daemon --double -- $(STACK) bench --instructions \

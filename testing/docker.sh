@@ -230,7 +230,8 @@ scaled() {
 killed() {
     say "KILL: a worker dies under load"
     local victim pid loading
-    victim=$(workers | head -n 1)
+    victim=$(workers)
+    victim=${victim%%$'\n'*}
     client load killed 300 10 &
     loading=$!
     sleep 4
