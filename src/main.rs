@@ -16,8 +16,8 @@ use clap::{Arg, ArgAction, Command};
 /// memory. It reads these when a process starts, and only then. Source: mallopt(3).
 const SMALL_HEAP: [(&str, &str); 3] = [
     ("MALLOC_ARENA_MAX", "1"),
-    ("MALLOC_MMAP_THRESHOLD_", "131072"),
-    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+    ("MALLOC_MMAP_THRESHOLD_", "524288"),
+    ("MALLOC_TRIM_THRESHOLD_", "524288"),
 ];
 
 fn main() -> ExitCode {
