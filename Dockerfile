@@ -7,7 +7,7 @@
 # Builds with BuildKit and with the classic builder. What the program loads is copied out of the
 # builder's own base, so that there is one base to pin and the two can never differ.
 ARG BUILDER=rust:1.95.0-slim-bookworm
-# `dist` is optimised across all crates, which takes a minute or two; for a loop of changes set `release`.
+# `dist` is optimised across all crates, which takes minutes; for a loop of changes set `dev`.
 ARG PROFILE=dist
 
 FROM ${BUILDER} AS build
@@ -31,7 +31,7 @@ RUN find src -name '*.rs' -exec touch {} + \
 # What the final image holds, in its place. `ldd` names the loader too, whatever the architecture.
 # The user has a number only, so that Kubernetes can tell that it is not root.
 RUN mkdir -p image/etc/ssl/certs image/usr/local/bin image/tmp image/var/log/av-scan \
-    && cp "target/$PROFILE/bucket-av-scanner" image/usr/local/bin/ \
+    && cp "target/${PROFILE/#dev/debug}/bucket-av-scanner" image/usr/local/bin/ \
     && ldd image/usr/local/bin/bucket-av-scanner | grep -o '/[^ ]*' \
         | while read -r library; do cp -L --parents "$library" image; done \
     && cp -L /etc/ssl/certs/ca-certificates.crt image/etc/ssl/certs/ \
