@@ -9,6 +9,7 @@ mod effects;
 mod fault;
 mod fetch;
 mod spool;
+mod transport;
 
 pub(crate) use self::arrival::{Reader, Spooled};
 pub(crate) use self::effects::Applied;

@@ -8,14 +8,11 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder as HttpBuilder, Connector};
 use secrecy::ExposeSecret;
 
+use super::transport::Transport;
 use crate::config::StoreSettings;
 
 /// Pinned: a newer one may change defaults that the guarantees rest on.
@@ -24,7 +21,7 @@ fn behavior() -> BehaviorVersion {
 }
 
 pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result<Client, String> {
-    let http = http_client(ca)?;
+    let http = SharedHttpClient::new(Transport::new(ca)?);
     let region = Region::new(settings.region.clone());
     let builder = match &settings.keys {
         Some((access, secret)) => {
@@ -37,8 +34,8 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
             ))
         }
         None => {
-            let chain = aws_config::defaults(behavior()).region(region.clone()).load().await;
-            Builder::from(&chain)
+            let chain = aws_config::defaults(behavior()).region(region.clone());
+            Builder::from(&chain.http_client(http.clone()).load().await)
         }
     };
     let config = builder
@@ -51,12 +48,9 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .retry_config(RetryConfig::standard().with_max_attempts(3))
-        // The defaults wait for ever for the headers of an answer. None of these covers a body;
-        // that is watched where it is read.
+        // None of these covers a body; that is watched where it is read.
         .timeout_config(
             TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .read_timeout(Duration::from_secs(15))
                 .operation_attempt_timeout(Duration::from_secs(25))
                 .operation_timeout(Duration::from_secs(75))
                 .build(),
@@ -66,30 +60,4 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
         )
         .build();
     Ok(Client::from_conf(config))
-}
-
-/// An HTTP client that trusts `ca` besides the platform's authorities and ignores the proxy
-/// variables, which are meant for the webhook.
-fn http_client(ca: Option<&[u8]>) -> Result<SharedHttpClient, String> {
-    let mut trust = TrustStore::default();
-    if let Some(pem) = ca {
-        trust.add_pem_certificate(pem);
-    }
-    let tls = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|error| format!("the TLS settings cannot be used: {error}"))?;
-    Ok(HttpBuilder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector = Connector::builder()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(tls.clone())
-            .proxy_config(ProxyConfig::disabled());
-        if let Some(settings) = settings {
-            connector = connector.connector_settings(settings.clone());
-        }
-        if let Some(sleep) = components.and_then(RuntimeComponents::sleep_impl) {
-            connector = connector.sleep_impl(sleep);
-        }
-        connector.build()
-    }))
 }
