@@ -55,7 +55,7 @@ bench: setup ## measure the daemon beside the limits of clamd and the store (ONL
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --release --locked -p bucket-av-scanner-testing
-	@$(STACK) run --no-daemon --double -- $(STACK) bench --daemon target/dist/bucket-av-scanner \
+	@$(STACK) run --no-daemon --double --no-cache -- $(STACK) bench --daemon target/dist/bucket-av-scanner \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') \
 	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
 
@@ -64,7 +64,7 @@ bench-instructions: setup ## instructions of the daemon for an object, against t
 	@command -v valgrind > /dev/null || { echo "[make] valgrind is missing: apt-get install valgrind"; exit 1; }
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --release --locked -p bucket-av-scanner-testing
-	@STACK_DATABASE=test $(STACK) run --no-daemon --double -- $(STACK) bench --instructions \
+	@STACK_DATABASE=test $(STACK) run --no-daemon --double --no-cache -- $(STACK) bench --instructions \
 	    --daemon target/dist/bucket-av-scanner $(if $(BLESS),--bless)
 
 .PHONY: test-docker

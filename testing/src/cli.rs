@@ -46,6 +46,7 @@ fn arguments() -> Command {
             )
             .arg(flag("no-daemon").help("Everything but the daemon"))
             .arg(flag("double").help("Scan through the clamav-rest double instead of clamd itself"))
+            .arg(flag("no-cache").help("clamd scans again what it called clean before"))
     };
     let service =
         |name: &'static str| Command::new(name).hide(true).arg(text("listen").required(true));
@@ -167,6 +168,7 @@ fn options(matches: &ArgMatches) -> Options {
         daemon: matches.get_one::<PathBuf>("daemon").cloned(),
         no_daemon: matches.get_flag("no-daemon"),
         double: matches.get_flag("double"),
+        no_cache: matches.get_flag("no-cache"),
     }
 }
 

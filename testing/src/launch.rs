@@ -34,6 +34,8 @@ pub struct Options {
     pub no_daemon: bool,
     /// Scan through the clamav-rest double.
     pub double: bool,
+    /// clamd scans again what it called clean before.
+    pub no_cache: bool,
 }
 
 /// A service that can be started: a [`Record`] before it has a process.
@@ -157,7 +159,7 @@ impl<'a> Launch<'a> {
                 let plan = match name {
                     "epmd" => rabbitmq::epmd(&self.state),
                     "rabbitmq" => rabbitmq::node(&self.state),
-                    "clamd" => clamd::plan(&mut self.state),
+                    "clamd" => clamd::plan(&mut self.state, self.options.no_cache),
                     "sink" => Ok(own::sink(&self.state)),
                     "bridge" => Ok(own::bridge(&self.state)),
                     "clamav-rest" => own::clamav_rest(&self.state),

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -42,7 +42,8 @@ impl Pace {
     }
 }
 
-/// Both at the same time, neither waiting for the other.
+/// Both at the same time, with the same objects: neither is further ahead of the other than it has
+/// streams.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Pair {
     pub(super) clamd: Pace,
@@ -69,20 +70,40 @@ pub(super) struct Limits<'a> {
     pub(super) least: Duration,
 }
 
+/// How often a thread that waits looks whether it does so in vain.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// One of two that run at the same time.
 #[derive(Default)]
 struct Lane {
     taken: AtomicUsize,
-    done: AtomicUsize,
+    done: Mutex<usize>,
+    advanced: Condvar,
     bytes: AtomicU64,
     over: OnceLock<Pace>,
 }
 
 impl Lane {
+    /// Counts an object that is through.
+    fn advance(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.advanced.notify_all();
+    }
+
+    /// Waits until so many are through, or nothing more will be.
+    fn wait_for(&self, count: usize, failed: &AtomicBool) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        while *done < count && self.over.get().is_none() && !failed.load(Ordering::Relaxed) {
+            let waited = self.advanced.wait_timeout(done, LOOK);
+            done = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Once enough are done, after enough time; what comes later does not count.
     fn end(&self, wanted: usize, elapsed: Duration) {
-        let (objects, bytes) =
-            (self.done.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let objects = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
         if objects >= wanted {
             self.over.get_or_init(|| Pace { objects, bytes, seconds: elapsed.as_secs_f64() });
         }
@@ -104,7 +125,7 @@ impl Limits<'_> {
         lane.over.get().copied().context(UNFINISHED)
     }
 
-    /// Both. The faster one goes on until the slower one is through.
+    /// Both, at the pace of the slower one.
     pub(super) fn both(&self) -> Result<Pair> {
         let (scans, gets) = (Lane::default(), Lane::default());
         let failed = AtomicBool::new(false);
@@ -132,16 +153,17 @@ impl Limits<'_> {
             let mut worker = worker()?;
             loop {
                 let number = lane.taken.fetch_add(1, Ordering::Relaxed);
-                let waited_for = other.is_some_and(|other| other.over.get().is_none());
-                let goes_on = number < wanted || start.elapsed() < self.least || waited_for;
+                if let Some(other) = other {
+                    other.wait_for((number + 1).saturating_sub(self.slots), failed);
+                }
+                let goes_on = number < wanted || start.elapsed() < self.least;
                 if failed.load(Ordering::Relaxed) || !goes_on {
                     lane.end(wanted, start.elapsed());
                     return Ok(());
                 }
                 let object = self.objects[number % wanted];
                 worker(object)?;
-                lane.bytes.fetch_add(object.size, Ordering::Relaxed);
-                lane.done.fetch_add(1, Ordering::Relaxed);
+                lane.advance(object.size);
                 if start.elapsed() >= self.least {
                     lane.end(wanted, start.elapsed());
                 }

@@ -14,7 +14,7 @@ const SLOTS: usize = 32;
 const SIZES: [(&str, u64); 4] =
     [("1GiB", GIB), ("512MiB", 512 * MIB), ("256MiB", 256 * MIB), ("64MiB", 64 * MIB)];
 /// As the stack's own engine, but for the time that a scan may take: so many at once take long.
-const ENGINE: [&str; 7] = [
+const ENGINE: [&str; 8] = [
     "StreamMaxLength 2147483645",
     "MaxFileSize 2147483645",
     "MaxScanSize 8589934580",
@@ -22,6 +22,7 @@ const ENGINE: [&str; 7] = [
     "AlertEncrypted yes",
     "MaxScanTime 0",
     "MaxThreads 40",
+    "DisableCache yes",
 ];
 
 /// Bytes that are free where the stack is.

@@ -10,8 +10,9 @@ use crate::state::{Ready, State};
 /// clamd itself ends at 2 GiB less 3 bytes and cuts larger values to that.
 const LARGEST: u64 = 2_147_483_645;
 
-/// The engine, with a virus database of whatever kind can be had.
-pub(super) fn plan(state: &mut State) -> Result<Plan> {
+/// The engine, with a virus database of whatever kind can be had. With `no_cache` it scans again what
+/// it called clean before.
+pub(super) fn plan(state: &mut State, no_cache: bool) -> Result<Plan> {
     let program = which("clamd").context("clamd is missing: run testing/setup.sh")?;
     let home = state.dir.join("clamd");
     for folder in ["db", "tmp"] {
@@ -24,6 +25,7 @@ pub(super) fn plan(state: &mut State) -> Result<Plan> {
     // clamd gives up root for the account named here, and could then not
     // read our folders; as an ordinary user it must not be told at all.
     let user = if rustix::process::geteuid().is_root() { "User root\n" } else { "" };
+    let disabled = if no_cache { "yes" } else { "no" };
     let at = home.display();
     write(
         &home.join("clamd.conf"),
@@ -42,6 +44,7 @@ pub(super) fn plan(state: &mut State) -> Result<Plan> {
              AlertExceedsMax yes\n\
              AlertEncrypted yes\n\
              MaxScanTime 240000\n\
+             DisableCache {disabled}\n\
              ConcurrentDatabaseReload yes\n\
              MaxThreads 32\n\
              MaxQueue 200\n\
