@@ -7,12 +7,14 @@
 //! - `sets`: the objects;
 //! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
-//! - `operations`, `memory`, `backlog`: what is measured but once;
+//! - `operations`, `broker`, `memory`, `backlog`: what is measured but once;
 //! - `instructions`: what is counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
+//! - `simulation`, `scale`: what follows for larger deployments;
 //! - `results`, `targets`, `table`, `plot`: what comes of it.
 
 mod backlog;
+mod broker;
 mod drain;
 mod instructions;
 mod limits;
@@ -22,7 +24,9 @@ mod operations;
 mod plot;
 mod results;
 mod rig;
+mod scale;
 mod sets;
+mod simulation;
 mod stats;
 mod table;
 mod tap;
@@ -45,7 +49,7 @@ use crate::error::{Context, Error, Result};
 use crate::stack::Stack;
 
 /// What is measured beside the sets, in this order; the last only when it is named.
-const EXTRAS: [&str; 4] = ["start", "operations", "memory", "backlog"];
+const EXTRAS: [&str; 5] = ["start", "operations", "broker", "memory", "backlog"];
 /// Starts until ready, of which the median counts.
 const STARTS: u32 = 7;
 /// Concurrency of what is measured at one only.
@@ -110,10 +114,12 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         targets: Vec::new(),
         start: None,
         operations: None,
+        broker: None,
         cases: Vec::new(),
         paced: Vec::new(),
         memory: None,
         backlog: None,
+        scale: None,
     };
     let rig = Rig::start(&stack, &binary, longest).await?;
     let mut bench = Bench { rig, options, results };
@@ -125,6 +131,12 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         let operations = operations::count(&mut bench.rig, &objects).await?;
         say!("[bench] an object costs the store {}", operations.first.join(", "));
         bench.results.operations = Some(operations);
+    }
+    if wanted.contains(&"broker") {
+        let objects = bench.rig.store(&Set { stored: 8, ..SETS[1] }).await?;
+        let broker = broker::run(&bench.rig, &objects).await?;
+        say!("[bench] a queue carries {} messages/s", table::number(broker.through));
+        bench.results.broker = Some(broker);
     }
     for set in sets {
         bench.set(&set).await?;
@@ -165,6 +177,7 @@ fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
 impl Bench {
     fn save(&mut self) -> Result<PathBuf> {
         self.results.targets = targets::judge(&self.results);
+        self.results.scale = scale::of(&self.results);
         self.results.write()
     }
 

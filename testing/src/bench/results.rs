@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::backlog::Backlog;
+use super::broker::Broker;
 use super::drain::{Drain, Paced};
 use super::limits::{Pace, Pair};
 use super::machine::Machine;
 use super::operations::Operations;
 use super::rig::Engine;
+use super::scale::Scale;
 use super::stats::{Percentiles, Spread, float};
 use super::targets::Target;
 use super::{plot, table};
@@ -28,10 +30,12 @@ pub(super) struct Results {
     pub(super) targets: Vec<Target>,
     pub(super) start: Option<Start>,
     pub(super) operations: Option<Operations>,
+    pub(super) broker: Option<Broker>,
     pub(super) cases: Vec<Case>,
     pub(super) paced: Vec<PacedRow>,
     pub(super) memory: Option<Memory>,
     pub(super) backlog: Option<Backlog>,
+    pub(super) scale: Option<Scale>,
 }
 
 /// From the start of the process until `/readyz` answers 200, in milliseconds.

@@ -201,29 +201,35 @@ fn object(key: String, size: u64, content: Content) -> Object {
 /// sizes within a class are spread evenly over its orders of magnitude. 3 of the smallest class are
 /// archives with the EICAR test file in them.
 fn mixed(set: &str, count: usize, pool: &Pool, rng: &mut Rng) -> Vec<Object> {
-    let between = |rng: &mut Rng, least: u64, doublings: f64| {
-        let factor = (rng.f64() * doublings).exp2();
-        Duration::from_nanos(least).mul_f64(factor).as_nanos()
-    };
     (0..count)
         .map(|number| {
-            let size = match number * 100 / count {
-                0..3 => {
-                    let mut filler = vec![0; 8 << 10];
-                    rng.fill(&mut filler);
-                    let members = [("eicar.com", &*eicar()), ("noise.bin", &*filler)];
-                    let bytes: Arc<[u8]> = zip::archive(&members).into();
-                    let key = format!("{set}/{number:05}.zip");
-                    return object(key, bytes.len() as u64, Content::Held(bytes));
-                }
-                3..55 => between(rng, KIB, 5.0),
-                55..85 => between(rng, 32 * KIB, 5.0),
-                85..98 => between(rng, MIB, 4.0),
-                _ => u128::from(64 * MIB),
+            let Some(size) = mixed_size(number * 100 / count, rng) else {
+                let mut filler = vec![0; 8 << 10];
+                rng.fill(&mut filler);
+                let members = [("eicar.com", &*eicar()), ("noise.bin", &*filler)];
+                let bytes: Arc<[u8]> = zip::archive(&members).into();
+                let key = format!("{set}/{number:05}.zip");
+                return object(key, bytes.len() as u64, Content::Held(bytes));
             };
-            noise(set, number, u64::try_from(size).unwrap_or(MIB), pool, rng)
+            noise(set, number, size, pool, rng)
         })
         .collect()
+}
+
+/// The size of an object of the mixed set that stands at this per cent of it; `None`: it is one of
+/// the archives.
+pub(super) fn mixed_size(percent: usize, rng: &mut Rng) -> Option<u64> {
+    let mut between = |least: u64, doublings: f64| {
+        let factor = (rng.f64() * doublings).exp2();
+        u64::try_from(Duration::from_nanos(least).mul_f64(factor).as_nanos()).unwrap_or(MIB)
+    };
+    match percent {
+        0..3 => None,
+        3..55 => Some(between(KIB, 5.0)),
+        55..85 => Some(between(32 * KIB, 5.0)),
+        85..98 => Some(between(MIB, 4.0)),
+        _ => Some(64 * MIB),
+    }
 }
 
 async fn stored(mut object: Object, pool: &Pool, s3: &S3) -> Result<Object> {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::results::{Case, Results, Row};
+use super::scale::Scale;
 use super::stats::Spread;
 use crate::error::{Context, Result};
 
@@ -50,7 +51,11 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     if !results.paced.is_empty() {
         paced(text, results)?;
     }
-    others(text, results)
+    others(text, results)?;
+    match &results.scale {
+        Some(scale) => scaled(text, scale),
+        None => Ok(()),
+    }
 }
 
 fn drains(text: &mut String, results: &Results) -> std::fmt::Result {
@@ -152,6 +157,17 @@ fn others(text: &mut String, results: &Results) -> std::fmt::Result {
             operations.objects,
         )?;
     }
+    if let Some(broker) = &results.broker {
+        writeln!(
+            text,
+            "- One quorum queue, {} messages: {}/s published and confirmed, {}/s consumed and \
+             acknowledged, {}/s when both happen at once.",
+            broker.messages,
+            number(broker.published),
+            number(broker.consumed),
+            number(broker.through),
+        )?;
+    }
     if let Some(memory) = &results.memory {
         writeln!(
             text,
@@ -172,6 +188,53 @@ fn others(text: &mut String, results: &Results) -> std::fmt::Result {
             number(backlog.first_tenth),
             number(backlog.last_tenth),
             number(super::stats::float(backlog.peak_kib) / 1024.0),
+        )?;
+    }
+    Ok(())
+}
+
+fn scaled(text: &mut String, scale: &Scale) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\n| objects | daemon, CPU ms/object | clamd | store | broker |\n|---|--:|--:|--:|--:|"
+    )?;
+    for cost in &scale.costs {
+        let of = cost.of.map(|seconds| number(seconds * 1000.0)).join(" | ");
+        writeln!(text, "| {} | {of} |", cost.set)?;
+    }
+    writeln!(
+        text,
+        "\n| objects | slots | measured, objects/s | simulated | difference |\n\
+         |---|--:|--:|--:|--:|"
+    )?;
+    for check in &scale.checks {
+        let off = (check.simulated / check.measured - 1.0) * 100.0;
+        let (measured, simulated) = (number(check.measured), number(check.simulated));
+        let (set, slots) = (&check.set, check.slots);
+        writeln!(text, "| {set} | {slots} | {measured} | {simulated} | {off:+.0} % |")?;
+    }
+    writeln!(
+        text,
+        "\n| load | objects/s | MB/s | queues | workers | their CPUs | CPUs of clamd | CPUs of the \
+         store | busy: workers/clamd/store/queues, % | notification to ack p50/p95/p99, ms | bends \
+         at, objects/s |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    )?;
+    for plan in &scale.plans {
+        let busy: Vec<String> =
+            plan.busy.iter().map(|part| format!("{:.0}", part * 100.0)).collect();
+        let [daemon, clamd, store] = plan.cores;
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {daemon} | {clamd} | {store} | {} | {} | {} ({}) |",
+            plan.load,
+            number(plan.rate),
+            number(plan.megabytes_per_second),
+            plan.queues,
+            plan.workers,
+            busy.join("/"),
+            [plan.times.p50, plan.times.p95, plan.times.p99].map(number).join(" / "),
+            number(plan.bends_at),
+            plan.bends,
         )?;
     }
     Ok(())
