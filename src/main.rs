@@ -3,7 +3,6 @@
 #![recursion_limit = "256"]
 
 use std::collections::HashMap;
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,19 +11,8 @@ use bucket_av_scanner::config::{self, Loaded, VARIABLES, Variable};
 use bucket_av_scanner::{app, shutdown, telemetry};
 use clap::{Arg, ArgAction, Command};
 
-/// What glibc's allocator keeps for each thread, and of what was freed, would be most of the daemon's
-/// memory. It reads these when a process starts, and only then. Source: mallopt(3).
-const SMALL_HEAP: [(&str, &str); 3] = [
-    ("MALLOC_ARENA_MAX", "1"),
-    ("MALLOC_MMAP_THRESHOLD_", "524288"),
-    ("MALLOC_TRIM_THRESHOLD_", "524288"),
-];
-
 fn main() -> ExitCode {
     let matches = command().get_matches();
-    if matches.subcommand_name().is_none() {
-        start_over_with_a_small_heap();
-    }
     let env: HashMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -56,21 +44,6 @@ fn main() -> ExitCode {
             block_on(app::redrive(&loaded.settings, what))
         }
         _ => block_on(run(loaded)),
-    }
-}
-
-/// Returns where that is done already, where somebody chose otherwise, or where it cannot be done:
-/// then the daemon takes more memory, and that is all.
-fn start_over_with_a_small_heap() {
-    if SMALL_HEAP.iter().any(|(name, _)| std::env::var_os(name).is_some()) {
-        return;
-    }
-    if let Ok(program) = std::env::current_exe() {
-        let mut arguments = std::env::args_os();
-        let name = arguments.next().unwrap_or_default();
-        drop(
-            std::process::Command::new(program).arg0(name).args(arguments).envs(SMALL_HEAP).exec(),
-        );
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A queue cannot be read without taking messages out, and what is given back to a quorum queue
 //! counts as a failed delivery. So every message that stays is put back as a confirmed copy before
-//! the original is acknowledged: the same body and headers, the same order, no count changed. An
+//! the original is acknowledged: the same body and headers of ours, the same order, no count changed. An
 //! interruption leaves one message twice and none missing.
 
 use std::collections::BTreeMap;
@@ -101,8 +101,8 @@ impl Session {
                 }
                 self.publisher().put(&lane.queue, &delivery.body, &delivery, fresh).await?;
             } else {
-                // The broker's own count starts anew in the copy.
-                let own = |name: &str| name != "x-delivery-count";
+                // As in every copy; the broker's own count starts anew.
+                let own = |name: &str| name.starts_with("avscan-");
                 let same: BTreeMap<_, _> = headers
                     .inner()
                     .clone()

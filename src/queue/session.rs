@@ -27,6 +27,10 @@ const KEEP_BOUND: Duration = Duration::from_secs(20);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Seconds. A lost peer is noticed after twice this.
 const HEARTBEAT: u16 = 15;
+/// Bytes of the longest frame on the publishing connection. The client library keeps 64 times as much
+/// for a connection. Headers have to fit in a frame: ours do, and returned messages are ours. What is
+/// consumed may have any that the broker takes, so that connection is left at the broker's own limit.
+const SMALL_FRAMES: u32 = 32 * 1024;
 
 /// The private certificate authorities for amqps, PEM.
 #[derive(Debug, Clone, Default)]
@@ -51,8 +55,8 @@ impl Session {
         tls: &Tls,
         topology: &Topology,
     ) -> Result<Self, OpenError> {
-        let consuming = connect(settings, tls, "consuming").await?;
-        let publishing = connect(settings, tls, "publishing").await?;
+        let consuming = connect(settings, tls, "consuming", None).await?;
+        let publishing = connect(settings, tls, "publishing", Some(SMALL_FRAMES)).await?;
         let declared = async {
             topology.declare(&consuming).await?;
             let channel = publishing.create_channel().await?;
@@ -133,7 +137,7 @@ pub(crate) async fn look(
     tls: &Tls,
     topology: &Topology,
 ) -> Result<String, OpenError> {
-    let connection = connect(settings, tls, "check").await?;
+    let connection = connect(settings, tls, "check", None).await?;
     let found = tokio::time::timeout(DECLARE_TIMEOUT, topology.look(&connection))
         .await
         .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
@@ -145,6 +149,7 @@ async fn connect(
     settings: &BrokerSettings,
     tls: &Tls,
     purpose: &'static str,
+    frame_max: Option<u32>,
 ) -> Result<Connection, OpenError> {
     let uri = AMQPUri {
         scheme: if settings.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
@@ -157,7 +162,7 @@ async fn connect(
             port: settings.port,
         },
         vhost: settings.vhost.clone(),
-        query: AMQPQueryString { heartbeat: Some(HEARTBEAT), ..Default::default() },
+        query: AMQPQueryString { heartbeat: Some(HEARTBEAT), frame_max, ..Default::default() },
     };
     let name = format!("{} ({purpose})", env!("CARGO_PKG_NAME"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());

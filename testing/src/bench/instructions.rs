@@ -100,9 +100,8 @@ fn compare(counted: &BTreeMap<String, f64>, written: &Written) -> ExitCode {
 fn wrapper(stack: &Stack, binary: &Path) -> Result<std::path::PathBuf> {
     let valgrind = which("valgrind").context("valgrind is missing")?;
     let file = stack.dir().join("counted");
-    // With a heap chosen, the daemon does not start itself once more, out of valgrind's sight.
     let script = format!(
-        "#!/bin/sh\nMALLOC_ARENA_MAX=1 exec '{}' --tool=callgrind --callgrind-out-file=/dev/null '{}'\n",
+        "#!/bin/sh\nexec '{}' --tool=callgrind --callgrind-out-file=/dev/null '{}'\n",
         valgrind.display(),
         binary.display()
     );
