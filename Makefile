@@ -60,11 +60,13 @@ bench: setup ## measure the daemon beside the limits of clamd and the store (ONL
 	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
 
 .PHONY: bench-instructions
-bench-instructions: setup ## instructions of the daemon for an object, against those written down (BLESS=1)
-	@command -v valgrind > /dev/null || { echo "[make] valgrind is missing: apt-get install valgrind"; exit 1; }
+bench-instructions: ## instructions of the daemon for an object, against those written down (BLESS=1)
+	@testing/setup.sh valgrind
+	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
-	@cargo build --release --locked -p bucket-av-scanner-testing
-	@STACK_DATABASE=test $(STACK) run --no-daemon --double --no-cache -- $(STACK) bench --instructions \
+	@cargo build --locked --workspace --all-targets
+	@STACK_DATABASE=test target/debug/stack run --no-daemon --double --no-cache -- \
+	    target/debug/stack bench --instructions \
 	    --daemon target/dist/bucket-av-scanner $(if $(BLESS),--bless)
 
 .PHONY: test-docker

@@ -4,6 +4,7 @@
 #
 #   testing/setup.sh              broker, engine, JuiceFS gateway
 #   testing/setup.sh seaweedfs    SeaweedFS as well (also: --all)
+#   testing/setup.sh valgrind     valgrind as well
 #
 # No service is started or enabled by it: the stack starts its own.
 set -euo pipefail
@@ -25,10 +26,12 @@ say() { printf '[setup] %s\n' "$*"; }
 fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
 
 with_seaweedfs=false
+with_valgrind=false
 for argument in "$@"; do
     case $argument in
         --all | seaweedfs) with_seaweedfs=true ;;
-        *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs]" ;;
+        valgrind) with_valgrind=true ;;
+        *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs] [valgrind]" ;;
     esac
 done
 
@@ -67,6 +70,7 @@ missing_packages() {
     for package in rabbitmq-server clamav-daemon clamav-freshclam; do
         installed "$package" || echo "$package"
     done
+    if $with_valgrind && ! command -v valgrind > /dev/null; then echo valgrind; fi
     command -v cc > /dev/null || echo gcc
     # The compiler alone has no headers.
     [ -e /usr/include/stdio.h ] || echo libc6-dev

@@ -14,12 +14,13 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 
 use super::drain::Check;
+use super::machine;
 use super::rig::{Engine, Rig, Settings};
 use super::sets::{MIB, Object, SETS, Set};
 use super::stats::real;
 use crate::error::{Context, Result};
 use crate::place;
-use crate::process::which;
+use crate::process::{Spec, which};
 use crate::stack::Stack;
 
 /// Relative to the checkout.
@@ -35,6 +36,8 @@ const COUNTED: [(&str, usize, Engine, [usize; 2]); 3] = [
 /// The file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
+    /// Processor, compiler and valgrind: others give other counts.
+    counted_with: String,
     /// More than so many per cent above what is written is a regression.
     tolerance_percent: f64,
     /// For one object.
@@ -62,7 +65,8 @@ pub(super) async fn run(stack: &Stack, binary: &Path, bless: bool) -> Result<Exi
     }
     let file = place::checkout().join(FILE);
     if bless {
-        let written = Written { tolerance_percent: 5.0, instructions: counted };
+        let counted_with = means();
+        let written = Written { counted_with, tolerance_percent: 5.0, instructions: counted };
         let text = serde_json::to_string_pretty(&written).context("instructions")? + "\n";
         fs::write(&file, text).context(file.display())?;
         say!("[bench] {}", file.display());
@@ -70,7 +74,27 @@ pub(super) async fn run(stack: &Stack, binary: &Path, bless: bool) -> Result<Exi
     }
     let text = fs::read(&file).context(file.display())?;
     let written: Written = serde_json::from_slice(&text).context(file.display())?;
+    let here = means();
+    if written.counted_with != here {
+        say!(
+            "[bench] not compared: {FILE} was counted with {}, this with {here}",
+            written.counted_with
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     Ok(compare(&counted, &written))
+}
+
+/// What the counts depend on beside the daemon.
+fn means() -> String {
+    let version = |program: &str| {
+        let spec = which(program).map(|path| Spec::new(path, Path::new("/")).arg("--version"));
+        let output = spec.and_then(|spec| spec.command().output().ok());
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).trim().to_owned()
+    };
+    let [rustc, valgrind] = ["rustc", "valgrind"].map(version);
+    format!("{}, {rustc}, {valgrind}", machine::cpu())
 }
 
 fn compare(counted: &BTreeMap<String, f64>, written: &Written) -> ExitCode {

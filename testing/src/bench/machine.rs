@@ -35,18 +35,13 @@ impl Machine {
     /// # Errors
     /// When the broker does not say its version, or there is no such program.
     pub(super) fn look(stack: &Stack, binary: &Path) -> Result<Self> {
-        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-        let field = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-        };
-        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        let memory = field("/proc/meminfo", "MemTotal");
         let kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or_default();
         let settings = stack.settings();
         let gateway = stack.service("gateway").spec()?;
         Ok(Self {
             date: OffsetDateTime::now_utc().format(&Rfc3339).context("date")?,
-            cpu: field(&read("/proc/cpuinfo"), "model name"),
+            cpu: cpu(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_mib: kib >> 10,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
@@ -57,6 +52,22 @@ impl Machine {
             binary_bytes: binary.metadata().context(binary.display())?.len(),
         })
     }
+}
+
+/// The processor's name for itself.
+pub(super) fn cpu() -> String {
+    field("/proc/cpuinfo", "model name")
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+/// The first of the lines `name: value`.
+fn field(file: &str, name: &str) -> String {
+    let text = read(file);
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
 }
 
 /// What a program says of itself; nothing when it does not.
