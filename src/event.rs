@@ -55,6 +55,8 @@ pub(crate) enum Malformed {
     UnknownEvent,
     #[error("a bucket name that no store has")]
     NoBucket,
+    #[error("a key or version id longer than any store has")]
+    TooLong,
     #[error("a created event without bucket and key, or with fields of the wrong type")]
     NoObject,
 }
@@ -62,6 +64,10 @@ pub(crate) enum Malformed {
 /// Stores put one record into a message, AWS documents no bound. This one keeps a hostile message
 /// from becoming millions.
 const MAX_RECORDS: usize = 10_000;
+/// Bytes of a key. S3 ends at 1024; what makes a URL of more than 64 KiB cannot be asked for at all.
+const MAX_KEY: usize = 16 * 1024;
+/// Bytes of a version id; S3 ends there.
+const MAX_VERSION: usize = 1024;
 
 /// Families of events that do not create an object.
 const OTHER_FAMILIES: &[&str] = &[
@@ -182,8 +188,13 @@ fn single(record: &RawValue, raw_path: Option<&str>) -> Result<Notification, Mal
         return Err(Malformed::NoBucket);
     }
     let told = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let keys = key::spellings(&bucket, &object.key, raw_path);
+    let version_is_long = object.version_id.as_ref().is_some_and(|id| id.len() > MAX_VERSION);
+    if version_is_long || keys.iter().any(|key| key.len() > MAX_KEY) {
+        return Err(Malformed::TooLong);
+    }
     Ok(Notification::Object(Box::new(ObjectRef {
-        keys: key::spellings(&bucket, &object.key, raw_path),
+        keys,
         bucket,
         version_id: told(object.version_id).filter(|version| version != "null"),
         etag: told(object.etag.map(|etag| etag.trim_matches('"').to_owned())),

@@ -219,9 +219,9 @@ impl Engine {
     }
 
     async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
-        // clamd listens to a slow stream for as long as it comes; what stands before clamav-rest
-        // may not.
-        if matches!(self.protocol, Proved::ClamavRest(..)) {
+        // clamd listens to a slow stream for as long as it comes, but not to one that brings nothing;
+        // what stands before clamav-rest may not.
+        if matches!(self.protocol, Proved::ClamavRest(..)) || object.comes_at_once() {
             object.whole().await;
         }
         let answer = self.protocol.scan(sample(object)).await?;

@@ -133,6 +133,18 @@ fn what_is_no_bucket_name_is_refused() {
 }
 
 #[test]
+fn what_no_request_could_ask_for_is_refused() {
+    let put = record("s3:ObjectCreated:Put");
+    let long = "k".repeat(MAX_KEY + 1);
+    assert_eq!(
+        malformed(&message(&[put.replace("\"k\"", &format!("\"{long}\""))])),
+        Malformed::TooLong
+    );
+    let version = format!("\"versionId\":\"{}\",\"key\"", "v".repeat(MAX_VERSION + 1));
+    assert_eq!(malformed(&message(&[put.replace("\"key\"", &version)])), Malformed::TooLong);
+}
+
+#[test]
 fn hostile_bodies_are_refused_without_a_crash() {
     let whole = MINIO.lines().next().unwrap();
     for end in 0..whole.len() {

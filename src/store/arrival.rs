@@ -210,6 +210,11 @@ impl Spooled {
         self.length
     }
 
+    /// Whether nothing can be read before everything is there.
+    pub(crate) fn comes_at_once(&self) -> bool {
+        matches!(self.place, Place::Memory(_))
+    }
+
     /// The bytes from the start.
     pub(crate) fn reader(&self) -> Reader {
         Reader { spooled: self.clone(), at: 0 }

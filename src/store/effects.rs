@@ -235,9 +235,12 @@ impl Store {
                     head.e_tag(),
                     head.content_length(),
                 );
+                if now.length.is_none() {
+                    let detail = "HEAD does not tell the length";
+                    return Err(Failure::transient(stage, "head_without_length", detail));
+                }
                 // The same ETag with another length means that the download was not whole.
-                let other_length =
-                    now.length.is_some() && identity.length.is_some_and(|n| Some(n) != now.length);
+                let other_length = identity.length.is_some_and(|n| Some(n) != now.length);
                 let is_version = now.version_id().is_some();
                 if now.etag.as_deref() != Some(etag) || other_length {
                     return Ok((Current::Changed, is_version));

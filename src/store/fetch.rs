@@ -121,6 +121,20 @@ impl Store {
             output.e_tag(),
             output.content_length(),
         );
+        // A page that an ingress shows while the store is away answers 200 as well. An object has an
+        // ETag, and what was asked for by its version id is that version.
+        let other = |asked: &str| match identity.version_id() {
+            Some(found) => found != asked,
+            None => object.etag.is_some() && !same_etag(&identity, object),
+        };
+        // What gateways make of a folder has none, and no bytes either.
+        let folder = key.ends_with('/') && identity.length == Some(0);
+        let nothing = identity.pin == Pin::Nothing && !folder;
+        if nothing || version.is_some_and(|id| id != "null" && other(id)) {
+            let detail = "an answer without ETag, or with another version than was asked for";
+            let label = "body_of_unknown_object";
+            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+        }
         // Only a whole object of a known length can be told from one that broke off: a proxy that
         // answers with a part of it, or without a length, must not get half a file called clean.
         if output.content_range().is_some() || output.content_length().is_none_or(|n| n < 0) {
@@ -204,7 +218,7 @@ impl Store {
         match head.set_version_id(object.version_id.clone()).send().await {
             Ok(head) => {
                 let length = head.content_length().and_then(|length| u64::try_from(length).ok());
-                Ok(length.is_some() && length != identity.length)
+                Ok(length != identity.length)
             }
             Err(error) => Err(fault::of(Stage::Fetch, &error).into_failure()),
         }

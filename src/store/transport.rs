@@ -31,7 +31,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// A connection's read buffer at most; the headers of an answer have to fit.
+/// About what a connection's read buffer grows to. The headers of an answer have to fit.
 const BUFFER: usize = 64 * 1024;
 
 /// HTTP/1.1 over connections that are kept, with TLS or without.

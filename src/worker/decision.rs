@@ -1,7 +1,10 @@
 //! What becomes of a delivery: the table of retries, and the probes that it rests on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
 
 use super::shift::Shift;
 use super::{Handler, Outcome, Worker};
@@ -104,9 +107,15 @@ impl<H: Handler> Worker<H> {
         shift: &Shift,
     ) -> (Disposition, News) {
         let note = Note::from(&failure);
-        match self.handler.exhausted(delivery, failure, memo, &shift.publisher).await {
-            Ok(()) => (Disposition::Park(note.clone()), News::Parked(note)),
-            Err(failure) => {
+        let exhausted = self.handler.exhausted(delivery, failure, memo, &shift.publisher);
+        match AssertUnwindSafe(exhausted).catch_unwind().await {
+            Ok(Ok(())) => (Disposition::Park(note.clone()), News::Parked(note)),
+            // It would do so each time, and a message that cannot end stands in the way of others.
+            Err(_) => {
+                tracing::error!("a bug in the scanner, its message is above: parked, not reported");
+                (Disposition::Park(note.clone()), News::Parked(note))
+            }
+            Ok(Err(failure)) => {
                 tracing::debug!(%failure, "the last report could not be handed over");
                 release(delivery, failure, shift)
             }
@@ -163,7 +172,9 @@ impl<H: Handler> Worker<H> {
         if last.is_some_and(|(asked, at)| asked == suspect && at.elapsed() < PROBE_SERVES) {
             return Ok(());
         }
-        self.handler.probe(suspect, delivery).await?;
+        // A panic is this object's doing and says nothing about the dependency.
+        let probe = self.handler.probe(suspect, delivery);
+        AssertUnwindSafe(probe).catch_unwind().await.unwrap_or(Ok(()))?;
         *last = Some((suspect, Instant::now()));
         Ok(())
     }

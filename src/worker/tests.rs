@@ -48,12 +48,21 @@ impl Handler for Fragile {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         tokio::task::yield_now().await;
         assert!(!text.contains("bug"), "on purpose");
+        if text.contains("suspect") {
+            let failure = Failure::suspect(
+                Dependency::Store,
+                crate::failure::Stage::Fetch,
+                "odd",
+                "on purpose",
+            );
+            return Outcome::Failed(failure, ());
+        }
         self.worked_on.lock().unwrap().push(text);
         Outcome::Done("done")
     }
 
     async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {
-        panic!("nothing is suspected here")
+        panic!("on purpose")
     }
 
     async fn exhausted(
@@ -64,6 +73,7 @@ impl Handler for Fragile {
         _: &Publisher,
     ) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
+        assert!(!text.contains("to the end"), "on purpose");
         self.given_up.lock().unwrap().push((failure.label, text));
         Ok(())
     }
@@ -93,18 +103,20 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
             .unwrap();
     };
     let try_it = async {
-        for text in ["one", "a bug", "two", "another bug", "three"] {
+        for text in ["one", "a bug", "two", "a bug to the end", "a suspect", "three"] {
             send(text).await;
         }
         let mut parked = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let message = amqp.get_within(&lane.dead, SOON).await.unwrap();
-            assert_eq!(message.headers["avscan-reason"], "panic");
+            let suspect = message.body == b"a suspect";
+            let reason = if suspect { "odd" } else { "panic" };
+            assert_eq!(message.headers["avscan-reason"], reason);
             assert_eq!(message.headers["avscan-attempt"], "3");
             parked.push(String::from_utf8(message.body).unwrap());
         }
         parked.sort();
-        assert_eq!(parked, ["a bug", "another bug"]);
+        assert_eq!(parked, ["a bug", "a bug to the end", "a suspect"]);
         // All slots are free again.
         send("four").await;
         let all = async || {
@@ -127,7 +139,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     assert_eq!(worked_on, ["four", "one", "three", "two"]);
     let mut given_up = worker.handler.given_up.lock().unwrap().clone();
     given_up.sort();
-    assert_eq!(given_up, [("panic", "a bug".to_owned()), ("panic", "another bug".to_owned())]);
+    assert_eq!(given_up, [("odd", "a suspect".to_owned()), ("panic", "a bug".to_owned())]);
     session.close().await;
     remove(&amqp, &lane).await;
 }

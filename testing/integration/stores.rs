@@ -30,6 +30,15 @@ async fn with_store(
     overrides: &[(&str, &str)],
     script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
 ) -> (serde_json::Value, Vec<String>, Daemon) {
+    with_event(overrides, &notification::put("b", "k", Some(1), Some("e1")), script).await
+}
+
+/// The same with a notification of one's own, of the key `k`.
+async fn with_event(
+    overrides: &[(&str, &str)],
+    event: &serde_json::Value,
+    script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> (serde_json::Value, Vec<String>, Daemon) {
     let server = store(script);
     let mut all = vec![
         ("MINIO_SERVER_URL", server.url()),
@@ -39,7 +48,6 @@ async fn with_store(
     ];
     all.extend(overrides);
     let daemon = daemon(&all).await;
-    let event = notification::put("b", "k", Some(1), Some("e1"));
     notify(&daemon, event.to_string().as_bytes()).await;
     let report = daemon.reports_on("k", 1, SOON).await.unwrap().pop().unwrap().json();
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -209,6 +217,41 @@ async fn a_download_of_another_length_than_the_objects_is_never_called_clean() {
         with_store(&[], |request| otherwise_fine(request, || body(b"cut by a proxy"))).await;
     assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
     drop(requests);
+}
+
+#[tokio::test]
+async fn a_page_that_is_no_object_is_never_taken_for_one() {
+    let page = || Reply::new(200, "<html>back soon</html>");
+    let (report, _, daemon) = with_store(&[], move |request| otherwise_fine(request, page)).await;
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+    assert_eq!(dead(&daemon).await.headers["avscan-reason"], "body_of_unknown_object");
+
+    // Nor is any other for the version that was asked for.
+    let mut event = notification::put("b", "k", None, Some("e1"));
+    event["Records"][0]["s3"]["object"]["versionId"] = "v1".into();
+    for get in [page().header("etag", "\"e2\""), body(b"other").header("x-amz-version-id", "v2")] {
+        let other = move |request: &Request| otherwise_fine(request, || get.clone());
+        let (report, _, daemon) = with_event(&[], &event, other).await;
+        assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+        assert_eq!(dead(&daemon).await.headers["avscan-reason"], "body_of_unknown_object");
+    }
+}
+
+#[tokio::test]
+async fn without_a_length_in_head_nothing_is_taken_for_whole() {
+    // As far as the GET goes, all is well: it may have been cut together with its Content-Length.
+    let cut = |request: &Request| match request.method.as_str() {
+        "HEAD" => Reply::new(200, "").header("etag", "\"e1\"").without_length(),
+        _ => otherwise_fine(request, || body(b"cut by a proxy")),
+    };
+    let (report, _, _) = with_store(&[], cut).await;
+    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
+
+    let unsized_event = notification::put("b", "k", None, Some("e1"));
+    let (report, requests, daemon) = with_event(&[], &unsized_event, cut).await;
+    assert_eq!((&report["action"], &report["error"]), (&"no".into(), &"tag_failed".into()));
+    assert_eq!(dead(&daemon).await.headers["avscan-reason"], "head_without_length");
+    assert!(!requests.iter().any(|request| request.starts_with("PUT")), "{requests:?}");
 }
 
 #[tokio::test]

@@ -121,6 +121,12 @@ impl Reply {
         self
     }
 
+    /// Leaves `content-length` out.
+    #[must_use]
+    pub fn without_length(self) -> Self {
+        self.header("content-length", "")
+    }
+
     /// Adds a header; one of the server's own (`content-length`) is replaced.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -284,8 +290,8 @@ fn head(reply: &Reply) -> Vec<u8> {
     let mut headers: BTreeMap<&str, String> = BTreeMap::new();
     headers.insert("content-length", reply.body.len().to_string());
     headers.extend(reply.headers.iter().map(|(name, value)| (&**name, value.clone())));
-    let lines: String =
-        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let told = headers.iter().filter(|(_, value)| !value.is_empty());
+    let lines: String = told.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("HTTP/1.1 {} Scripted\r\n{lines}\r\n", reply.status).into_bytes()
 }
 
