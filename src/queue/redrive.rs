@@ -2,8 +2,8 @@
 //!
 //! A queue cannot be read without taking messages out, and what is given back to a quorum queue
 //! counts as a failed delivery. So every message that stays is put back as a confirmed copy before
-//! the original is acknowledged: the same body and headers of ours, the same order, no count changed. An
-//! interruption leaves one message twice and none missing.
+//! the original is acknowledged: the same body and headers of ours, the same order, no count
+//! changed. An interruption leaves one message twice and none missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

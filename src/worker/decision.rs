@@ -172,9 +172,12 @@ impl<H: Handler> Worker<H> {
         if last.is_some_and(|(asked, at)| asked == suspect && at.elapsed() < PROBE_SERVES) {
             return Ok(());
         }
-        // A panic is this object's doing and says nothing about the dependency.
         let probe = self.handler.probe(suspect, delivery);
-        AssertUnwindSafe(probe).catch_unwind().await.unwrap_or(Ok(()))?;
+        match AssertUnwindSafe(probe).catch_unwind().await {
+            Ok(answer) => answer?,
+            // This object's doing. It says nothing about the dependency, so it serves nobody else.
+            Err(_) => return Ok(()),
+        }
         *last = Some((suspect, Instant::now()));
         Ok(())
     }
