@@ -166,7 +166,7 @@ impl Pipeline {
         let clock = Instant::now();
         let unread = |identity: Identity, reason, started| Examined {
             identity,
-            verdict: Verdict::Unscannable(reason),
+            verdict: Verdict::Unscannable { reason, heuristic: None },
             sha256: None,
             as_announced: true,
             engine: None,
@@ -360,7 +360,7 @@ impl Pipeline {
     fn count(&self, examined: &Examined) {
         let status = policy::Status::from(&examined.verdict).as_str();
         let reason = match examined.verdict {
-            Verdict::Unscannable(reason) => reason.as_str(),
+            Verdict::Unscannable { reason, .. } => reason.as_str(),
             Verdict::Clean | Verdict::Infected { .. } => "",
         };
         self.metrics.verdicts.get_or_create(&VerdictLabels { status, reason }).inc();
@@ -399,7 +399,7 @@ fn log_end(examined: &Examined, action: Action) {
         Verdict::Infected { signature } => {
             tracing::warn!(version, sha256, signature, size, action, "infected");
         }
-        Verdict::Unscannable(reason) => {
+        Verdict::Unscannable { reason, .. } => {
             tracing::warn!(version, size, action, reason = reason.as_str(), "not scanned");
         }
     }

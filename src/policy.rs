@@ -27,7 +27,7 @@ impl From<&Verdict> for Status {
         match verdict {
             Verdict::Clean => Self::Clean,
             Verdict::Infected { .. } => Self::Infected,
-            Verdict::Unscannable(_) => Self::No,
+            Verdict::Unscannable { .. } => Self::No,
         }
     }
 }
@@ -79,7 +79,7 @@ pub(crate) fn plan(verdict: &Verdict, settings: &PolicySettings, how: Circumstan
         // Unlike the other two an infected object that cannot be tagged is worth a failure.
         Verdict::Infected { .. } if settings.tag_files => (Action::Tag, true),
         Verdict::Infected { .. } => (Action::No, true),
-        Verdict::Unscannable(_) => (tag, true),
+        Verdict::Unscannable { .. } => (tag, true),
     };
     Plan { status, action, report }
 }
@@ -93,7 +93,7 @@ mod tests {
     fn the_whole_table() {
         use Action::{Delete, No, Tag};
         let infected = Verdict::Infected { signature: "X".to_owned() };
-        let unscannable = Verdict::Unscannable(Reason::Encrypted);
+        let unscannable = Verdict::Unscannable { reason: Reason::Encrypted, heuristic: None };
         // delete_file, tag_files, pinned: action for clean, infected, unscannable
         let table = [
             (true, true, true, [Tag, Delete, Tag]),

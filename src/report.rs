@@ -96,7 +96,7 @@ impl Report {
         let (reason, signature) = match verdict {
             Verdict::Clean => (None, None),
             Verdict::Infected { signature } => (None, Some(signature.clone())),
-            Verdict::Unscannable(reason) => (Some(reason.as_str()), None),
+            Verdict::Unscannable { reason, .. } => (Some(reason.as_str()), None),
         };
         let pin = identity.version_id().or(identity.etag.as_deref());
         let why = error.or(reason).unwrap_or_default();

@@ -33,7 +33,12 @@ pub(crate) enum Verdict {
         signature: String,
     },
     /// Neither can be said.
-    Unscannable(Reason),
+    Unscannable {
+        /// Why.
+        reason: Reason,
+        /// The engine's own name for it, where it reported one.
+        heuristic: Option<String>,
+    },
 }
 
 /// Why an object could not be scanned.
@@ -262,8 +267,9 @@ impl Engine {
             (canary::nested_zip(), Reason::LimitsExceeded),
         ] {
             let answer = self.protocol.scan(Sample::Bytes(sample)).await?;
-            if meaning(answer) != Verdict::Unscannable(reason) {
-                return Ok(false);
+            match meaning(answer) {
+                Verdict::Unscannable { reason: found, .. } if found == reason => {}
+                _ => return Ok(false),
             }
         }
         Ok(true)
@@ -279,12 +285,12 @@ fn sample(object: &Spooled) -> Sample {
 fn meaning(answer: Answer) -> Verdict {
     match answer {
         Answer::Clean => Verdict::Clean,
-        Answer::TooLarge => Verdict::Unscannable(Reason::TooLarge),
+        Answer::TooLarge => Verdict::Unscannable { reason: Reason::TooLarge, heuristic: None },
         Answer::Found(name) if name.starts_with("Heuristics.Limits.Exceeded") => {
-            Verdict::Unscannable(Reason::LimitsExceeded)
+            Verdict::Unscannable { reason: Reason::LimitsExceeded, heuristic: Some(name) }
         }
         Answer::Found(name) if name.starts_with("Heuristics.Encrypted.") => {
-            Verdict::Unscannable(Reason::Encrypted)
+            Verdict::Unscannable { reason: Reason::Encrypted, heuristic: Some(name) }
         }
         Answer::Found(signature) => Verdict::Infected { signature },
     }
@@ -319,7 +325,9 @@ mod tests {
             ("Heuristics.Encrypted.Zip", Reason::Encrypted),
             ("Heuristics.Encrypted.PDF", Reason::Encrypted),
         ] {
-            assert_eq!(meaning(Answer::Found(name.to_owned())), Verdict::Unscannable(reason));
+            let heuristic = Some(name.to_owned());
+            let unscannable = Verdict::Unscannable { reason, heuristic };
+            assert_eq!(meaning(Answer::Found(name.to_owned())), unscannable);
         }
         for name in ["Win.Test.EICAR_HDB-1", "Heuristics.Phishing.Email", "(null)"] {
             let infected = Verdict::Infected { signature: name.to_owned() };
