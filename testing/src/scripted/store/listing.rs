@@ -1,5 +1,6 @@
 //! The XML of the S3 API that this store writes and reads.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 use time::format_description::well_known::Rfc3339;
@@ -68,14 +69,15 @@ pub(super) fn objects(bucket: &Bucket, call: &Call) -> Reply {
     let page: Vec<_> = found.by_ref().take(limit(call)).collect();
     let more = found.next().is_some();
     let mut inside = common(call, more);
-    if let Some((last, _)) = page.last().filter(|_| more) {
+    inside.extend(page.last().filter(|_| more).map(|(last, _)| {
         let token = percent_encoded(last);
-        inside += &format!("<NextContinuationToken>{token}</NextContinuationToken>");
-    }
-    inside += &format!("<KeyCount>{}</KeyCount>", page.len());
-    for (key, version) in page {
-        inside += &format!("<Contents>{}</Contents>", entry(call, key, version));
-    }
+        format!("<NextContinuationToken>{token}</NextContinuationToken>")
+    }));
+    inside.extend([format!("<KeyCount>{}</KeyCount>", page.len())]);
+    inside.extend(page.into_iter().map(|(key, version)| {
+        let entry = entry(call, key, version);
+        format!("<Contents>{entry}</Contents>")
+    }));
     xml("ListBucketResult", &inside)
 }
 
@@ -90,34 +92,36 @@ pub(super) fn versions(bucket: &Bucket, call: &Call) -> Reply {
         numbered.map(move |(number, version)| (key, version, number == newest))
     });
     let mut found = all.filter(|(key, version, _)| {
-        let after = key_marker.is_none_or(|marker| match (*key).cmp(marker.as_bytes()) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Greater => true,
-            // Of the marker's own key only what comes behind the marker's version.
-            std::cmp::Ordering::Equal if id_marker.is_none() => false,
-            std::cmp::Ordering::Equal if skipping => {
+        // Of the marker's own key only what comes behind the marker's version.
+        let after = match key_marker.map(|marker| (*key).cmp(marker.as_bytes())) {
+            Some(Ordering::Less) => false,
+            Some(Ordering::Equal) if id_marker.is_none() => false,
+            Some(Ordering::Equal) if skipping => {
                 skipping = id_marker != Some(version.id.as_str());
                 false
             }
-            std::cmp::Ordering::Equal => true,
-        });
+            _ => true,
+        };
         after && has_prefix(call, key)
     });
     let page: Vec<_> = found.by_ref().take(limit(call)).collect();
     let more = found.next().is_some();
     let mut inside = common(call, more);
-    if let Some((key, version, _)) = page.last().filter(|_| more) {
-        inside += &format!("<NextKeyMarker>{}</NextKeyMarker>", written(call, key));
-        inside += &format!("<NextVersionIdMarker>{}</NextVersionIdMarker>", version.id);
-    }
-    for (key, version, latest) in page {
+    inside.extend(page.last().filter(|_| more).map(|(key, version, _)| {
+        format!(
+            "<NextKeyMarker>{}</NextKeyMarker><NextVersionIdMarker>{}</NextVersionIdMarker>",
+            written(call, key),
+            escaped(&version.id)
+        )
+    }));
+    inside.extend(page.into_iter().map(|(key, version, latest)| {
         let kind = if version.is_marker { "DeleteMarker" } else { "Version" };
-        inside += &format!(
+        format!(
             "<{kind}><VersionId>{}</VersionId><IsLatest>{latest}</IsLatest>{}</{kind}>",
             escaped(&version.id),
             entry(call, key, version)
-        );
-    }
+        )
+    }));
     xml("ListVersionsResult", &inside)
 }
 
@@ -137,16 +141,15 @@ fn common(call: &Call, more: bool) -> String {
 
 fn entry(call: &Call, key: &[u8], version: &Version) -> String {
     let modified = version.modified.format(&Rfc3339).unwrap_or_default();
-    let mut text =
-        format!("<Key>{}</Key><LastModified>{modified}</LastModified>", written(call, key));
-    if !version.is_marker {
-        text += &format!(
-            "<ETag>&quot;{}&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass>",
-            escaped(&version.etag),
-            version.body.len()
-        );
+    let named = format!("<Key>{}</Key><LastModified>{modified}</LastModified>", written(call, key));
+    if version.is_marker {
+        return named;
     }
-    text
+    format!(
+        "{named}<ETag>&quot;{}&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass>",
+        escaped(&version.etag),
+        version.body.len()
+    )
 }
 
 fn has_prefix(call: &Call, key: &[u8]) -> bool {
@@ -213,7 +216,7 @@ fn unescaped(text: &str) -> String {
             ("gt", _) => plain.push('>'),
             ("quot", _) => plain.push('"'),
             ("apos", _) => plain.push('\''),
-            _ => plain += &format!("&{name};"),
+            _ => plain.extend(["&", name, ";"]),
         }
         rest = tail;
     }
