@@ -16,7 +16,8 @@
 //! [`Daemon`], [`S3`], [`Amqp`], [`notification`], [`eicar`] and [`zip`].
 //!
 //! For tests without one: [`scripted`] servers that do exactly what a test
-//! says, be it HTTP or clamd's protocol.
+//! says, be it HTTP or clamd's protocol, and a [`scripted::Store`] that behaves
+//! as S3 until a test spoils it.
 
 #[macro_use]
 mod say;

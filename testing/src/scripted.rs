@@ -14,9 +14,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 mod http;
+pub mod store;
 pub mod tcp;
 
 pub use http::{Reply, Request, Server};
+pub use store::Store;
 
 /// What one connection is played by.
 type Play = dyn Fn(Wire, &Running) + Send + Sync;

@@ -49,6 +49,7 @@ pub struct Reply {
     act: Act,
     status: u16,
     headers: Vec<(String, String)>,
+    raw: Vec<(Vec<u8>, Vec<u8>)>,
     body: Vec<u8>,
     delay: Duration,
 }
@@ -71,6 +72,7 @@ impl Reply {
             act: Act::Answer,
             status,
             headers: Vec::new(),
+            raw: Vec::new(),
             body: body.into(),
             delay: Duration::ZERO,
         }
@@ -127,10 +129,29 @@ impl Reply {
         self.header("content-length", "")
     }
 
-    /// Adds a header; one of the server's own (`content-length`) is replaced.
+    /// Sets a header, or with an empty value takes it away; one of the server's own
+    /// (`content-length`) is replaced.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_ascii_lowercase(), value.into()));
+        let name = name.to_ascii_lowercase();
+        self.raw.retain(|(other, _)| !other.eq_ignore_ascii_case(name.as_bytes()));
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Adds a header line of any bytes, also beside one of the same name: the case of the name
+    /// and an empty value are kept.
+    #[must_use]
+    pub fn raw_header(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.raw.push((name.into(), value.into()));
+        self
+    }
+
+    /// The head alone: the length that a body would have, as HEAD is answered.
+    #[must_use]
+    pub fn without_body(mut self) -> Self {
+        let length = std::mem::take(&mut self.body).len().to_string();
+        self.headers.insert(0, ("content-length".into(), length));
         self
     }
 }
@@ -292,7 +313,12 @@ fn head(reply: &Reply) -> Vec<u8> {
     headers.extend(reply.headers.iter().map(|(name, value)| (&**name, value.clone())));
     let told = headers.iter().filter(|(_, value)| !value.is_empty());
     let lines: String = told.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!("HTTP/1.1 {} Scripted\r\n{lines}\r\n", reply.status).into_bytes()
+    let mut head = format!("HTTP/1.1 {} Scripted\r\n{lines}", reply.status).into_bytes();
+    for (name, value) in &reply.raw {
+        head.extend([name.as_slice(), b": ", value, b"\r\n"].concat());
+    }
+    head.extend(b"\r\n");
+    head
 }
 
 fn more(wire: &mut Wire, buffer: &mut Vec<u8>) -> bool {
