@@ -8,6 +8,7 @@ mod client;
 mod effects;
 mod fault;
 mod fetch;
+mod key;
 mod spool;
 mod transport;
 mod versions;
@@ -28,6 +29,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::error::Elapsed;
 
 use self::fault::Asked;
+use self::key::given;
 use self::spool::Spool;
 use crate::config::StoreSettings;
 use crate::event::plain_etag;
@@ -232,7 +234,7 @@ impl Store {
         key: &str,
         patience: Duration,
     ) -> Result<(), Failure> {
-        let head = self.client.head_object().bucket(bucket).key(key).send();
+        let head = self.client.head_object().bucket(bucket).key(given(key)).send();
         answered(tokio::time::timeout(patience, head).await)
     }
 

@@ -306,13 +306,13 @@ fn upload(
     )
 }
 
-/// `count` of them, no two with the same key.
+/// `count` of them, none with a key that one of another kind had.
 fn uploads(
     runner: &mut TestRunner,
     count: usize,
     of: &impl Strategy<Value = Upload>,
+    keys: &mut BTreeSet<String>,
 ) -> Vec<Upload> {
-    let mut keys = BTreeSet::new();
     let mut uploads = Vec::new();
     while uploads.len() < count {
         let upload = of.new_tree(runner).unwrap().current();
@@ -349,9 +349,9 @@ async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
         ("SCAN_CONCURRENCY", "16"),
     ])
     .await;
-    let mut complaints = Vec::new();
+    let (mut complaints, mut keys) = (Vec::new(), BTreeSet::new());
     for (kind, count, strategy) in kinds {
-        let uploads = uploads(&mut runner, count, &strategy);
+        let uploads = uploads(&mut runner, count, &strategy, &mut keys);
         for complaint in scan_all(&store, &daemon, &uploads).await {
             complaints.push(format!("{kind}: {complaint}"));
         }
