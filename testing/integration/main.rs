@@ -5,6 +5,7 @@
 mod commands;
 mod encryption;
 mod engines;
+mod evidence;
 mod hostile;
 mod limits;
 mod messages;

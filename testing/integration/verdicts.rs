@@ -99,6 +99,7 @@ async fn a_raw_key_without_a_raw_path_is_told_from_an_encoded_one_by_the_etag() 
     let mut event = notification::put(&s3.bucket, "a+b", Some(3), Some(etag.trim_matches('"')));
     event.as_object_mut().unwrap().remove("Key");
     event["Records"][0]["s3"]["object"]["key"] = "a+b".into();
+    event["Records"][0]["eventSource"] = "aws:s3".into();
     notify(&daemon, event.to_string().as_bytes()).await;
     assert_eq!(status(&daemon, "a+b").await, "clean");
     assert!(!s3.tags("a b").await.unwrap().unwrap().contains_key("scanned"));
