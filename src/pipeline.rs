@@ -20,7 +20,7 @@ use crate::policy::{self, Action, Circumstances, Status};
 use crate::queue::{Note, Outbox};
 use crate::report::{EffectError, EngineInfo, Examined, LAST_REPORT, Occasion, Report};
 use crate::scanner::{Engine, Reason, Verdict};
-use crate::store::{Applied, Fetched, Identity, Pin, Store};
+use crate::store::{Applied, Fetched, Identity, Look, Pin, Store};
 use crate::telemetry;
 
 /// Fetching and scanning, all rounds together. With the effects behind it a delivery stays well
@@ -45,6 +45,7 @@ pub(crate) struct Pipeline {
 /// One delivery of one object.
 pub(crate) struct Job<'a> {
     pub(crate) object: &'a ObjectRef,
+    pub(crate) look: Look,
     pub(crate) occasion: Occasion,
     /// It may have been reported before.
     pub(crate) repeated: bool,
@@ -196,7 +197,7 @@ impl Pipeline {
         };
         let mut tries = 0;
         let (download, verdict) = loop {
-            let arrival = match self.store.open(job.object).await? {
+            let arrival = match self.store.open(job.object, job.look).await? {
                 Fetched::Arrival(arrival) => arrival,
                 Fetched::Gone => return Ok(Found::Gone),
                 Fetched::Versions(versions) => return Ok(Found::Versions(versions)),

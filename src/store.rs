@@ -15,7 +15,7 @@ mod versions;
 
 pub(crate) use self::arrival::{Reader, Spooled};
 pub(crate) use self::effects::Applied;
-pub(crate) use self::fetch::Fetched;
+pub(crate) use self::fetch::{Fetched, Look};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -28,6 +28,13 @@ pub(crate) enum Fetched {
     Versions(Vec<Version>),
 }
 
+/// Whether the object was looked for before, and was not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    First,
+    Last,
+}
+
 /// The headers of a GET that was answered, its body unread.
 struct Opened {
     identity: Identity,
@@ -49,10 +56,10 @@ impl Store {
     ///
     /// # Errors
     /// Whatever keeps the bytes from being had.
-    pub(crate) async fn open(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
+    pub(crate) async fn open(&self, object: &ObjectRef, look: Look) -> Result<Fetched, Failure> {
         let mut room: Option<Room> = None;
         loop {
-            let opened = match self.get(object).await? {
+            let opened = match self.get(object, look).await? {
                 Answer::Opened(opened) => *opened,
                 Answer::Gone { .. } => return Ok(Fetched::Gone),
                 Answer::Unreadable => return self.unreadable(object).await,
@@ -97,11 +104,12 @@ impl Store {
         &self,
         written: &ObjectRef,
         decoded: &str,
+        look: Look,
     ) -> Result<Vec<String>, Failure> {
         let (mut announced, mut others, mut denied) = (Vec::new(), Vec::new(), None);
         for key in [written.key.as_str(), decoded] {
             let object = ObjectRef { key: key.to_owned(), ..written.clone() };
-            let is_it = match self.get(&object).await {
+            let is_it = match self.get(&object, look).await {
                 Ok(Answer::Opened(opened)) => is_announced(&opened.identity, &object),
                 Ok(Answer::Versions(found)) => found.iter().any(|v| v.etag == object.etag),
                 Ok(Answer::Unreadable) => false,
@@ -122,9 +130,9 @@ impl Store {
         }
     }
 
-    async fn get(&self, object: &ObjectRef) -> Result<Answer, Failure> {
+    async fn get(&self, object: &ObjectRef, look: Look) -> Result<Answer, Failure> {
         let Some(version) = object.version_id.as_deref() else {
-            return self.get_unnamed(object).await;
+            return self.get_unnamed(object, look).await;
         };
         let answer = self.get_version(object, Some(version)).await?;
         // Some stores announce ids that they do not know afterwards: what is under the name may be the
@@ -142,7 +150,7 @@ impl Store {
     /// Opens what is under the name. In a bucket with versions the announced bytes may lie below it:
     /// below a newer upload, or below a delete marker. There they can be read by their version id, and
     /// come back under the name, unannounced, when what covers them is removed.
-    async fn get_unnamed(&self, object: &ObjectRef) -> Result<Answer, Failure> {
+    async fn get_unnamed(&self, object: &ObjectRef, look: Look) -> Result<Answer, Failure> {
         let answer = self.get_version(object, None).await?;
         let current = match &answer {
             _ if object.uncovered => return Ok(answer),
@@ -151,6 +159,8 @@ impl Store {
                 Pin::Etag { null_version: true, .. } => Some(NULL.to_owned()),
                 Pin::Etag { .. } | Pin::Nothing => return Ok(answer),
             },
+            // Not all stores tell of a marker.
+            Answer::Gone { marker: false } if look == Look::First => return Ok(answer),
             Answer::Gone { .. } => None,
             Answer::Unreadable | Answer::Versions(_) => return Ok(answer),
         };

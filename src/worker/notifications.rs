@@ -15,7 +15,7 @@ use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
 use crate::queue::{Delivery, Note, Publisher};
 use crate::report::Occasion;
 use crate::scanner::{Engine, Scanner};
-use crate::store::Store;
+use crate::store::{Look, Store};
 
 /// For an engine that failed one scan. A hung one should not hold the delivery for long.
 const PROBE_PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +53,7 @@ impl Notifications {
         let outbox = publisher.outbox();
         let job = Job {
             object,
+            look: look(delivery),
             occasion: occasion(delivery),
             repeated: delivery.redelivered || delivery.failed_before(),
             engine: &engine,
@@ -90,7 +91,7 @@ impl Notifications {
         let settled = tokio::select! {
             biased;
             () = cancelled.cancelled() => Err(Failure::abandoned(Stage::Fetch)),
-            settled = self.store.settle(written, decoded) => settled,
+            settled = self.store.settle(written, decoded, look(delivery)) => settled,
         };
         match settled {
             Ok(keys) if keys.is_empty() => gone(delivery),
@@ -282,12 +283,16 @@ impl Handler for Notifications {
 /// An object that is not there. A store that is behind, or a replica of it, may not have it yet: only a
 /// second look, one delay later, ends the notification.
 fn gone(delivery: &Delivery) -> Outcome<Option<Interrupted>> {
-    if delivery.missed {
+    if look(delivery) == Look::Last {
         tracing::info!("gone before it could be scanned");
         return Outcome::Done("gone");
     }
     let detail = "the store does not have it; it is looked for once more";
     Outcome::LookAgain(Failure::transient(Stage::Fetch, "object_missing", detail))
+}
+
+fn look(delivery: &Delivery) -> Look {
+    if delivery.missed { Look::Last } else { Look::First }
 }
 
 fn occasion(delivery: &Delivery) -> Occasion {

@@ -58,7 +58,7 @@ async fn our_own_tagging_does_not_come_back_as_work() {
 
 #[tokio::test]
 async fn a_thousand_records_in_one_message_are_a_thousand_objects() {
-    let daemon = daemon(&[("SCAN_CONCURRENCY", "16")]).await;
+    let daemon = daemon(&[("SCAN_CONCURRENCY", "16"), ("RETRY_DELAYS", "1s")]).await;
     let s3 = daemon.s3();
     s3.put("real", "x").await.unwrap();
     status(&daemon, "real").await;
