@@ -6,6 +6,7 @@ mod commands;
 mod encryption;
 mod engines;
 mod limits;
+mod logging;
 mod messages;
 mod reports;
 mod stores;
