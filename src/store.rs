@@ -8,6 +8,7 @@ mod client;
 mod effects;
 mod fault;
 mod fetch;
+mod keys;
 mod spool;
 mod transport;
 

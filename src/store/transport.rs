@@ -38,15 +38,19 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
     client: legacy::Client<HttpsConnector<connect::HttpConnector>, SdkBody>,
+    proxy_variable: Option<&'static str>,
 }
 
 impl Transport {
     /// Trusts `ca` (PEM) besides the platform's authorities, and ignores the proxy variables, which
-    /// are meant for the webhook.
+    /// are meant for the webhook; a failure to connect says so of `proxy_variable`.
     ///
     /// # Errors
     /// When `ca` cannot be read.
-    pub(super) fn new(ca: Option<&[u8]>) -> Result<Self, String> {
+    pub(super) fn new(
+        ca: Option<&[u8]>,
+        proxy_variable: Option<&'static str>,
+    ) -> Result<Self, String> {
         let unusable = |error: &dyn Error| format!("the TLS settings cannot be used: {error}");
         let mut roots = RootCertStore::empty();
         // A platform without authorities, or with odd ones, is no fault where none are needed.
@@ -75,7 +79,7 @@ impl Transport {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .http1_max_buf_size(BUFFER)
             .build(connector);
-        Ok(Self { client })
+        Ok(Self { client, proxy_variable })
     }
 }
 
@@ -112,11 +116,12 @@ impl HttpConnector for Transport {
             });
         }
         let answering = self.client.request(request);
+        let proxy_variable = self.proxy_variable;
         HttpConnectorFuture::new(async move {
             match tokio::time::timeout(READ_TIMEOUT, answering).await {
                 Ok(Ok(answer)) => HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
                     .map_err(|error| ConnectorError::other(error.into(), None)),
-                Ok(Err(error)) => Err(unanswered(error)),
+                Ok(Err(error)) => Err(unanswered(error, proxy_variable)),
                 Err(late) => Err(ConnectorError::timeout(late.into())),
             }
         })
@@ -124,7 +129,7 @@ impl HttpConnector for Transport {
 }
 
 /// Whatever is not the request's own fault may be tried again.
-fn unanswered(error: legacy::Error) -> ConnectorError {
+fn unanswered(error: legacy::Error, proxy_variable: Option<&'static str>) -> ConnectorError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
@@ -132,5 +137,19 @@ fn unanswered(error: legacy::Error) -> ConnectorError {
         }
         cause = inner.source();
     }
-    ConnectorError::io(error.into())
+    match proxy_variable {
+        Some(variable) if error.is_connect() => {
+            ConnectorError::io(Box::new(Direct { variable, error }))
+        }
+        _ => ConnectorError::io(error.into()),
+    }
+}
+
+/// A store that was not reached, where a proxy may have been meant to reach it.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable} is set, but the store is reached without a proxy")]
+struct Direct {
+    variable: &'static str,
+    #[source]
+    error: legacy::Error,
 }

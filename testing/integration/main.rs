@@ -4,11 +4,13 @@
 
 mod commands;
 mod encryption;
+mod endpoints;
 mod engines;
 mod limits;
 mod logging;
 mod messages;
 mod reports;
+mod rotation;
 mod stores;
 mod verdicts;
 mod versions;
