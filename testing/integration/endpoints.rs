@@ -90,3 +90,20 @@ async fn a_proxy_that_is_not_used_for_the_store_is_named_when_it_cannot_be_reach
     let store = out.lines().find(|line| line.starts_with("store")).unwrap();
     assert!(store.contains("FAILED") && store.contains("http_proxy is set"), "{out}");
 }
+
+#[tokio::test]
+async fn probes_of_either_kind_reach_an_unspecified_address() {
+    let mut daemon = Daemon::prepare(&Stack::from_env(), binary(), &[]).await.unwrap();
+    let port = daemon.env()["HEALTH_ADDR"].rsplit_once(':').unwrap().1.to_owned();
+    for (host, probes) in [("[::]", &["127.0.0.1", "::1"][..]), ("0.0.0.0", &["127.0.0.1"])] {
+        daemon.set_env("HEALTH_ADDR", &format!("{host}:{port}"));
+        daemon.spawn().unwrap();
+        daemon.wait_ready(SOON).await.unwrap();
+        for probe in probes {
+            TcpStream::connect((*probe, port.parse().unwrap())).await.unwrap();
+        }
+        let mut healthcheck = std::process::Command::new(BINARY);
+        healthcheck.arg("healthcheck").env_clear().envs(daemon.env());
+        assert!(healthcheck.status().unwrap().success(), "{host}");
+    }
+}

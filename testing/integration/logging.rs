@@ -32,14 +32,20 @@ async fn no_level_writes_a_secret_in_any_form() {
     let signing = [0xA7_u8, 0x11, 0x5C, 0xE3].repeat(8);
     let whsec = format!("whsec_{}", BASE64_STANDARD.encode(&signing));
     let authorization = "Bearer f4bd7a41-token";
+    let url = format!(
+        "{}/report/0c6e91d2-path?key=5e77ab30-query",
+        Stack::from_env().settings().sink_url
+    );
     let daemon = daemon(&[
+        ("PUBLISH_URL", &url),
         ("LOG_LEVEL", "trace"),
         ("PUBLISH_SECRET", &whsec),
         ("PUBLISH_AUTHORIZATION", authorization),
     ])
     .await;
     daemon.s3().put("k", "x").await.unwrap();
-    daemon.reports_on("k", 1, SOON).await.unwrap();
+    let bucket = daemon.names.bucket.clone();
+    Stack::from_env().reports_within(1, SOON, |r| r.json()["bucket"] == *bucket).await.unwrap();
     status(&daemon, "k").await;
     let env = daemon.env();
     let (user, password) = (&env["RABBITMQ_REGULAR_USER_NAME"], &env["RABBITMQ_REGULAR_USER_PASS"]);
@@ -55,6 +61,8 @@ async fn no_level_writes_a_secret_in_any_form() {
         ("the signing key", &signing),
         ("PUBLISH_AUTHORIZATION", authorization.as_bytes()),
         ("its token", b"f4bd7a41-token"),
+        ("the path of PUBLISH_URL", b"0c6e91d2-path"),
+        ("the query of PUBLISH_URL", b"5e77ab30-query"),
     ] {
         for form in forms(secret) {
             let line = log.lines().find(|line| line.contains(&form));
