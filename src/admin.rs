@@ -1,6 +1,9 @@
 //! The admin server: `/livez`, `/readyz`, `/metrics`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,26 +13,59 @@ use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::{ADMIN_PORT, AdminAddress};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
-/// Connections served at once: probes and scrapes need a handful, and file descriptors are needed
-/// for scans.
+/// Connections open at once: probes and scrapes need a handful, and file descriptors are needed for
+/// scans.
 const MAX_CONNECTIONS: usize = 64;
+const BACKLOG: u32 = 1024;
 
-/// Serves until `stop` is cancelled. Connections that send no request are dropped after a while, so
-/// that a bare TCP connect works as a probe and costs nothing.
+/// Listens at `address`. The unspecified IPv6 address takes IPv4 too, whatever the host's
+/// `net.ipv6.bindv6only` says.
+///
+/// # Errors
+/// When the address cannot be used. [`AdminAddress::Everywhere`] is IPv4 alone on a host without
+/// IPv6, and an error only when that cannot be used either.
+pub fn listen(address: AdminAddress) -> io::Result<TcpListener> {
+    match address {
+        AdminAddress::At(address) => bind(address),
+        AdminAddress::Everywhere => match bind((Ipv6Addr::UNSPECIFIED, ADMIN_PORT).into()) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                bind((Ipv4Addr::UNSPECIFIED, ADMIN_PORT).into())
+            }
+            listener => listener,
+        },
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    // Or a restart would wait for the connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until `stop` is cancelled. A connection gets one answer; one that asks nothing is dropped
+/// after a while, so that a bare TCP connect works as a probe, and at once where others need its
+/// place, so that idle ones keep no probe from being answered.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Oldest first.
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -40,9 +76,14 @@ pub async fn serve(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let (health, metrics) = (Arc::clone(&health), Arc::clone(&metrics));
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let reply = answer(&request, &health, &metrics);
                 async move { Ok::<_, Infallible>(reply) }
@@ -54,8 +95,8 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(stream), service);
             // A client that hangs up in the middle is no fault of ours.
             drop(tokio::time::timeout(Duration::from_secs(10), connection).await);
-            drop(permit);
         });
+        open.push_back(serving.abort_handle());
     }
 }
 
@@ -115,6 +156,18 @@ mod tests {
         }
         assert_eq!(get("/readyz", &health).status(), StatusCode::OK);
         assert_eq!(get("/nope", &health).status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_address_takes_ipv4_too() {
+        let listener = listen(AdminAddress::At("[::]:0".parse().unwrap())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "::1"] {
+            tokio::net::TcpStream::connect((host, port)).await.unwrap();
+        }
+        // What is asked for is what is had.
+        let listener = listen(AdminAddress::At("127.0.0.1:0".parse().unwrap())).unwrap();
+        assert!(listener.local_addr().unwrap().is_ipv4());
     }
 
     #[test]

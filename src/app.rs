@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::check::{check, healthcheck};
@@ -70,7 +69,7 @@ pub async fn run(loaded: Loaded, shutdown: CancellationToken) -> ExitCode {
 async fn serve(settings: &Settings, shutdown: CancellationToken) -> Result<(), Fatal> {
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::default());
-    let listener = TcpListener::bind(settings.health_addr).await.map_err(|error| {
+    let listener = admin::listen(settings.health_addr).map_err(|error| {
         Fatal::Other(format!("HEALTH_ADDR {} cannot be used: {error}", settings.health_addr))
     })?;
     let admin_stop = CancellationToken::new();

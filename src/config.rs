@@ -2,6 +2,7 @@
 //! and expectation, never with the value.
 
 mod reader;
+mod secret;
 mod source;
 mod variables;
 
@@ -11,13 +12,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use url::Url;
 
+pub use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
 
 const GIB: u64 = 1 << 30;
+/// The port of the admin server where none is set.
+pub const ADMIN_PORT: u16 = 8080;
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone)]
@@ -37,11 +40,29 @@ pub struct Settings {
     /// Further certificate authorities, PEM, checked to be readable.
     pub tls_ca: Option<Vec<u8>>,
     /// The address of the admin server.
-    pub health_addr: SocketAddr,
+    pub health_addr: AdminAddress,
     /// Time for running objects after SIGTERM.
     pub shutdown_grace: Duration,
     /// How to log.
     pub log: LogSettings,
+}
+
+/// Where the admin server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// At [`ADMIN_PORT`] of every address of the host, IPv6 and IPv4, whichever it has.
+    Everywhere,
+    /// There.
+    At(SocketAddr),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everywhere => write!(f, "[::]:{ADMIN_PORT}"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
 }
 
 /// The object store.
@@ -50,9 +71,11 @@ pub struct StoreSettings {
     /// The endpoint.
     pub url: Url,
     /// Access and secret key; `None` means the AWS default credential chain.
-    pub keys: Option<(SecretString, SecretString)>,
+    pub keys: Option<(Secret, Secret)>,
     /// The region that requests are signed for.
     pub region: String,
+    /// A variable that names a proxy, set but not obeyed for the store.
+    pub proxy_variable: Option<&'static str>,
     /// Bytes of the largest object that is downloaded.
     pub max_object: u64,
     /// Bytes of temp disk for all objects in flight.
@@ -73,7 +96,7 @@ pub struct BrokerSettings {
     /// User name.
     pub user: String,
     /// Password.
-    pub password: SecretString,
+    pub password: Secret,
     /// Virtual host.
     pub vhost: String,
     /// The queue of notifications; every other name is derived from it.
@@ -150,9 +173,9 @@ pub struct PublishSettings {
     /// Where reports are POSTed.
     pub url: Url,
     /// The signing secret.
-    pub secret: Option<SecretString>,
+    pub secret: Option<Secret>,
     /// The `Authorization` header.
-    pub authorization: Option<SecretString>,
+    pub authorization: Option<Secret>,
 }
 
 /// How to log.
@@ -225,8 +248,8 @@ pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
         .filter_map(|v| texts.values.get(v.name).map(|text| (v, text)))
         .map(|(v, text)| (v.name, if v.secret { "***".to_owned() } else { masked_url(text) }))
         .collect();
-    let mut warnings = texts.warnings;
-    let mut reader = reader::Reader { values: &texts.values, problems };
+    let mut warnings = texts.warnings.clone();
+    let mut reader = reader::Reader { texts: &texts, env, problems };
     let settings = reader.settings();
     match settings {
         Some(settings) if reader.problems.0.is_empty() => {
@@ -243,9 +266,9 @@ pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
 /// # Errors
 /// When the address itself cannot be read.
 #[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
-pub fn health_addr(env: &HashMap<String, String>) -> Result<SocketAddr, Problems> {
+pub fn health_addr(env: &HashMap<String, String>) -> Result<AdminAddress, Problems> {
     let texts = source::read(env, &mut Problems::default());
-    let mut reader = reader::Reader { values: &texts.values, problems: Problems::default() };
+    let mut reader = reader::Reader { texts: &texts, env, problems: Problems::default() };
     reader.health_addr().ok_or(reader.problems)
 }
 

@@ -4,14 +4,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, StatusCode};
-use secrecy::ExposeSecret;
+use reqwest::{Client, Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
 use standardwebhooks::Webhook;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use crate::config::PublishSettings;
+use crate::config::{PublishSettings, Secret};
 use crate::failure::{Dependency, Failure, Kind, Stage, causes};
 use crate::http;
 
@@ -24,35 +25,16 @@ const WIDESPREAD: u32 = 3;
 /// Posts reports.
 pub(crate) struct Courier {
     client: Client,
-    url: url::Url,
-    authorization: Option<HeaderValue>,
-    signer: Option<Webhook>,
+    settings: PublishSettings,
     errors_in_a_row: AtomicU32,
 }
 
 impl Courier {
     /// # Errors
-    /// When the HTTP client, the secret or the `Authorization` header cannot be used.
+    /// When the HTTP client cannot be set up.
     pub(crate) fn new(settings: &PublishSettings, ca: Option<&[u8]>) -> Result<Self, String> {
         let client = http::client(ca, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
-        let signer = match &settings.secret {
-            Some(secret) => Some(
-                Webhook::new(secret.expose_secret())
-                    .map_err(|_| "PUBLISH_SECRET is not base64".to_owned())?,
-            ),
-            None => None,
-        };
-        let authorization = match &settings.authorization {
-            Some(value) => {
-                let mut value = HeaderValue::from_str(value.expose_secret())
-                    .map_err(|_| "PUBLISH_AUTHORIZATION is not printable ASCII".to_owned())?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            None => None,
-        };
-        let url = settings.url.clone();
-        Ok(Self { client, url, authorization, signer, errors_in_a_row: AtomicU32::new(0) })
+        Ok(Self { client, settings: settings.clone(), errors_in_a_row: AtomicU32::new(0) })
     }
 
     /// Posts one report. `id` stays the same over all attempts.
@@ -60,9 +42,16 @@ impl Courier {
     /// # Errors
     /// Anything but a 2xx, by what it says of this report or of the webhook.
     pub(crate) async fn deliver(&self, id: &str, body: Vec<u8>) -> Result<(), Failure> {
-        let headers = self.headers(id, &body)?;
-        let request = self.client.post(self.url.clone()).timeout(TIMEOUT).headers(headers);
-        let judged = match request.body(body).send().await {
+        let secrets = self.secrets();
+        let body = Bytes::from(body);
+        let answer = match self.post(id, &body, &secrets).await? {
+            // What was refused was not taken: it may be sent again.
+            Ok(response) if refused(response.status()) && self.replaced_after(&secrets) => {
+                self.post(id, &body, &self.secrets()).await?
+            }
+            answer => answer,
+        };
+        let judged = match answer {
             Ok(response) => judge(response.status(), response.headers()),
             Err(error) if error.is_connect() => Judgement::Down(None, causes(&error.without_url())),
             Err(error) => Judgement::ServerError(causes(&error.without_url())),
@@ -86,39 +75,85 @@ impl Courier {
         }
     }
 
+    async fn post(
+        &self,
+        id: &str,
+        body: &Bytes,
+        secrets: &Secrets,
+    ) -> Result<reqwest::Result<Response>, Failure> {
+        let headers = headers(id, body, secrets)?;
+        let request = self.client.post(self.settings.url.clone()).timeout(TIMEOUT).headers(headers);
+        Ok(request.body(body.clone()).send().await)
+    }
+
+    fn secrets(&self) -> Secrets {
+        let PublishSettings { secret, authorization, .. } = &self.settings;
+        Secrets {
+            signing: secret.as_ref().map(Secret::held),
+            authorization: authorization.as_ref().map(Secret::held),
+        }
+    }
+
+    /// Whether there are other secrets by now than those that were refused.
+    fn replaced_after(&self, refused: &Secrets) -> bool {
+        let replaced = |secret: &Option<Secret>, refused: &Option<SecretString>| {
+            secret
+                .as_ref()
+                .zip(refused.as_ref())
+                .is_some_and(|(s, refused)| s.replaced_after(refused))
+        };
+        // Both files are read: one may be replaced without the other.
+        replaced(&self.settings.secret, &refused.signing)
+            | replaced(&self.settings.authorization, &refused.authorization)
+    }
+
     /// Whether anything answers at the webhook's address; what it answers does not matter.
     ///
     /// # Errors
     /// When nothing does.
     pub(crate) async fn reachable(&self) -> Result<StatusCode, String> {
-        let head = self.client.head(self.url.clone()).timeout(Duration::from_secs(10));
+        let head = self.client.head(self.settings.url.clone()).timeout(Duration::from_secs(10));
         match head.send().await {
             Ok(response) => Ok(response.status()),
             Err(error) => Err(causes(&error.without_url())),
         }
     }
+}
 
-    fn headers(&self, id: &str, body: &[u8]) -> Result<HeaderMap, Failure> {
-        let unusable = |what: &str| Failure::permanent(Stage::Report, "report_unusable", what);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let value = |text: &str| {
-            HeaderValue::from_str(text).map_err(|_| unusable("an id that no header takes"))
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("webhook-id", value(id)?);
-        headers.insert("webhook-timestamp", HeaderValue::from(now));
-        if let Some(signer) = &self.signer {
-            let signature =
-                signer.sign(id, now, body).map_err(|_| unusable("it cannot be signed"))?;
-            headers.insert("webhook-signature", value(&signature)?);
-        }
-        if let Some(authorization) = self.authorization.clone() {
-            headers.insert(AUTHORIZATION, authorization);
-        }
-        Ok(headers)
+/// What one request is signed and authorized with.
+struct Secrets {
+    signing: Option<SecretString>,
+    authorization: Option<SecretString>,
+}
+
+fn headers(id: &str, body: &[u8], secrets: &Secrets) -> Result<HeaderMap, Failure> {
+    let unusable = |what: &str| Failure::permanent(Stage::Report, "report_unusable", what);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let value = |text: &str| {
+        HeaderValue::from_str(text).map_err(|_| unusable("an id that no header takes"))
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("webhook-id", value(id)?);
+    headers.insert("webhook-timestamp", HeaderValue::from(now));
+    if let Some(secret) = &secrets.signing {
+        let signature = Webhook::new(secret.expose_secret())
+            .and_then(|signer| signer.sign(id, now, body))
+            .map_err(|_| unusable("it cannot be signed"))?;
+        headers.insert("webhook-signature", value(&signature)?);
     }
+    if let Some(authorization) = &secrets.authorization {
+        let mut authorization = value(authorization.expose_secret())?;
+        authorization.set_sensitive(true);
+        headers.insert(AUTHORIZATION, authorization);
+    }
+    Ok(headers)
+}
+
+/// The answers that speak of the signature or of the `Authorization` header.
+fn refused(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -217,7 +252,7 @@ mod tests {
             authorization: Some("Bearer t".into()),
         };
         let courier = Courier::new(&settings, None).unwrap();
-        let headers = courier.headers("msg_1", b"{\"a\":1}").unwrap();
+        let headers = headers("msg_1", b"{\"a\":1}", &courier.secrets()).unwrap();
         assert_eq!(headers["webhook-id"], "msg_1");
         assert_eq!(headers[AUTHORIZATION], "Bearer t");
         let timestamp = headers["webhook-timestamp"].to_str().unwrap();

@@ -164,9 +164,10 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// An error and its causes as one line: the outermost message of a client library alone
-/// ("dispatch failure") helps nobody.
+/// ("dispatch failure") helps nobody. What is wrong with a certificate is said first, in words.
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
+    let mut line = crate::tls::explain(error).map(|text| format!("{text}: ")).unwrap_or_default();
+    line.push_str(&error.to_string());
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string();

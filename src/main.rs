@@ -43,14 +43,14 @@ fn main() -> ExitCode {
             };
             block_on(app::redrive(&loaded.settings, what))
         }
-        _ => block_on(run(loaded)),
+        _ => match telemetry::init(&loaded.settings.log) {
+            Ok(_log) => block_on(run(loaded)),
+            Err(error) => complain(&error.to_string()),
+        },
     }
 }
 
 async fn run(loaded: Loaded) -> ExitCode {
-    if let Err(error) = telemetry::init(&loaded.settings.log) {
-        return complain(&error.to_string());
-    }
     match shutdown::on_signal() {
         Ok(shutdown) => app::run(loaded, shutdown).await,
         Err(error) => complain(&format!("no signal handlers: {error}")),

@@ -5,6 +5,7 @@
 
 mod arrival;
 mod client;
+mod credentials;
 mod effects;
 mod fault;
 mod fetch;

@@ -1,11 +1,13 @@
 //! Log lines: text that starts with the service's name in brackets, or JSON; to standard output
 //! and, if wanted, to a file as well.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::sync::Arc;
+mod outlet;
 
-use tracing::{Event, Subscriber};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
@@ -13,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::outlet::Outlet;
 use crate::config::LogSettings;
 
 const PREFIX: &str = concat!("[", env!("CARGO_PKG_NAME"), "] ");
@@ -20,41 +23,37 @@ const PREFIX: &str = concat!("[", env!("CARGO_PKG_NAME"), "] ");
 /// The target of lines that are written at any level.
 pub(crate) const AUDIT: &str = "bucket_av_scanner::audit";
 
+/// How long the end of the process waits for lines that are still to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The running log. Dropped last, it waits for what is still to be written.
+#[must_use]
+pub struct Log(Vec<Outlet>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let end = Instant::now() + FLUSH_TIMEOUT;
+        for outlet in &self.0 {
+            outlet.flush(end);
+        }
+    }
+}
+
 /// Starts logging.
 ///
 /// # Errors
 /// When the log file cannot be opened, or logging was started before.
-pub fn init(settings: &LogSettings) -> io::Result<()> {
-    let file = match &settings.file {
-        Some(path) => {
-            let file = OpenOptions::new().append(true).create(true).open(path).map_err(|e| {
+pub fn init(settings: &LogSettings) -> io::Result<Log> {
+    let mut outlets = vec![Outlet::start("standard output", io::stdout())?];
+    if let Some(path) = &settings.file {
+        let file =
+            OpenOptions::new().append(true).create(true).open(path).map_err(|e| {
                 io::Error::new(e.kind(), format!("LOG_FILE {}: {e}", path.display()))
             })?;
-            Some(Arc::new(file))
-        }
-        None => None,
-    };
-    // Other people's crates speak only when something is wrong with them, unless everything is
-    // asked for.
-    let others = if settings.level == tracing::Level::TRACE {
-        LevelFilter::TRACE
-    } else {
-        LevelFilter::from_level(settings.level.min(tracing::Level::WARN))
-    };
-    let filter = Targets::new()
-        .with_default(others)
-        .with_target("bucket_av_scanner", settings.level)
-        // It reports every lost connection as an error of its own; the session that loses it says so.
-        .with_target(
-            "lapin",
-            LevelFilter::OFF.max(match settings.level {
-                tracing::Level::TRACE => LevelFilter::TRACE,
-                _ => LevelFilter::OFF,
-            }),
-        );
-    let filter = filter.with_target(AUDIT, LevelFilter::WARN);
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(Output { file });
+        outlets.push(Outlet::start("LOG_FILE", file)?);
+    }
+    let registry = tracing_subscriber::registry().with(filter(settings.level));
+    let layer = tracing_subscriber::fmt::layer().with_writer(Output(outlets.clone()));
     let started = if settings.json {
         registry.with(layer.json().flatten_event(true).with_current_span(true)).try_init()
     } else {
@@ -64,7 +63,26 @@ pub fn init(settings: &LogSettings) -> io::Result<()> {
             )
             .try_init()
     };
-    started.map_err(io::Error::other)
+    started.map_err(io::Error::other)?;
+    Ok(Log(outlets))
+}
+
+/// Other people's crates speak only when something is wrong with them, unless everything is asked
+/// for. Even then not at their most verbose level: that is where clients print what they send, with
+/// logins and keys in it.
+fn filter(level: Level) -> Targets {
+    let (others, lapin) = if level == Level::TRACE {
+        (LevelFilter::DEBUG, LevelFilter::DEBUG)
+    } else {
+        // The client of the broker reports every lost connection as an error of its own; the
+        // session that loses it says so.
+        (LevelFilter::from_level(level.min(Level::WARN)), LevelFilter::OFF)
+    };
+    Targets::new()
+        .with_default(others)
+        .with_target("bucket_av_scanner", level)
+        .with_target("lapin", lapin)
+        .with_target(AUDIT, LevelFilter::WARN)
 }
 
 /// Puts the service's name before each line, so that the lines of several containers can be told
@@ -87,35 +105,53 @@ where
     }
 }
 
-struct Output {
-    file: Option<Arc<File>>,
-}
+/// Every outlet gets every line.
+struct Output(Vec<Outlet>);
 
 impl<'a> MakeWriter<'a> for Output {
-    type Writer = Tee<'a>;
+    type Writer = Lines<'a>;
 
-    fn make_writer(&'a self) -> Tee<'a> {
-        Tee { file: self.file.as_deref() }
+    fn make_writer(&'a self) -> Lines<'a> {
+        Lines { outlets: &self.0, audit: false }
+    }
+
+    fn make_writer_for(&'a self, of: &Metadata<'_>) -> Lines<'a> {
+        Lines { outlets: &self.0, audit: of.target() == AUDIT }
     }
 }
 
-/// Writes to standard output and the file. A log that cannot be written (a closed pipe, a full
-/// disk) must not stop scans, so errors end here.
-struct Tee<'a> {
-    file: Option<&'a File>,
+/// Takes one line at a time, which is how the formatter writes.
+struct Lines<'a> {
+    outlets: &'a [Outlet],
+    audit: bool,
 }
 
-impl Write for Tee<'_> {
+impl Write for Lines<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(mut file) = self.file {
-            drop(file.write_all(line));
+        for outlet in self.outlets {
+            outlet.put(line, self.audit);
         }
-        drop(io::stdout().lock().write_all(line));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        drop(io::stdout().lock().flush());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_print_of_their_frames_is_never_written() {
+        for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
+            let filter = filter(level);
+            for target in ["lapin::io_loop", "lapin", "amq_protocol", "hyper::proto", "aws_sigv4"] {
+                assert!(!filter.would_enable(target, &Level::TRACE), "{target} at {level}");
+            }
+            assert!(filter.would_enable("bucket_av_scanner::queue", &level));
+            assert!(filter.would_enable(AUDIT, &Level::WARN));
+        }
     }
 }

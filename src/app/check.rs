@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::say;
-use crate::config::{Loaded, Settings};
+use crate::config::{ADMIN_PORT, AdminAddress, Loaded, Settings};
 use crate::courier::Courier;
 use crate::queue::{self, Tls, Topology};
 use crate::scanner::Scanner;
@@ -103,14 +103,19 @@ async fn webhook(settings: &Settings) -> Result<String, String> {
 }
 
 /// Asks the `/readyz` of a daemon on this host, for containers without an HTTP client.
-pub async fn healthcheck(address: SocketAddr) -> ExitCode {
-    let host = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+pub async fn healthcheck(address: AdminAddress) -> ExitCode {
+    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    let (port, hosts) = match address {
+        AdminAddress::Everywhere => (ADMIN_PORT, vec![v6, v4]),
+        AdminAddress::At(address) => match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => (address.port(), vec![v4]),
+            IpAddr::V6(ip) if ip.is_unspecified() => (address.port(), vec![v6, v4]),
+            ip => (address.port(), vec![ip]),
+        },
     };
-    let address = SocketAddr::new(host, address.port());
-    let asked = tokio::time::timeout(Duration::from_secs(5), ask(address)).await;
+    let addresses: Vec<SocketAddr> =
+        hosts.into_iter().map(|host| SocketAddr::new(host, port)).collect();
+    let asked = tokio::time::timeout(Duration::from_secs(5), ask(&addresses)).await;
     match asked {
         Ok(Ok(reply)) => {
             let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
@@ -128,9 +133,11 @@ pub async fn healthcheck(address: SocketAddr) -> ExitCode {
     }
 }
 
-async fn ask(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+/// Asks the first of `addresses` that takes a connection.
+async fn ask(addresses: &[SocketAddr]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(addresses).await?;
+    let host = stream.peer_addr()?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await?;

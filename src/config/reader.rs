@@ -1,16 +1,16 @@
 //! Gives texts their meaning: types, ranges, addresses.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use url::Url;
 
+use super::source::Texts;
 use super::{
-    BrokerSettings, EngineAddress, ExchangeType, LogSettings, PolicySettings, Problem, Problems,
-    PublishSettings, QueueType, ScannerSettings, Settings, StoreSettings,
+    AdminAddress, BrokerSettings, EngineAddress, ExchangeType, LogSettings, PolicySettings,
+    Problem, Problems, PublishSettings, QueueType, ScannerSettings, Secret, Settings,
+    StoreSettings,
 };
 use crate::retry::{Ladder, Tier};
 
@@ -19,7 +19,8 @@ const GIB: u64 = 1 << 30;
 /// Reads typed values out of texts; a value that cannot be read is a problem and `None`, so that
 /// every setting is looked at before the first problem ends the reading of its group.
 pub(super) struct Reader<'a> {
-    pub(super) values: &'a BTreeMap<&'static str, String>,
+    pub(super) texts: &'a Texts,
+    pub(super) env: &'a HashMap<String, String>,
     pub(super) problems: Problems,
 }
 
@@ -49,31 +50,32 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn health_addr(&mut self) -> Option<SocketAddr> {
-        self.parse("HEALTH_ADDR", "an address and port, as in 0.0.0.0:8080", |t| t.parse().ok())
+    pub(super) fn health_addr(&mut self) -> Option<AdminAddress> {
+        if self.optional("HEALTH_ADDR").is_none() {
+            return Some(AdminAddress::Everywhere);
+        }
+        self.parse("HEALTH_ADDR", "an address and port, as in 0.0.0.0:8080 or [::]:8080", |text| {
+            text.parse().ok().map(AdminAddress::At)
+        })
     }
 
     fn store(&mut self) -> Option<StoreSettings> {
         let url = self.url("MINIO_SERVER_URL");
-        let keys =
-            match (self.secret("MINIO_ACCESS_KEY_ID"), self.secret("MINIO_SECRET_ACCESS_KEY")) {
-                (Some(access), Some(secret)) => Some((access, secret)),
-                (None, None) => None,
-                (Some(_), None) => {
-                    self.problem(
-                        "MINIO_SECRET_ACCESS_KEY",
-                        "is missing beside MINIO_ACCESS_KEY_ID",
-                    );
-                    None
-                }
-                (None, Some(_)) => {
-                    self.problem(
-                        "MINIO_ACCESS_KEY_ID",
-                        "is missing beside MINIO_SECRET_ACCESS_KEY",
-                    );
-                    None
-                }
-            };
+        let keys = match (
+            self.secret("MINIO_ACCESS_KEY_ID", any),
+            self.secret("MINIO_SECRET_ACCESS_KEY", any),
+        ) {
+            (Some(access), Some(secret)) => Some((access, secret)),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem("MINIO_SECRET_ACCESS_KEY", "is missing beside MINIO_ACCESS_KEY_ID");
+                None
+            }
+            (None, Some(_)) => {
+                self.problem("MINIO_ACCESS_KEY_ID", "is missing beside MINIO_SECRET_ACCESS_KEY");
+                None
+            }
+        };
         let region = self.text("MINIO_REGION");
         let volume = self.number("VOLUME_SIZE", 1, 1024);
         let spool = match self.optional("SPOOL_SIZE") {
@@ -89,10 +91,12 @@ impl Reader<'_> {
         if !temp_dir.is_dir() {
             self.problem("TMPDIR", "must be an existing folder");
         }
+        let url = url?;
         Some(StoreSettings {
-            url: url?,
             keys,
             region: region?,
+            proxy_variable: self.proxy_variable(&url),
+            url,
             max_object: volume? * GIB,
             spool: spool? * GIB,
             temp_dir,
@@ -101,17 +105,14 @@ impl Reader<'_> {
 
     fn broker(&mut self) -> Option<BrokerSettings> {
         let host =
-            self.parse("RABBITMQ_ENDPOINT", "a host name or address, nothing else", |text| {
-                let plain = !text.is_empty() && !text.contains(['/', '@', '?', ' ']);
-                plain.then(|| text.to_owned())
-            });
+            self.parse("RABBITMQ_ENDPOINT", "a host name or address, nothing else", broker_host);
         let tls = self.flag("RABBITMQ_TLS");
         let port = match self.optional("RABBITMQ_PORT") {
             Some(_) => self.port("RABBITMQ_PORT"),
             None => tls.map(|tls| if tls { 5671 } else { 5672 }),
         };
         let user = self.text("RABBITMQ_REGULAR_USER_NAME");
-        let password = self.secret("RABBITMQ_REGULAR_USER_PASS");
+        let password = self.secret("RABBITMQ_REGULAR_USER_PASS", any);
         if password.is_none() {
             self.required("RABBITMQ_REGULAR_USER_PASS");
         }
@@ -212,18 +213,13 @@ impl Reader<'_> {
     /// The outer `None` is a problem, the inner one is no webhook.
     #[expect(clippy::option_option, reason = "see above")]
     fn publish(&mut self) -> Option<Option<PublishSettings>> {
-        let secret = self.secret("PUBLISH_SECRET");
-        if let Some(secret) = &secret
-            && !is_signing_secret(secrecy::ExposeSecret::expose_secret(secret))
-        {
+        let secret = self.secret("PUBLISH_SECRET", is_signing_secret);
+        if self.optional("PUBLISH_SECRET").is_some_and(|text| !is_signing_secret(text)) {
             let expected = "must be base64 of at least 24 bytes, with or without whsec_ before it";
             self.problem("PUBLISH_SECRET", expected);
         }
-        let authorization = self.secret("PUBLISH_AUTHORIZATION");
-        if let Some(value) = &authorization
-            && reqwest::header::HeaderValue::from_str(secrecy::ExposeSecret::expose_secret(value))
-                .is_err()
-        {
+        let authorization = self.secret("PUBLISH_AUTHORIZATION", is_header);
+        if self.optional("PUBLISH_AUTHORIZATION").is_some_and(|text| !is_header(text)) {
             self.problem("PUBLISH_AUTHORIZATION", "must be printable ASCII");
         }
         if self.optional("PUBLISH_URL").is_none() {
@@ -299,7 +295,7 @@ impl Reader<'_> {
     }
 
     fn optional(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str)
+        self.texts.values.get(name).map(String::as_str)
     }
 
     fn parse<T>(
@@ -308,7 +304,7 @@ impl Reader<'_> {
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let Some(text) = self.values.get(name) else {
+        let Some(text) = self.texts.values.get(name) else {
             self.required(name);
             return None;
         };
@@ -329,9 +325,23 @@ impl Reader<'_> {
         })
     }
 
-    /// Secrets are taken as they are: even their spaces may matter.
-    fn secret(&self, name: &str) -> Option<SecretString> {
-        self.optional(name).map(SecretString::from)
+    /// Secrets are taken as they are: even their spaces may matter. Later ones from the same file
+    /// have to be `usable`.
+    fn secret(&self, name: &'static str, usable: fn(&str) -> bool) -> Option<Secret> {
+        let text = self.optional(name)?;
+        Some(match self.texts.files.get(name) {
+            Some(path) => Secret::from_file(text, name, path.clone(), usable),
+            None => Secret::from(text),
+        })
+    }
+
+    /// The variable by which most programs would reach `url` through a proxy.
+    fn proxy_variable(&self, url: &Url) -> Option<&'static str> {
+        let names: &[&str] = match url.scheme() {
+            "https" => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+            _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+        };
+        names.iter().copied().find(|name| self.env.get(*name).is_some_and(|text| !text.is_empty()))
     }
 
     fn flag(&mut self, name: &str) -> Option<bool> {
@@ -357,10 +367,29 @@ impl Reader<'_> {
     }
 }
 
+fn any(_: &str) -> bool {
+    true
+}
+
+fn is_header(text: &str) -> bool {
+    reqwest::header::HeaderValue::from_str(text).is_ok()
+}
+
 /// The specification asks for 24 to 64 bytes; 24 are 32 characters of base64.
 fn is_signing_secret(text: &str) -> bool {
     let bare = text.strip_prefix("whsec_").unwrap_or(text);
     bare.len() >= 32 && standardwebhooks::Webhook::new(text).is_ok()
+}
+
+/// A name, an IPv4 address, or an IPv6 address with brackets or without; never with a port.
+fn broker_host(text: &str) -> Option<String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    if bare.is_some() || text.contains(':') {
+        let address: std::net::Ipv6Addr = bare.unwrap_or(text).parse().ok()?;
+        return Some(address.to_string());
+    }
+    let plain = !text.is_empty() && !text.contains(['/', '@', '?', ' ', '[', ']']);
+    plain.then(|| text.to_owned())
 }
 
 fn http_url(text: &str) -> Option<Url> {

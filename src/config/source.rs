@@ -2,12 +2,13 @@
 //! Later ones win. What comes out is text by variable name; its meaning is not known here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat, ValueKind};
 
 use super::variables::{ORIGINAL_KEYS, VARIABLES};
-use super::{Problem, Problems};
+use super::{Problem, Problems, secret};
 
 /// The YAML file that is read when it exists and `AVSCAN_CONFIG` names no other.
 pub(super) const DEFAULT_FILE: &str = "/opt/av-scan/av-scan.conf";
@@ -16,6 +17,8 @@ pub(super) const DEFAULT_FILE: &str = "/opt/av-scan/av-scan.conf";
 #[derive(Default)]
 pub(super) struct Texts {
     pub(super) values: BTreeMap<&'static str, String>,
+    /// The files that secrets were read from.
+    pub(super) files: BTreeMap<&'static str, PathBuf>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -91,9 +94,20 @@ fn read_file(path: &Path, texts: &mut Texts, problems: &mut Problems) {
 }
 
 fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Problems) {
-    let known = |name: &str| VARIABLES.iter().any(|v| v.name == name);
-    let ours: HashMap<String, String> =
-        env.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut ours: HashMap<String, String> = VARIABLES
+        .iter()
+        .filter_map(|v| Some((v.name.to_owned(), env.get(v.name)?.clone())))
+        .collect();
+    for variable in VARIABLES {
+        if ours.get(variable.name).is_some_and(|text| is_service_link(variable.name, text)) {
+            ours.remove(variable.name);
+            texts.warnings.push(format!(
+                "{} is ignored: Kubernetes set it for a Service of that name: say \
+                 enableServiceLinks: false in the pod's specification",
+                variable.name
+            ));
+        }
+    }
     let merged = Config::builder()
         .add_source(Environment::default().source(Some(ours)).ignore_empty(true))
         .build()
@@ -118,19 +132,33 @@ fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Pro
             problems.push(Problem::new(variable.name, problem));
             continue;
         }
-        match std::fs::read_to_string(path) {
+        match secret::read(Path::new(path)) {
+            Ok(text) if text.is_empty() => {
+                problems.push(Problem::new(by_file, format!("names an empty file: {path}")));
+            }
             Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
-                if text.is_empty() {
-                    problems.push(Problem::new(by_file, format!("names an empty file: {path}")));
-                } else {
-                    texts.values.insert(variable.name, text.to_owned());
-                }
+                texts.values.insert(variable.name, text);
+                texts.files.insert(variable.name, path.into());
             }
             Err(error) => {
                 problems.push(Problem::new(by_file, format!("{path} cannot be read: {error}")));
             }
         }
     }
+}
+
+/// Kubernetes sets `NAME_PORT=tcp://10.0.0.7:5672` in every pod for each Service of the namespace,
+/// after Docker's container links. A Service `rabbitmq` or `clamd` thereby sets a variable of ours.
+/// Source: <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
+fn is_service_link(name: &str, text: &str) -> bool {
+    let Some((scheme, address)) = text.split_once("://") else { return false };
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let host_is_address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    };
+    name.ends_with("_PORT")
+        && matches!(scheme, "tcp" | "udp" | "sctp")
+        && host_is_address
+        && port.parse::<u16>().is_ok()
 }

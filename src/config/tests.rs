@@ -134,7 +134,7 @@ fn a_password_that_yaml_would_read_as_a_number_is_refused() {
 fn a_numeric_password_in_the_environment_is_taken_as_it_is() {
     use secrecy::ExposeSecret;
     let s = settings(&with(&[("RABBITMQ_REGULAR_USER_PASS", "00123")]));
-    assert_eq!(s.broker.password.expose_secret(), "00123");
+    assert_eq!(s.broker.password.held().expose_secret(), "00123");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn secrets_come_from_files_without_their_trailing_newline() {
     let mut env = minimal();
     env.remove("RABBITMQ_REGULAR_USER_PASS");
     env.insert("RABBITMQ_REGULAR_USER_PASS_FILE".into(), path.into());
-    assert_eq!(settings(&env).broker.password.expose_secret(), " p w ");
+    assert_eq!(settings(&env).broker.password.held().expose_secret(), " p w ");
     let both = with(&[("RABBITMQ_REGULAR_USER_PASS_FILE", path)]);
     assert!(problems(&both).contains("keep one"));
     let missing = with(&[("PUBLISH_SECRET_FILE", "/nowhere/x")]);
@@ -229,4 +229,79 @@ fn a_ca_file_without_readable_certificates_is_refused() {
         let text = problems(&with(&[("TLS_CA_FILE", file.path().to_str().unwrap())]));
         assert!(text.contains("TLS_CA_FILE"), "{text}");
     }
+}
+
+#[test]
+fn a_service_link_of_kubernetes_is_ignored_with_a_warning() {
+    for link in ["tcp://10.0.0.7:5672", "udp://10.0.0.7:1", "tcp://[fd00::7]:5672"] {
+        for name in ["RABBITMQ_PORT", "CLAMD_PORT"] {
+            let loaded = load(&with(&[(name, link)])).unwrap();
+            let EngineAddress::ClamavRest(engine) = &loaded.settings.scanner.engine else {
+                panic!("clamav-rest is the default");
+            };
+            assert_eq!((loaded.settings.broker.port, engine.port()), (5672, Some(9443)));
+            let of_it: Vec<_> = loaded.warnings.iter().filter(|w| w.contains(name)).collect();
+            assert_eq!(of_it.len(), 1, "{:?}", loaded.warnings);
+            assert!(of_it[0].contains("enableServiceLinks: false"), "{of_it:?}");
+            // A port from the file is not lost over it.
+            let file = file(&format!("{name}: 77\n"));
+            let path = file.path().to_str().unwrap();
+            let s = settings(&with(&[(name, link), ("AVSCAN_CONFIG", path)]));
+            assert!(s.broker.port == 77 || format!("{:?}", s.scanner.engine).contains("77"));
+        }
+    }
+    // Anything else that is no port was set by somebody, and is wrong.
+    for bad in
+        ["tcp://", "tcp://10.0.0.7", "tcp://10.0.0.7:", "tcp://10.0.0.7:x", "tcp://rabbit:5672"]
+    {
+        assert!(problems(&with(&[("RABBITMQ_PORT", bad)])).contains("RABBITMQ_PORT"), "{bad}");
+    }
+    for bad in ["http://10.0.0.7:1", "10.0.0.7:5672", "0", "65536", "tcp://10.0.0.7:5672/x"] {
+        assert!(problems(&with(&[("CLAMD_PORT", bad)])).contains("CLAMD_PORT"), "{bad}");
+    }
+    // Where no Service can have put it.
+    assert!(problems(&with(&[("SCAN_TIMEOUT", "tcp://10.0.0.7:1")])).contains("SCAN_TIMEOUT"));
+    let file = file("rabbitmq_port: tcp://10.0.0.7:5672\n");
+    let path = file.path().to_str().unwrap();
+    assert!(problems(&with(&[("AVSCAN_CONFIG", path)])).contains("RABBITMQ_PORT"));
+}
+
+#[test]
+fn the_broker_is_a_name_or_an_address_of_either_kind() {
+    let host = |text: &str| {
+        load(&with(&[("RABBITMQ_ENDPOINT", text)])).map(|loaded| loaded.settings.broker.host)
+    };
+    for (text, means) in [
+        ("mq", "mq"),
+        ("10.0.0.7", "10.0.0.7"),
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("[2001:db8::7]", "2001:db8::7"),
+    ] {
+        assert_eq!(host(text).as_deref(), Ok(means));
+    }
+    for bad in ["mq:5672", "[::1]:5672", "[mq]", "[", "::x", "amqp://mq", "u@mq", "10.0.0.7:1"] {
+        assert!(host(bad).is_err(), "{bad} was taken");
+    }
+}
+
+#[test]
+fn without_an_address_the_admin_server_is_everywhere() {
+    assert_eq!(settings(&minimal()).health_addr, AdminAddress::Everywhere);
+    for text in ["0.0.0.0:8080", "[::]:8080", "[::1]:1"] {
+        let at = AdminAddress::At(text.parse().unwrap());
+        assert_eq!(settings(&with(&[("HEALTH_ADDR", text)])).health_addr, at);
+    }
+}
+
+#[test]
+fn a_proxy_that_is_not_used_for_the_store_is_remembered() {
+    let variable = |pairs: &[(&str, &str)]| settings(&with(pairs)).store.proxy_variable;
+    let proxy = "http://proxy:3128";
+    assert_eq!(variable(&[]), None);
+    assert_eq!(variable(&[("HTTPS_PROXY", proxy)]), Some("HTTPS_PROXY"));
+    assert_eq!(variable(&[("HTTPS_PROXY", "")]), None);
+    let plain = ("MINIO_SERVER_URL", "http://minio:9000");
+    assert_eq!(variable(&[plain, ("HTTPS_PROXY", proxy)]), None);
+    assert_eq!(variable(&[plain, ("http_proxy", proxy)]), Some("http_proxy"));
 }

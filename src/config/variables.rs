@@ -63,7 +63,7 @@ pub const VARIABLES: &[Variable] = &[
     plain("RETRY_DELAYS", "10s,1m,10m", "waits between attempts (s, m, h), the last one repeats"),
     plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
     open("TLS_CA_FILE", "PEM file of further certificate authorities, for every connection"),
-    plain("HEALTH_ADDR", "0.0.0.0:8080", "address of /livez, /readyz and /metrics"),
+    open("HEALTH_ADDR", "address of /livez, /readyz, /metrics (default [::]:8080, IPv4 too)"),
     plain("SHUTDOWN_GRACE", "30", "time for running objects after SIGTERM, seconds, 0 to 3600"),
     plain("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
     plain("LOG_FORMAT", "text", "text or json"),

@@ -10,7 +10,7 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties, Event};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -145,8 +145,25 @@ pub(crate) async fn look(
     Ok(format!("{}:{} takes the login; {found}", settings.host, settings.port))
 }
 
+/// Connects. Where the login is refused and the password's file has another one by now, with that.
 async fn connect(
     settings: &BrokerSettings,
+    tls: &Tls,
+    purpose: &'static str,
+    frame_max: Option<u32>,
+) -> Result<Connection, OpenError> {
+    let password = settings.password.held();
+    match log_in(settings, &password, tls, purpose, frame_max).await {
+        Err(OpenError::Refused(_)) if settings.password.replaced_after(&password) => {
+            log_in(settings, &settings.password.held(), tls, purpose, frame_max).await
+        }
+        answer => answer,
+    }
+}
+
+async fn log_in(
+    settings: &BrokerSettings,
+    password: &SecretString,
     tls: &Tls,
     purpose: &'static str,
     frame_max: Option<u32>,
@@ -156,7 +173,7 @@ async fn connect(
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo {
                 username: settings.user.clone(),
-                password: settings.password.expose_secret().to_owned(),
+                password: password.expose_secret().to_owned(),
             },
             host: settings.host.clone(),
             port: settings.port,

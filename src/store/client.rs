@@ -7,14 +7,17 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    Builder, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     SharedHttpClient, StalledStreamProtectionConfig,
 };
-use secrecy::ExposeSecret;
 
+use super::credentials::Keys;
 use super::key::Unmark;
 use super::transport::Transport;
 use crate::config::StoreSettings;
+
+/// For one try of a request, without the answer's body.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Pinned: a newer one may change defaults that the guarantees rest on.
 fn behavior() -> BehaviorVersion {
@@ -22,17 +25,17 @@ fn behavior() -> BehaviorVersion {
 }
 
 pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result<Client, String> {
-    let http = SharedHttpClient::new(Transport::new(ca)?);
+    let http = SharedHttpClient::new(Transport::new(ca, settings.proxy_variable)?);
     let region = Region::new(settings.region.clone());
     let builder = match &settings.keys {
         Some((access, secret)) => {
-            Builder::new().behavior_version(behavior()).credentials_provider(Credentials::new(
-                access.expose_secret(),
-                secret.expose_secret(),
-                None,
-                None,
-                "settings",
-            ))
+            let keys = Keys::new(access.clone(), secret.clone());
+            Builder::new()
+                .behavior_version(behavior())
+                .credentials_provider(keys.clone())
+                // They may be others at the next request.
+                .identity_cache(IdentityCache::no_cache())
+                .retry_classifier(keys)
         }
         None => {
             let chain = aws_config::defaults(behavior()).region(region.clone());
@@ -44,6 +47,8 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
         .endpoint_url(settings.url.as_str())
         // Buckets as host names need DNS that self-hosted stores rarely have.
         .force_path_style(true)
+        // A bucket named `…--x-s3` is one like any other in a self-hosted store.
+        .disable_s3_express_session_auth(true)
         .http_client(http)
         .interceptor(Unmark)
         // Stores of MinIO's lineage refuse the newer checksums.
@@ -53,7 +58,7 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
         // None of these covers a body; that is watched where it is read.
         .timeout_config(
             TimeoutConfig::builder()
-                .operation_attempt_timeout(Duration::from_secs(25))
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
                 .operation_timeout(Duration::from_secs(75))
                 .build(),
         )

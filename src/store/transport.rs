@@ -75,17 +75,21 @@ pub(super) struct Transport {
     client: Http,
     /// For answers whose headers are too large for the other one.
     roomy: Http,
+    proxy_variable: Option<&'static str>,
 }
 
 type Http = legacy::Client<HttpsConnector<connect::HttpConnector>, SdkBody>;
 
 impl Transport {
     /// Trusts `ca` (PEM) besides the platform's authorities, and ignores the proxy variables, which
-    /// are meant for the webhook.
+    /// are meant for the webhook; a failure to connect says so of `proxy_variable`.
     ///
     /// # Errors
     /// When `ca` cannot be read.
-    pub(super) fn new(ca: Option<&[u8]>) -> Result<Self, String> {
+    pub(super) fn new(
+        ca: Option<&[u8]>,
+        proxy_variable: Option<&'static str>,
+    ) -> Result<Self, String> {
         let unusable = |error: &dyn Error| format!("the TLS settings cannot be used: {error}");
         let mut roots = RootCertStore::empty();
         // A platform without authorities, or with odd ones, is no fault where none are needed.
@@ -121,7 +125,7 @@ impl Transport {
             .http1_max_buf_size(LARGE_BUFFER)
             .http1_max_headers(MANY_HEADERS)
             .build(connector);
-        Ok(Self { client, roomy })
+        Ok(Self { client, roomy, proxy_variable })
     }
 
     /// Asks, and once more with more room where the headers of the answer need it.
@@ -206,7 +210,7 @@ impl HttpConnector for Transport {
                     HttpResponse::try_from(answer)
                         .map_err(|error| ConnectorError::other(error.into(), None))
                 }
-                Ok(Err(error)) => Err(unanswered(error)),
+                Ok(Err(error)) => Err(unanswered(error, transport.proxy_variable)),
                 Err(late) => Err(ConnectorError::timeout(late.into())),
             }
         })
@@ -214,7 +218,7 @@ impl HttpConnector for Transport {
 }
 
 /// Whatever is not the request's own fault may be tried again.
-fn unanswered(error: legacy::Error) -> ConnectorError {
+fn unanswered(error: legacy::Error, proxy_variable: Option<&'static str>) -> ConnectorError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
@@ -222,5 +226,19 @@ fn unanswered(error: legacy::Error) -> ConnectorError {
         }
         cause = inner.source();
     }
-    ConnectorError::io(error.into())
+    match proxy_variable {
+        Some(variable) if error.is_connect() => {
+            ConnectorError::io(Box::new(Direct { variable, error }))
+        }
+        _ => ConnectorError::io(error.into()),
+    }
+}
+
+/// A store that was not reached, where a proxy may have been meant to reach it.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable} is set, but the store is reached without a proxy")]
+struct Direct {
+    variable: &'static str,
+    #[source]
+    error: legacy::Error,
 }

@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 
 use bucket_av_scanner_testing::{Amqp, Stack};
-use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::*;
@@ -151,7 +150,7 @@ fn broker(stack: &Stack, queue: &str) -> BrokerSettings {
         port: settings.amqp_port,
         tls: false,
         user: settings.amqp_user.clone(),
-        password: SecretString::from(settings.amqp_password.clone()),
+        password: settings.amqp_password.as_str().into(),
         vhost: settings.amqp_vhost.clone(),
         queue: queue.to_owned(),
         routing_key: queue.to_owned(),

@@ -187,6 +187,35 @@ async fn a_bare_connect_is_a_probe_and_metrics_are_well_formed() {
 }
 
 #[tokio::test]
+async fn idle_connections_do_not_keep_probes_from_being_answered() {
+    let daemon = daemon(&[]).await;
+    let address = daemon.env()["HEALTH_ADDR"].clone();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    for _ in 0..20 {
+        let asked = tokio::time::timeout(Duration::from_secs(1), daemon.page("/livez")).await;
+        assert_eq!(asked.unwrap().unwrap(), "alive\n");
+        idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_kubernetes_service_link_is_no_port() {
+    let links = [("RABBITMQ_PORT", "tcp://10.0.0.7:5672"), ("CLAMD_PORT", "tcp://10.0.0.8:3310")];
+    let checked = command(&["check"], &links).await;
+    let out = text(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(1), "{out}{}", text(&checked.stderr));
+    for (name, _) in links {
+        let warned: Vec<&str> =
+            out.lines().filter(|l| l.starts_with("warning") && l.contains(name)).collect();
+        assert_eq!(warned.len(), 1, "{out}");
+        assert!(warned[0].contains("enableServiceLinks: false"), "{out}");
+    }
+}
+
+#[tokio::test]
 async fn redrive_lists_without_a_trace_and_moves_by_reason() {
     let settings = [("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0"), ("REPORT_CLEAN", "false")];
     let daemon = daemon(&settings).await;

@@ -1,7 +1,7 @@
 //! TLS to every peer, with a private authority.
 
 use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::tls::TlsProxy;
+use bucket_av_scanner_testing::tls::{Certificate, TlsProxy};
 use bucket_av_scanner_testing::{Authority, ClamavRest, Daemon, Stack};
 
 use super::*;
@@ -13,16 +13,16 @@ struct Wrapped {
     variables: Vec<(&'static str, String)>,
 }
 
-async fn wrapped(authority: &Authority, host: &str) -> Wrapped {
+async fn wrapped(authority: &Authority, certificate: Certificate) -> Wrapped {
     let stack = Stack::from_env();
     let settings = stack.settings();
     let rest = ClamavRest::start(&settings.clamd_tcp, false).await.unwrap();
     let bare = |url: &str| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let broker = format!("{}:{}", settings.amqp_host, settings.amqp_port);
-    let broker = authority.proxy(host, &broker).await.unwrap();
-    let store = authority.proxy(host, &bare(&settings.s3_url)).await.unwrap();
-    let engine = authority.proxy(host, &bare(rest.url())).await.unwrap();
-    let webhook = authority.proxy(host, &bare(&settings.sink_url)).await.unwrap();
+    let broker = authority.proxy(&certificate, &broker).await.unwrap();
+    let store = authority.proxy(&certificate, &bare(&settings.s3_url)).await.unwrap();
+    let engine = authority.proxy(&certificate, &bare(rest.url())).await.unwrap();
+    let webhook = authority.proxy(&certificate, &bare(&settings.sink_url)).await.unwrap();
     let variables = vec![
         ("RABBITMQ_TLS", "true".to_owned()),
         ("RABBITMQ_ENDPOINT", "localhost".to_owned()),
@@ -65,7 +65,7 @@ fn check(daemon: &Daemon) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_authority_is_trusted_for_every_peer() {
     let authority = Authority::new().unwrap();
-    let wrapped = wrapped(&authority, "localhost").await;
+    let wrapped = wrapped(&authority, Certificate::For("localhost")).await;
     let (mut daemon, _folder) = prepared(&wrapped.variables, Some(&authority)).await;
     daemon.spawn().unwrap();
     daemon.wait_ready(SOON).await.unwrap();
@@ -79,17 +79,21 @@ async fn a_private_authority_is_trusted_for_every_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_authority_and_a_wrong_name_are_refused_for_every_peer() {
+async fn what_is_wrong_with_a_certificate_is_said_in_words_for_every_peer() {
     let authority = Authority::new().unwrap();
-    let right = wrapped(&authority, "localhost").await;
-    let (untrusting, _folder) = prepared(&right.variables, None).await;
-    let wrong = wrapped(&authority, "elsewhere.example").await;
-    let (misled, _folder) = prepared(&wrong.variables, Some(&authority)).await;
-    for daemon in [&untrusting, &misled] {
-        let told = check(daemon);
+    for (certificate, trusted, says) in [
+        (Certificate::For("localhost"), false, "name its certificate in TLS_CA_FILE"),
+        (Certificate::For("elsewhere.example"), true, "not for this host name"),
+        (Certificate::CommonNameOnly("localhost"), true, "a common name does not count"),
+        (Certificate::Expired("localhost"), true, "has expired"),
+        (Certificate::TheAuthoritysOwn, true, "is itself an authority (CA:TRUE)"),
+    ] {
+        let wrapped = wrapped(&authority, certificate).await;
+        let (daemon, _folder) = prepared(&wrapped.variables, trusted.then_some(&authority)).await;
+        let told = check(&daemon);
         for peer in ["broker", "store", "engine", "webhook"] {
             let line = told.lines().find(|line| line.starts_with(peer)).unwrap();
-            assert!(line.contains("FAILED") && line.contains("certificate"), "{told}");
+            assert!(line.contains("FAILED") && line.contains(says), "{certificate:?}: {told}");
         }
     }
 }

@@ -4,12 +4,15 @@
 
 mod commands;
 mod encryption;
+mod endpoints;
 mod engines;
 mod evidence;
 mod hostile;
 mod limits;
+mod logging;
 mod messages;
 mod reports;
+mod rotation;
 mod stores;
 mod verdicts;
 mod versions;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +19,19 @@ use crate::web;
 /// A private certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// The certificate of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certificate {
+    /// A good one for this host.
+    For(&'static str),
+    /// One for this host that was good years ago.
+    Expired(&'static str),
+    /// One that has the host where only old clients look for it.
+    CommonNameOnly(&'static str),
+    /// The certificate of the authority, as a self-signed one made by `openssl req -x509` is.
+    TheAuthoritysOwn,
 }
 
 /// TLS in front of a service; ends when dropped.
@@ -48,20 +61,44 @@ impl Authority {
         std::fs::write(file, self.issuer.pem()).context(file.display())
     }
 
-    /// Listens with a certificate for `host` and passes what comes on to `target`.
+    /// Listens with a certificate and passes what comes on to `target`.
     ///
     /// # Errors
     /// When no certificate can be made or no port had.
-    pub async fn proxy(&self, host: &str, target: &str) -> Result<TlsProxy> {
-        let key = KeyPair::generate().context("key")?;
-        let params = CertificateParams::new([host.to_owned()]).context("certificate")?;
-        let certificate = params.signed_by(&key, &self.issuer).context("certificate")?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let acceptor = acceptor(vec![certificate.der().clone()], key)?;
+    pub async fn proxy(&self, certificate: &Certificate, target: &str) -> Result<TlsProxy> {
+        let (certificate, key) = self.make(certificate)?;
+        let acceptor = acceptor(vec![certificate], key)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
         let address = listener.local_addr().context("listen")?;
         let accepting = tokio::spawn(pass_on(listener, acceptor, target.to_owned()));
         Ok(TlsProxy { address, accepting })
+    }
+
+    fn make(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
+        let key = KeyPair::generate().context("key")?;
+        let names = match certificate {
+            Certificate::For(host) | Certificate::Expired(host) => vec![(*host).to_owned()],
+            Certificate::CommonNameOnly(_) | Certificate::TheAuthoritysOwn => Vec::new(),
+        };
+        let mut params = CertificateParams::new(names).context("certificate")?;
+        match certificate {
+            Certificate::For(_) => {}
+            Certificate::Expired(_) => {
+                params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+                params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+            }
+            Certificate::CommonNameOnly(host) => {
+                params.distinguished_name.push(DnType::CommonName, *host);
+            }
+            Certificate::TheAuthoritysOwn => {
+                return Ok((self.issuer.der().clone(), pkcs8(self.issuer.key())));
+            }
+        }
+        let signed = params.signed_by(&key, &self.issuer).context("certificate")?;
+        Ok((signed.der().clone(), pkcs8(&key)))
     }
 }
 
@@ -77,6 +114,10 @@ pub async fn process(address: &str, target: &str, certificate: &Path, key: &Path
     let key = PrivateKeyDer::from_pem_file(key).context(key.display())?;
     pass_on(web::listen(address).await?, acceptor(chain, key)?, target.to_owned()).await;
     Ok(())
+}
+
+fn pkcs8(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()))
 }
 
 fn acceptor(

@@ -1,0 +1,133 @@
+//! A secret that may be replaced while the daemon runs.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// A secret setting; `Debug` does not show it. One that was given by `NAME_FILE` can be read again
+/// once a peer refuses it. Clones share what was read last.
+#[derive(Clone)]
+pub struct Secret(Arc<Inner>);
+
+struct Inner {
+    held: Mutex<SecretString>,
+    source: Option<Source>,
+}
+
+/// Where a secret can be read again.
+struct Source {
+    variable: &'static str,
+    path: PathBuf,
+    usable: fn(&str) -> bool,
+}
+
+impl Secret {
+    /// The secret `text` as it was read from the file at `path`, which `variable` with `_FILE` names.
+    /// What is not `usable` never replaces it.
+    pub(super) fn from_file(
+        text: &str,
+        variable: &'static str,
+        path: PathBuf,
+        usable: fn(&str) -> bool,
+    ) -> Self {
+        let source = Some(Source { variable, path, usable });
+        Self(Arc::new(Inner { held: Mutex::new(text.into()), source }))
+    }
+
+    /// The secret as it was read last.
+    #[must_use]
+    pub fn held(&self) -> SecretString {
+        self.lock().clone()
+    }
+
+    /// Reads the file again, after a peer refused `refused`. Whether another secret is held now.
+    ///
+    /// Only a refusal replaces a secret: one that is in the file before the peer knows it must not
+    /// end what works. A file that is missing, empty or unusable, as one that is just being
+    /// replaced may be, leaves the old one in place.
+    pub fn replaced_after(&self, refused: &SecretString) -> bool {
+        if let Some(Source { variable, path, usable }) = &self.0.source {
+            match read(path) {
+                Ok(text) if text == self.held().expose_secret() => {}
+                Ok(text) if text.is_empty() => tracing::debug!("{variable}_FILE is empty"),
+                Ok(text) if usable(&text) => {
+                    tracing::info!("{variable}_FILE has another value: trying that one");
+                    *self.lock() = text.into();
+                }
+                Ok(_) => {
+                    tracing::warn!("{variable}_FILE has an unusable value: keeping the old one");
+                }
+                Err(error) => tracing::debug!(%error, "{variable}_FILE cannot be read"),
+            }
+        }
+        self.lock().expose_secret() != refused.expose_secret()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SecretString> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A secret that stays as it is.
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(Arc::new(Inner { held: Mutex::new(text.into()), source: None }))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The text of a file without the newline at its end, which editors and `echo` add.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut text = std::fs::read_to_string(path)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_replaced_only_by_a_usable_one_and_only_after_a_refusal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let secret = Secret::from_file("old", "X", path.clone(), |text| text != "bad");
+        let clone = secret.clone();
+        let held = || secret.held().expose_secret().to_owned();
+        assert!(!secret.replaced_after(&"old".into()), "there is no file");
+        for text in ["", "\n", "bad", "old\n"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(!secret.replaced_after(&"old".into()), "{text:?} was taken");
+        }
+        std::fs::write(&path, b"\xff").unwrap();
+        assert!(!secret.replaced_after(&"old".into()));
+        std::fs::write(&path, " new \r\n").unwrap();
+        assert_eq!(held(), "old");
+        assert!(secret.replaced_after(&"old".into()));
+        assert_eq!(held(), " new ");
+        // Somebody else was refused with the old one, and comes a little later.
+        assert!(clone.replaced_after(&"old".into()));
+        assert!(!clone.replaced_after(&" new ".into()));
+        assert_eq!(format!("{secret:?}"), "***");
+    }
+
+    #[test]
+    fn one_without_a_file_stays() {
+        let secret = Secret::from("x");
+        assert!(!secret.replaced_after(&"x".into()));
+        assert_eq!(secret.held().expose_secret(), "x");
+    }
+}

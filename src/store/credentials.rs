@@ -1,0 +1,77 @@
+//! The keys that requests to the store are signed with. Where they come from files, a store that
+//! refuses them has the files read again, and the request is sent once more with what they say by
+//! then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use aws_credential_types::provider::future;
+use aws_sdk_s3::config::retry::ClassifyRetry;
+use aws_sdk_s3::config::{Credentials, ProvideCredentials};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::RetryAction;
+use aws_smithy_types::retry::ErrorKind;
+use secrecy::ExposeSecret;
+
+use super::client::ATTEMPT_TIMEOUT;
+use crate::config::Secret;
+
+/// Access key and secret key. Clones are the same keys.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    access: Secret,
+    secret: Secret,
+    replaced: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Keys {
+    pub(super) fn new(access: Secret, secret: Secret) -> Self {
+        Self { access, secret, replaced: Arc::default() }
+    }
+
+    /// Whether a request that was just refused may have been sent with other keys than those that
+    /// are held now, after a look into their files.
+    fn replaced(&self) -> bool {
+        let (access, secret) = (self.access.held(), self.secret.held());
+        // Both are read: one may be replaced without the other.
+        let new = [self.access.replaced_after(&access), self.secret.replaced_after(&secret)];
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        if new.contains(&true) {
+            *replaced = Some(Instant::now());
+        }
+        // What was sent with the old keys is answered within this time.
+        replaced.is_some_and(|at| at.elapsed() < ATTEMPT_TIMEOUT)
+    }
+}
+
+impl ProvideCredentials for Keys {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let (access, secret) = (self.access.held(), self.secret.held());
+        future::ProvideCredentials::ready(Ok(Credentials::new(
+            access.expose_secret(),
+            secret.expose_secret(),
+            None,
+            None,
+            "settings",
+        )))
+    }
+}
+
+impl ClassifyRetry for Keys {
+    /// By the status alone: HEAD has no body that could name a code, and a look into two files for
+    /// each object that is denied costs little.
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let status = context.response().map(|response| response.status().as_u16());
+        if matches!(status, Some(400 | 401 | 403)) && self.replaced() {
+            return RetryAction::retryable_error(ErrorKind::ClientError);
+        }
+        RetryAction::NoActionIndicated
+    }
+
+    fn name(&self) -> &'static str {
+        "replaced keys"
+    }
+}
