@@ -8,6 +8,7 @@
 mod canary;
 mod clamav_rest;
 mod clamd;
+mod connect;
 mod version;
 
 use std::time::{Duration, Instant};

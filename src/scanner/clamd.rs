@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::version::Version;
-use super::{Answer, Sample, fault};
+use super::{Answer, Sample, connect, fault};
 use crate::failure::{Dependency, Failure, Stage};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,12 +52,7 @@ impl Address {
     async fn connect(&self) -> Result<Stream, Failure> {
         let connecting = async {
             match self {
-                Self::Tcp(host, port) => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    // Chunks are written whole; waiting for more would only delay the last one.
-                    stream.set_nodelay(true)?;
-                    Ok(Stream::Tcp(stream))
-                }
+                Self::Tcp(host, port) => connect::tcp(host, *port).await.map(Stream::Tcp),
                 Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             }
         };
