@@ -1,27 +1,42 @@
 //! Streams a download to an engine and reads its verdict. Fail closed: `Clean` and `Infected` are
 //! said only when the engine said so in so many words, everything else is a failure.
 //!
-//! A scan needs an [`Engine`], and an [`Engine`] is only had from [`Scanner::open`], which makes it
-//! call the EICAR test file infected first: an engine with an empty database calls everything
-//! clean.
+//! A scan needs an [`Engine`], and an [`Engine`] is only had from [`Scanner::open`], which tests it
+//! in both directions first: it must call the EICAR test file infected (one with an empty database
+//! calls everything clean) and a harmless text clean (one with a bad signature or rule calls
+//! everything infected). Each verdict is believed only after the same test, begun after the verdict.
 
 mod canary;
 mod clamav_rest;
 mod clamd;
 mod connect;
+mod proof;
 mod version;
 
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
 
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Stage};
 use crate::http;
 use crate::store::{Reader, Spooled};
 
+use self::proof::Proof;
 pub(crate) use self::version::Version;
+
+/// The engine's version is asked again when it is older than this.
+const VERSION_SERVES: Duration = Duration::from_secs(2);
+/// With `STRICT_LIMITS` the test of the limits is repeated when it is older than this.
+const LIMITS_SERVE: Duration = Duration::from_secs(5);
+/// The largest sample that is made to find out whether an engine refuses a size.
+const LARGEST_SAMPLE: u64 = 64 << 20;
+/// An object that may hang a clamav-rest by its size is sent again until this attempt.
+const MAX_HANGING_ATTEMPTS: u32 = 3;
+/// The label of an object that a clamav-rest neither scans nor refuses in so many words.
+const UNCLEAR: &str = "engine_unclear";
 
 /// What is known of an object's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,14 +88,24 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     Clean,
+    /// By a name that is one, see [`is_name`].
     Found(String),
     TooLarge,
+    /// clamav-rest before 0.5 does not understand clamd's line and does not hand it on. It may say
+    /// that the stream exceeds clamd's limit, that reading timed out, or even that something was
+    /// found.
+    Garbled,
 }
 
 /// The bytes of one scan.
 enum Sample {
     Bytes(Bytes),
-    Spooled { reader: Reader, length: u64 },
+    Spooled {
+        reader: Reader,
+        length: u64,
+    },
+    /// So many zero bytes.
+    Zeros(u64),
 }
 
 /// Where the engine is, not yet proved to work.
@@ -88,6 +113,7 @@ enum Sample {
 pub(crate) struct Scanner {
     protocol: Protocol,
     timeout: Duration,
+    strict_limits: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -96,16 +122,34 @@ enum Protocol {
     Clamd(clamd::Address),
 }
 
-/// An engine that was seen to find the EICAR test file.
+/// An engine that passed the self-test.
 #[derive(Debug)]
 pub(crate) struct Engine {
     protocol: Proved,
     timeout: Duration,
-    /// When the last self-test that it passed was begun.
-    proved: Mutex<Instant>,
-    /// What it says of itself.
+    strict_limits: bool,
+    /// It calls the EICAR test file infected.
+    finds: Proof,
+    /// It calls a harmless text clean.
+    spares: Proof,
+    /// It reports its limits.
+    tells_limits: Proof,
+    limits_reported: AtomicBool,
+    version_asked: Proof,
+    version: std::sync::Mutex<Version>,
+    /// The smallest size that a clamav-rest before 0.5 was seen to refuse for the size alone. It is
+    /// forgotten with this engine at the next self-test, so that a raised limit is noticed.
+    refused: AtomicU64,
+}
+
+/// What is known of the engine that gave a verdict.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineState {
+    /// The engine's name in reports.
+    pub(crate) name: &'static str,
+    /// With the older of the databases that it named before the scan and after its end.
     pub(crate) version: Version,
-    /// It reports encrypted archives and exceeded limits instead of calling them clean.
+    /// It reported encrypted archives and exceeded limits when this was last tested.
     pub(crate) limits_reported: bool,
 }
 
@@ -129,11 +173,11 @@ impl Scanner {
             }
             EngineAddress::ClamdUnix(path) => Protocol::Clamd(clamd::Address::Unix(path.clone())),
         };
-        Ok(Self { protocol, timeout: settings.timeout })
+        Ok(Self { protocol, timeout: settings.timeout, strict_limits: settings.strict_limits })
     }
 
-    /// Proves that the engine finds the EICAR test file within `patience`, and learns what it says
-    /// of itself and whether it reports its limits.
+    /// Proves within `patience` that the engine calls the EICAR test file infected and a harmless
+    /// text clean, and learns what it says of itself and whether it reports its limits.
     ///
     /// # Errors
     /// When it does not, for whatever reason; of kind [`crate::failure::Kind::Suspect`].
@@ -147,18 +191,24 @@ impl Scanner {
                 }
                 Protocol::Clamd(address) => {
                     let answer = address.scan(Sample::Bytes(canary::eicar())).await?;
-                    expect_found(&answer)?;
+                    expect_infected(answer)?;
                     Proved::Clamd(address.clone())
                 }
             };
-            let mut engine = Engine {
-                version: protocol.version().await,
+            let engine = Engine {
+                version: protocol.version().await.into(),
                 protocol,
                 timeout: self.timeout,
-                proved: Mutex::new(begun),
-                limits_reported: false,
+                strict_limits: self.strict_limits,
+                finds: Proof::begun(begun),
+                spares: Proof::begun(begun),
+                tells_limits: Proof::begun(begun),
+                limits_reported: AtomicBool::new(false),
+                version_asked: Proof::begun(begun),
+                refused: AtomicU64::new(u64::MAX),
             };
-            engine.limits_reported = engine.reports_limits().await?;
+            engine.expect_clean().await?;
+            engine.test_limits().await?;
             Ok(engine)
         };
         tokio::time::timeout(patience.min(self.timeout), opened)
@@ -196,19 +246,36 @@ impl Engine {
         }
     }
 
-    /// The verdict on an object that may still be arriving: an engine gets its end when all of it is
-    /// there.
+    /// What it said of itself when last asked.
+    pub(crate) fn version(&self) -> Version {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it reported encrypted archives and exceeded limits, instead of calling them clean,
+    /// when that was last tested.
+    pub(crate) fn limits_reported(&self) -> bool {
+        self.limits_reported.load(Ordering::Relaxed)
+    }
+
+    /// The verdict on an object that may still be arriving, and what is known of the engine that
+    /// gave it. The engine gets the end of the bytes when all of them are there. `attempt` is 1 for
+    /// the first one at this object.
     ///
     /// # Errors
     /// Everything that is not an explicit verdict, with
     /// [`engine_touched`](Failure::engine_touched) set once bytes were on their way.
-    pub(crate) async fn scan(&self, object: &Spooled) -> Result<Verdict, Failure> {
+    pub(crate) async fn scan(
+        &self,
+        object: &Spooled,
+        attempt: u32,
+    ) -> Result<(Verdict, EngineState), Failure> {
         let scanned = async {
-            let answer = self.scan_once_or_again(object).await?;
-            if answer == Answer::Clean {
-                self.proved_since(Instant::now()).await?;
-            }
-            Ok(answer)
+            let before = self.version_now().await;
+            let verdict = meaning(self.scan_once_or_again(object).await?);
+            self.confirm(&verdict).await.map_err(Failure::engine_touched)?;
+            let version = before.older(self.version_now().await);
+            let limits_reported = self.limits_reported();
+            Ok((verdict, EngineState { name: self.name(), version, limits_reported }))
         };
         // How long the store takes is not the engine's fault.
         let overdue = async {
@@ -216,12 +283,15 @@ impl Engine {
             tokio::time::sleep(self.timeout).await;
         };
         tokio::select! {
-            answer = scanned => Ok(meaning(answer?)),
-            () = overdue => {
-                let detail = format!("no verdict within {} s", self.timeout.as_secs());
-                Err(fault("engine_timeout", detail).engine_touched())
-            }
+            scanned = scanned => return scanned,
+            () = overdue => {}
         }
+        let detail = format!("no verdict within {} s", self.timeout.as_secs());
+        let late = fault("engine_timeout", detail).engine_touched();
+        Err(match &self.protocol {
+            Proved::ClamavRest(..) => self.hung(object.length(), attempt, late).await,
+            Proved::Clamd(_) => late,
+        })
     }
 
     async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
@@ -231,49 +301,137 @@ impl Engine {
             object.whole().await;
         }
         let answer = self.protocol.scan(sample(object)).await?;
-        // clamav-rest says 413 too when its clamd is down or crashes. It is believed when the
-        // engine works right before and right after it said so.
-        if answer != Answer::TooLarge || matches!(self.protocol, Proved::Clamd(_)) {
+        // clamav-rest says 413 too when its clamd is down or crashes, and before 0.5 a 412 for much
+        // else. It is believed when the engine works right before and right after it said so.
+        if matches!(self.protocol, Proved::Clamd(_)) || !is_refusal(&answer) {
             return Ok(answer);
         }
-        self.eicar().await.map_err(Failure::engine_touched)?;
+        self.expect_eicar().await.map_err(Failure::engine_touched)?;
         let again = self.protocol.scan(sample(object)).await?;
-        if again == Answer::TooLarge {
-            self.eicar().await.map_err(Failure::engine_touched)?;
+        if is_refusal(&again) {
+            self.expect_eicar().await.map_err(Failure::engine_touched)?;
         }
-        Ok(again)
+        if again != Answer::Garbled {
+            return Ok(again);
+        }
+        let refused = self.refuses_size(object.length()).await.map_err(Failure::engine_touched)?;
+        if refused {
+            return Ok(Answer::TooLarge);
+        }
+        let detail = "clamav-rest answers 412 and hides what clamd said, and the size is not the \
+                      reason: perhaps something was found under a name that this release cannot \
+                      read; update clamav-rest to 0.5 or later";
+        Err(Failure::permanent(Stage::Scan, UNCLEAR, detail).engine_touched())
     }
 
-    /// The engine may have come back with another database since it was last seen to work, and one
-    /// with an empty database calls everything clean. So a clean is believed only after a self-test
-    /// that was begun when it had been said; one serves all scans that wait for it.
-    async fn proved_since(&self, answered: Instant) -> Result<(), Failure> {
-        let mut proved = self.proved.lock().await;
-        if *proved < answered {
-            let begun = Instant::now();
-            self.eicar().await.map_err(Failure::engine_touched)?;
-            *proved = begun;
+    /// Whether the engine, which works, refuses `length` bytes for their number alone: a harmless
+    /// sample that is no larger is refused too.
+    async fn refuses_size(&self, length: u64) -> Result<bool, Failure> {
+        if length >= self.refused.load(Ordering::Relaxed) {
+            return Ok(true);
         }
-        Ok(())
+        let size = length.min(LARGEST_SAMPLE);
+        let refused = is_refusal(&self.protocol.scan(Sample::Zeros(size)).await?);
+        if refused {
+            self.expect_eicar().await?;
+            self.refused.fetch_min(size, Ordering::Relaxed);
+        }
+        Ok(refused)
     }
 
-    async fn eicar(&self) -> Result<(), Failure> {
-        expect_found(&self.protocol.scan(Sample::Bytes(canary::eicar())).await?)
+    /// What it means that a clamav-rest does not answer in time. Releases of 2022 hang when clamd's
+    /// limit is exceeded, so such an object must not be sent as often as one that failed by chance.
+    async fn hung(&self, length: u64, attempt: u32, late: Failure) -> Failure {
+        let unanswerable = || {
+            let detail = "clamav-rest does not answer for an object of this size: raise \
+                          StreamMaxLength in clamd.conf, or update clamav-rest to 0.5 or later";
+            Failure::permanent(Stage::Scan, UNCLEAR, detail).engine_touched()
+        };
+        let patience = self.timeout.min(Duration::from_mins(1));
+        let works = tokio::time::timeout(patience, self.expect_eicar()).await;
+        if !matches!(works, Ok(Ok(()))) {
+            return late;
+        }
+        let suspected = match tokio::time::timeout(patience, self.refuses_size(length)).await {
+            Ok(Ok(true)) => return unanswerable(),
+            // The limit may lie above the sample.
+            Ok(Ok(false)) => length > LARGEST_SAMPLE,
+            Ok(Err(_)) => false,
+            // The sample hangs too. Many scans at once may be the reason.
+            Err(_) => true,
+        };
+        if suspected && attempt >= MAX_HANGING_ATTEMPTS { unanswerable() } else { late }
+    }
+
+    /// The engine may have come back with another database since it was last seen to work: with an
+    /// empty one it calls everything clean, with a bad signature everything infected. So a verdict
+    /// is believed only after a test begun when it had been said.
+    async fn confirm(&self, verdict: &Verdict) -> Result<(), Failure> {
+        let answered = Instant::now();
+        match verdict {
+            Verdict::Clean => {
+                self.finds.since(answered, self.expect_eicar()).await?;
+                if !self.strict_limits {
+                    return Ok(());
+                }
+                let recent = answered.checked_sub(LIMITS_SERVE).unwrap_or(answered);
+                self.tells_limits.since(recent, self.test_limits()).await?;
+                if self.limits_reported() {
+                    return Ok(());
+                }
+                Err(fault("limits_hidden", "the engine does not report its limits any more"))
+            }
+            Verdict::Infected { .. } => self.spares.since(answered, self.expect_clean()).await,
+            Verdict::Unscannable { .. } => Ok(()),
+        }
+    }
+
+    /// The version, asked again if the last answer is too old.
+    async fn version_now(&self) -> Version {
+        let now = Instant::now();
+        let ask = async {
+            let version = self.protocol.version().await;
+            *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
+            Ok(())
+        };
+        let asked = self.version_asked.since(now.checked_sub(VERSION_SERVES).unwrap_or(now), ask);
+        // Not knowing it is no fault.
+        drop(asked.await);
+        self.version()
+    }
+
+    async fn expect_eicar(&self) -> Result<(), Failure> {
+        expect_infected(self.protocol.scan(Sample::Bytes(canary::eicar())).await?)
+    }
+
+    async fn expect_clean(&self) -> Result<(), Failure> {
+        let found = match meaning(self.protocol.scan(Sample::Bytes(canary::harmless())).await?) {
+            Verdict::Clean => return Ok(()),
+            Verdict::Infected { signature: name }
+            | Verdict::Unscannable { heuristic: Some(name), .. } => name,
+            Verdict::Unscannable { heuristic: None, .. } => "that it is too large".to_owned(),
+        };
+        Err(fault(
+            "engine_finds_everything",
+            format!(
+                "the engine does not call a harmless text clean, it says {found}: a signature or \
+                 YARA rule matches too much; nothing is deleted until that is mended"
+            ),
+        ))
     }
 
     /// Two files that a well-configured engine refuses to call clean.
-    async fn reports_limits(&self) -> Result<bool, Failure> {
+    async fn test_limits(&self) -> Result<(), Failure> {
+        let mut reported = true;
         for (sample, reason) in [
             (canary::encrypted_zip(), Reason::Encrypted),
             (canary::nested_zip(), Reason::LimitsExceeded),
         ] {
-            let answer = self.protocol.scan(Sample::Bytes(sample)).await?;
-            match meaning(answer) {
-                Verdict::Unscannable { reason: found, .. } if found == reason => {}
-                _ => return Ok(false),
-            }
+            let verdict = meaning(self.protocol.scan(Sample::Bytes(sample)).await?);
+            reported &= matches!(verdict, Verdict::Unscannable { reason: r, .. } if r == reason);
         }
-        Ok(true)
+        self.limits_reported.store(reported, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -281,12 +439,26 @@ fn sample(object: &Spooled) -> Sample {
     Sample::Spooled { reader: object.reader(), length: object.length() }
 }
 
+/// Whether the answer refuses the sample, or may do so.
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer, Answer::TooLarge | Answer::Garbled)
+}
+
+/// Whether something was found by a name. clamd prints a name that is missing as `(null)`; nothing
+/// may be deleted for that.
+fn is_name(name: &str) -> bool {
+    !matches!(name.trim(), "" | "(null)")
+}
+
 /// With `AlertExceedsMax` and `AlertEncrypted` clamd reports what it did not look into as if it had
 /// found something. Nothing was found, so nothing may be deleted for it.
 fn meaning(answer: Answer) -> Verdict {
     match answer {
         Answer::Clean => Verdict::Clean,
-        Answer::TooLarge => Verdict::Unscannable { reason: Reason::TooLarge, heuristic: None },
+        // A garbled answer to an object never comes here, only one to a sample of the self-test.
+        Answer::TooLarge | Answer::Garbled => {
+            Verdict::Unscannable { reason: Reason::TooLarge, heuristic: None }
+        }
         Answer::Found(name) if name.starts_with("Heuristics.Limits.Exceeded") => {
             Verdict::Unscannable { reason: Reason::LimitsExceeded, heuristic: Some(name) }
         }
@@ -297,15 +469,22 @@ fn meaning(answer: Answer) -> Verdict {
     }
 }
 
-fn expect_found(answer: &Answer) -> Result<(), Failure> {
-    match answer {
-        Answer::Found(_) => Ok(()),
-        Answer::Clean => Err(fault(
-            "engine_blind",
-            "the engine calls the EICAR test file clean: its database is empty or not loaded",
-        )),
-        Answer::TooLarge => Err(fault("engine_blind", "the engine refuses the EICAR test file")),
-    }
+/// Passes for the EICAR test file found by a name: an alert about a limit says that it was not
+/// looked at.
+fn expect_infected(answer: Answer) -> Result<(), Failure> {
+    let detail = match meaning(answer) {
+        Verdict::Infected { .. } => return Ok(()),
+        Verdict::Clean => {
+            "the engine calls the EICAR test file clean: its database is empty or not loaded".into()
+        }
+        Verdict::Unscannable { heuristic: Some(name), .. } => {
+            format!("the engine does not look into the EICAR test file, it says {name}")
+        }
+        Verdict::Unscannable { heuristic: None, .. } => {
+            "the engine refuses the EICAR test file".to_owned()
+        }
+    };
+    Err(fault("engine_blind", detail))
 }
 
 /// A fault of the engine.
@@ -330,7 +509,7 @@ mod tests {
             let unscannable = Verdict::Unscannable { reason, heuristic };
             assert_eq!(meaning(Answer::Found(name.to_owned())), unscannable);
         }
-        for name in ["Win.Test.EICAR_HDB-1", "Heuristics.Phishing.Email", "(null)"] {
+        for name in ["Win.Test.EICAR_HDB-1", "Heuristics.Phishing.Email", "PUA.Win.Packer"] {
             let infected = Verdict::Infected { signature: name.to_owned() };
             assert_eq!(meaning(Answer::Found(name.to_owned())), infected);
         }

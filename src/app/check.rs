@@ -77,10 +77,17 @@ async fn engine(settings: &Settings) -> Result<String, String> {
         .open(Duration::from_secs(30))
         .await
         .map_err(|f| format!("{}: check SCANNER, CLAMD_ENDPOINT and CLAMD_PORT", f.detail))?;
-    let version = engine.version.engine.as_deref().unwrap_or("of unknown version");
-    let database = engine.version.database.as_deref().unwrap_or("unknown or not official");
-    let line = format!("{} {version}, database {database}, finds EICAR", engine.name());
-    match (engine.limits_reported, settings.scanner.strict_limits) {
+    let version = engine.version();
+    let database = version.database.as_deref().unwrap_or("unknown or not official");
+    let mut line = format!(
+        "{} {}, database {database}, finds EICAR and calls a harmless text clean",
+        engine.name(),
+        version.engine.as_deref().unwrap_or("of unknown version"),
+    );
+    if let Some(outdated) = version.outdated() {
+        line += &format!("; this version of ClamAV {outdated}");
+    }
+    match (engine.limits_reported(), settings.scanner.strict_limits) {
         (true, _) => Ok(line + ", reports its limits"),
         (false, false) => Ok(line
             + ", but calls encrypted or over-limit files clean: set \
