@@ -9,11 +9,14 @@ mod effects;
 mod fault;
 mod fetch;
 mod spool;
+mod survey;
 mod transport;
+mod trial;
 
 pub(crate) use self::arrival::{Reader, Spooled};
 pub(crate) use self::effects::Applied;
 pub(crate) use self::fetch::Fetched;
+pub(crate) use self::survey::{Bearing, Finding};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

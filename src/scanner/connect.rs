@@ -28,11 +28,19 @@ pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = first(interleaved(addresses), TcpStream::connect).await?;
     // Chunks are written whole; waiting for more would only delay the last one.
     stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(&stream, true)?;
-    sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
+    // A host that knows no keepalive is no reason not to scan.
+    if let Err(error) = keep_alive(&stream) {
+        tracing::debug!(%error, "no TCP keepalive towards clamd");
+    }
     Ok(stream)
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
 }
 
 /// The resolver's order, with the families taking turns (RFC 8305 section 4), so that a family

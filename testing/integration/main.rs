@@ -9,6 +9,7 @@ mod limits;
 mod messages;
 mod reports;
 mod stores;
+mod survey;
 mod trust;
 mod verdicts;
 mod versions;

@@ -60,9 +60,10 @@ async fn an_engine_must_know_the_eicar_file_by_a_name() {
         assert_eq!(code, Some(1), "{name}: {line}");
         assert!(line.contains("FAILED"), "{name}: {line}");
 
-        let clamd = tcp::Server::start(move |session| match contains(&session.data, &eicar()) {
-            true => tcp::Act::line(&format!("stream: {name} FOUND")),
-            false => tcp::Act::line("stream: OK"),
+        let clamd = tcp::Server::start(move |session| {
+            let found = contains(&session.data, &eicar());
+            let said = if found { format!("stream: {name} FOUND") } else { "stream: OK".into() };
+            tcp::Act::line(&said)
         });
         let endpoint = format!("tcp://{}", clamd.address());
         let (code, line) = checked(&[("CLAMD_ENDPOINT", &endpoint)]).await;
@@ -133,6 +134,35 @@ async fn a_find_without_a_name_deletes_nothing() {
         let parked = dead(&daemon).await;
         assert_eq!(parked.headers["avscan-reason"], "engine_error", "{said}");
         assert!(daemon.s3().head("k").await.unwrap().is_some(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_engine_says_of_a_file_that_it_cannot_scan_is_in_the_dead_letter() {
+    let words = "Can't parse data";
+    let clamd = tcp::Server::start(move |session| match session.data.as_slice() {
+        data if contains(data, &eicar()) => tcp::Act::line("stream: Eicar FOUND"),
+        data if contains(data, b"a document") => tcp::Act::line(&format!("stream: {words} ERROR")),
+        _ => tcp::Act::line("stream: OK"),
+    });
+    let rest = engine(no_version, move |request| match request.body.as_slice() {
+        body if contains(body, b"a document") => verdict(request, 400, "ERROR", words),
+        _ => clean(request),
+    });
+    let endpoint = format!("tcp://{}", clamd.address());
+    for (scanner, endpoint) in [("clamd", endpoint.as_str()), ("clamav-rest", rest.url())] {
+        let settings = [
+            ("SCANNER", scanner),
+            ("CLAMD_ENDPOINT", endpoint),
+            ("RETRY_DELAYS", "1s"),
+            ("RETRY_LIMIT", "1"),
+        ];
+        let daemon = daemon(&settings).await;
+        daemon.s3().put("k", "a document").await.unwrap();
+        let parked = dead(&daemon).await;
+        let detail = &parked.headers["avscan-detail"];
+        assert!(detail.contains(words), "{scanner}: {detail}");
+        assert_eq!(status(&daemon, "k").await, "no", "{scanner}");
     }
 }
 
