@@ -122,6 +122,7 @@ impl Workers {
             health: Arc::clone(health),
             metrics: Arc::clone(metrics),
             engine: std::sync::Mutex::default(),
+            described: std::sync::Mutex::default(),
             warned_of_age: std::sync::Mutex::default(),
         };
         let shared = Shared {

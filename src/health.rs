@@ -77,7 +77,8 @@ pub struct Readiness {
     pub ready: bool,
     /// The needed parts that are not, with the reason.
     pub missing: BTreeMap<&'static str, String>,
-    /// Parts that are down without making the daemon unready.
+    /// Parts that are down without making the daemon unready, and `engine_version` where that
+    /// should not be used any more.
     pub degraded: BTreeMap<&'static str, String>,
     /// Whether the engine reports encrypted archives and exceeded limits; `null` before the first
     /// self-test.
@@ -89,6 +90,7 @@ pub struct Readiness {
 pub struct Health {
     parts: Mutex<BTreeMap<Part, State>>,
     limits_reported: Mutex<Option<bool>>,
+    engine_outdated: Mutex<Option<String>>,
 }
 
 impl Default for Health {
@@ -97,6 +99,7 @@ impl Default for Health {
         Self {
             parts: Mutex::new(needed.into_iter().map(|part| (part, State::Unknown)).collect()),
             limits_reported: Mutex::new(None),
+            engine_outdated: Mutex::new(None),
         }
     }
 }
@@ -121,6 +124,11 @@ impl Health {
     /// Whether the engine told of its limits in the last self-test.
     pub fn set_limits_reported(&self, reported: bool) {
         *self.limits_reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(reported);
+    }
+
+    /// Why the engine's version should not be used any more; it is, all the same.
+    pub fn set_engine_outdated(&self, why: Option<String>) {
+        *self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Whether `part` was up when last seen.
@@ -148,6 +156,8 @@ impl Health {
             };
             if part.needed() { &mut missing } else { &mut degraded }.insert(part.as_str(), reason);
         }
+        let outdated = self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        degraded.extend(outdated.map(|why| ("engine_version", why)));
         Readiness {
             ready: missing.is_empty(),
             missing,
@@ -197,5 +207,19 @@ mod tests {
         let readiness = health.readiness();
         assert!(readiness.ready);
         assert_eq!(readiness.degraded["webhook"], "connection refused");
+    }
+
+    #[test]
+    fn an_outdated_engine_degrades_until_it_is_replaced() {
+        let health = Health::default();
+        for part in [Part::Broker, Part::Store, Part::Engine] {
+            health.up(part);
+        }
+        health.set_engine_outdated(Some("ClamAV 1.4.3 has holes".to_owned()));
+        let readiness = health.readiness();
+        assert!(readiness.ready);
+        assert_eq!(readiness.degraded["engine_version"], "ClamAV 1.4.3 has holes");
+        health.set_engine_outdated(None);
+        assert!(health.readiness().degraded.is_empty());
     }
 }

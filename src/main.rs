@@ -32,7 +32,13 @@ fn main() -> ExitCode {
         return complain("the TLS library was set up twice");
     }
     match matches.subcommand_name() {
-        Some("check") => block_on(app::check(loaded)),
+        Some("check") => {
+            let options = matches.subcommand_matches("check");
+            let buckets = options.and_then(|options| options.get_many("bucket"));
+            let buckets = buckets.map(|buckets| buckets.cloned().collect()).unwrap_or_default();
+            let write = options.is_some_and(|options| options.get_flag("write"));
+            block_on(app::check(loaded, buckets, write))
+        }
         Some("redrive") => {
             let options = matches.subcommand_matches("redrive");
             let flag = |name| options.is_some_and(|options| options.get_flag(name));
@@ -97,7 +103,23 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Scans objects for viruses as they arrive in a bucket, and tags or deletes them")
         .after_help(settings)
-        .subcommand(Command::new("check").about("Connect to everything once and say what is wrong"))
+        .subcommand(
+            Command::new("check")
+                .about("Connect to everything once and say what is wrong")
+                .arg(
+                    Arg::new("bucket")
+                        .value_name("BUCKET")
+                        .num_args(0..)
+                        .help("Also whether the objects of these buckets can be tagged"),
+                )
+                .arg(
+                    flag(
+                        "write",
+                        "Find out with an object that is written there and removed again",
+                    )
+                    .requires("bucket"),
+                ),
+        )
         .subcommand(
             Command::new("redrive")
                 .about("Move what was parked in the dead-letter queue back to its queue")

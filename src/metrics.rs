@@ -82,6 +82,8 @@ pub struct Metrics {
     pub database_age: Seconds,
     /// 1 when the engine reports encrypted archives and exceeded limits.
     pub limits_reported: Gauge,
+    /// 1 when the engine's version has known holes, or is out of support.
+    pub engine_outdated: Gauge,
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
 }
 
@@ -105,6 +107,7 @@ impl Default for Metrics {
             sessions_lost: Counter::default(),
             database_age: Gauge::default(),
             limits_reported: Gauge::default(),
+            engine_outdated: Gauge::default(),
             up: Family::default(),
         };
         let r = &mut metrics.registry;
@@ -149,6 +152,11 @@ impl Default for Metrics {
             "engine_limits_reported",
             "1 when the engine reports encrypted archives and exceeded limits",
             metrics.limits_reported.clone(),
+        );
+        r.register(
+            "engine_outdated",
+            "1 when the engine's version has known holes or is out of support",
+            metrics.engine_outdated.clone(),
         );
         r.register("up", "1 when a part answered when last asked", metrics.up.clone());
         metrics

@@ -196,7 +196,7 @@ impl Pipeline {
             }))
         };
         let mut tries = 0;
-        let (download, verdict) = loop {
+        let (download, (verdict, engine)) = loop {
             let arrival = match self.store.open(job.object, job.look).await? {
                 Fetched::Arrival(arrival) => arrival,
                 Fetched::Gone => return Ok(Found::Gone),
@@ -217,11 +217,12 @@ impl Pipeline {
                 let fetched = clock.elapsed();
                 Ok((received.hash().await?, fetched))
             };
-            match tokio::try_join!(receiving, job.engine.scan(&spooled)) {
-                Ok(((download, fetched), verdict)) => {
+            let scanning = job.engine.scan(&spooled, job.occasion.attempt);
+            match tokio::try_join!(receiving, scanning) {
+                Ok(((download, fetched), scanned)) => {
                     self.metrics.took("fetch", fetched);
                     self.metrics.took("scan", clock.elapsed().saturating_sub(fetched));
-                    break (download, verdict);
+                    break (download, scanned);
                 }
                 Err(failure)
                     if tries < TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
@@ -237,7 +238,7 @@ impl Pipeline {
             verdict,
             sha256: Some(download.sha256.clone()),
             as_announced: download.as_announced,
-            engine: Some(EngineInfo::from(job.engine)),
+            engine: Some(EngineInfo::from(engine)),
             started,
             finished: clock::now(),
         })))

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::event::ObjectRef;
 use crate::policy::{Action, Status};
-use crate::scanner::{Engine, Reason, Verdict};
+use crate::scanner::{EngineState, Reason, Verdict};
 use crate::store::Identity;
 
 /// What a report is, for receivers that take other events too (Standard Webhooks).
@@ -110,14 +110,15 @@ pub(crate) struct EngineInfo {
     limits_reported: bool,
 }
 
-impl From<&Engine> for EngineInfo {
-    fn from(engine: &Engine) -> Self {
+impl From<EngineState> for EngineInfo {
+    fn from(engine: EngineState) -> Self {
+        let EngineState { name, version, limits_reported } = engine;
         Self {
-            name: engine.name(),
-            version: engine.version.engine.clone(),
-            database_version: engine.version.database.clone(),
-            database_date: engine.version.database_date.map(|date| clock::rfc3339(date.into())),
-            limits_reported: engine.limits_reported,
+            name,
+            version: version.engine,
+            database_version: version.database,
+            database_date: version.database_date.map(|date| clock::rfc3339(date.into())),
+            limits_reported,
         }
     }
 }

@@ -1,25 +1,29 @@
 //! Streams a download to an engine and reads its verdict. Fail closed: `Clean` and `Infected` are
 //! said only when the engine said so in so many words, everything else is a failure.
 //!
-//! A scan needs an [`Engine`], and an [`Engine`] is only had from [`Scanner::open`], which makes it
-//! call the EICAR test file infected first: an engine with an empty database calls everything
-//! clean.
+//! A scan needs an [`Engine`], and an [`Engine`] is only had from [`Scanner::open`], which tests it
+//! in both directions first: it must call the EICAR test file infected (one with an empty database
+//! calls everything clean) and a harmless text clean (one with a bad signature or rule calls
+//! everything infected). Each verdict is believed only after the same test, begun after the verdict.
 
 mod canary;
 mod clamav_rest;
 mod clamd;
+mod connect;
+mod engine;
+mod proof;
 mod version;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
 
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Stage};
 use crate::http;
-use crate::store::{Reader, Spooled};
+use crate::store::Reader;
 
+pub(crate) use self::engine::{Engine, EngineState};
 pub(crate) use self::version::Version;
 
 /// What is known of an object's bytes.
@@ -72,14 +76,24 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     Clean,
+    /// By a name that is one, see [`is_name`].
     Found(String),
     TooLarge,
+    /// clamav-rest before 0.5 does not understand clamd's line and does not hand it on. It may say
+    /// that the stream exceeds clamd's limit, that reading timed out, or even that something was
+    /// found.
+    Garbled,
 }
 
 /// The bytes of one scan.
 enum Sample {
     Bytes(Bytes),
-    Spooled { reader: Reader, length: u64 },
+    Spooled {
+        reader: Reader,
+        length: u64,
+    },
+    /// So many zero bytes.
+    Zeros(u64),
 }
 
 /// Where the engine is, not yet proved to work.
@@ -87,25 +101,13 @@ enum Sample {
 pub(crate) struct Scanner {
     protocol: Protocol,
     timeout: Duration,
+    strict_limits: bool,
 }
 
 #[derive(Debug, Clone)]
 enum Protocol {
     ClamavRest(clamav_rest::Server),
     Clamd(clamd::Address),
-}
-
-/// An engine that was seen to find the EICAR test file.
-#[derive(Debug)]
-pub(crate) struct Engine {
-    protocol: Proved,
-    timeout: Duration,
-    /// When the last self-test that it passed was begun.
-    proved: Mutex<Instant>,
-    /// What it says of itself.
-    pub(crate) version: Version,
-    /// It reports encrypted archives and exceeded limits instead of calling them clean.
-    pub(crate) limits_reported: bool,
 }
 
 #[derive(Debug)]
@@ -128,11 +130,11 @@ impl Scanner {
             }
             EngineAddress::ClamdUnix(path) => Protocol::Clamd(clamd::Address::Unix(path.clone())),
         };
-        Ok(Self { protocol, timeout: settings.timeout })
+        Ok(Self { protocol, timeout: settings.timeout, strict_limits: settings.strict_limits })
     }
 
-    /// Proves that the engine finds the EICAR test file within `patience`, and learns what it says
-    /// of itself and whether it reports its limits.
+    /// Proves within `patience` that the engine calls the EICAR test file infected and a harmless
+    /// text clean, and learns what it says of itself and whether it reports its limits.
     ///
     /// # Errors
     /// When it does not, for whatever reason; of kind [`crate::failure::Kind::Suspect`].
@@ -146,19 +148,11 @@ impl Scanner {
                 }
                 Protocol::Clamd(address) => {
                     let answer = address.scan(Sample::Bytes(canary::eicar())).await?;
-                    expect_found(&answer)?;
+                    expect_infected(answer)?;
                     Proved::Clamd(address.clone())
                 }
             };
-            let mut engine = Engine {
-                version: protocol.version().await,
-                protocol,
-                timeout: self.timeout,
-                proved: Mutex::new(begun),
-                limits_reported: false,
-            };
-            engine.limits_reported = engine.reports_limits().await?;
-            Ok(engine)
+            Engine::prove(protocol, self, begun).await
         };
         tokio::time::timeout(patience.min(self.timeout), opened)
             .await
@@ -186,98 +180,15 @@ impl Proved {
     }
 }
 
-impl Engine {
-    /// The engine's name in reports.
-    pub(crate) const fn name(&self) -> &'static str {
-        match self.protocol {
-            Proved::ClamavRest(..) => "clamav-rest",
-            Proved::Clamd(_) => "clamd",
-        }
-    }
-
-    /// The verdict on an object that may still be arriving: an engine gets its end when all of it is
-    /// there.
-    ///
-    /// # Errors
-    /// Everything that is not an explicit verdict, with
-    /// [`engine_touched`](Failure::engine_touched) set once bytes were on their way.
-    pub(crate) async fn scan(&self, object: &Spooled) -> Result<Verdict, Failure> {
-        let scanned = async {
-            let answer = self.scan_once_or_again(object).await?;
-            if answer == Answer::Clean {
-                self.proved_since(Instant::now()).await?;
-            }
-            Ok(answer)
-        };
-        // How long the store takes is not the engine's fault.
-        let overdue = async {
-            object.whole().await;
-            tokio::time::sleep(self.timeout).await;
-        };
-        tokio::select! {
-            answer = scanned => Ok(meaning(answer?)),
-            () = overdue => {
-                let detail = format!("no verdict within {} s", self.timeout.as_secs());
-                Err(fault("engine_timeout", detail).engine_touched())
-            }
-        }
-    }
-
-    async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
-        // clamd listens to a slow stream for as long as it comes, but not to one that brings nothing;
-        // what stands before clamav-rest may not.
-        if matches!(self.protocol, Proved::ClamavRest(..)) || object.comes_at_once() {
-            object.whole().await;
-        }
-        let answer = self.protocol.scan(sample(object)).await?;
-        // clamav-rest says 413 too when its clamd is down or crashes. It is believed when the
-        // engine works right before and right after it said so.
-        if answer != Answer::TooLarge || matches!(self.protocol, Proved::Clamd(_)) {
-            return Ok(answer);
-        }
-        self.eicar().await.map_err(Failure::engine_touched)?;
-        let again = self.protocol.scan(sample(object)).await?;
-        if again == Answer::TooLarge {
-            self.eicar().await.map_err(Failure::engine_touched)?;
-        }
-        Ok(again)
-    }
-
-    /// The engine may have come back with another database since it was last seen to work, and one
-    /// with an empty database calls everything clean. So a clean is believed only after a self-test
-    /// that was begun when it had been said; one serves all scans that wait for it.
-    async fn proved_since(&self, answered: Instant) -> Result<(), Failure> {
-        let mut proved = self.proved.lock().await;
-        if *proved < answered {
-            let begun = Instant::now();
-            self.eicar().await.map_err(Failure::engine_touched)?;
-            *proved = begun;
-        }
-        Ok(())
-    }
-
-    async fn eicar(&self) -> Result<(), Failure> {
-        expect_found(&self.protocol.scan(Sample::Bytes(canary::eicar())).await?)
-    }
-
-    /// Two files that a well-configured engine refuses to call clean.
-    async fn reports_limits(&self) -> Result<bool, Failure> {
-        for (sample, reason) in [
-            (canary::encrypted_zip(), Reason::Encrypted),
-            (canary::nested_zip(), Reason::LimitsExceeded),
-        ] {
-            let answer = self.protocol.scan(Sample::Bytes(sample)).await?;
-            match meaning(answer) {
-                Verdict::Unscannable { reason: found, .. } if found == reason => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
+/// Whether the answer refuses the sample, or may do so.
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer, Answer::TooLarge | Answer::Garbled)
 }
 
-fn sample(object: &Spooled) -> Sample {
-    Sample::Spooled { reader: object.reader(), length: object.length() }
+/// Whether something was found by a name. clamd prints a name that is missing as `(null)`; nothing
+/// may be deleted for that.
+fn is_name(name: &str) -> bool {
+    !matches!(name.trim(), "" | "(null)")
 }
 
 /// With `AlertExceedsMax` and `AlertEncrypted` clamd reports what it did not look into as if it had
@@ -285,7 +196,10 @@ fn sample(object: &Spooled) -> Sample {
 fn meaning(answer: Answer) -> Verdict {
     match answer {
         Answer::Clean => Verdict::Clean,
-        Answer::TooLarge => Verdict::Unscannable { reason: Reason::TooLarge, heuristic: None },
+        // A garbled answer to an object never comes here, only one to a sample of the self-test.
+        Answer::TooLarge | Answer::Garbled => {
+            Verdict::Unscannable { reason: Reason::TooLarge, heuristic: None }
+        }
         Answer::Found(name) if name.starts_with("Heuristics.Limits.Exceeded") => {
             Verdict::Unscannable { reason: Reason::LimitsExceeded, heuristic: Some(name) }
         }
@@ -296,15 +210,22 @@ fn meaning(answer: Answer) -> Verdict {
     }
 }
 
-fn expect_found(answer: &Answer) -> Result<(), Failure> {
-    match answer {
-        Answer::Found(_) => Ok(()),
-        Answer::Clean => Err(fault(
-            "engine_blind",
-            "the engine calls the EICAR test file clean: its database is empty or not loaded",
-        )),
-        Answer::TooLarge => Err(fault("engine_blind", "the engine refuses the EICAR test file")),
-    }
+/// Passes for the EICAR test file found by a name: an alert about a limit says that it was not
+/// looked at.
+fn expect_infected(answer: Answer) -> Result<(), Failure> {
+    let detail = match meaning(answer) {
+        Verdict::Infected { .. } => return Ok(()),
+        Verdict::Clean => {
+            "the engine calls the EICAR test file clean: its database is empty or not loaded".into()
+        }
+        Verdict::Unscannable { heuristic: Some(name), .. } => {
+            format!("the engine does not look into the EICAR test file, it says {name}")
+        }
+        Verdict::Unscannable { heuristic: None, .. } => {
+            "the engine refuses the EICAR test file".to_owned()
+        }
+    };
+    Err(fault("engine_blind", detail))
 }
 
 /// A fault of the engine.
@@ -329,7 +250,7 @@ mod tests {
             let unscannable = Verdict::Unscannable { reason, heuristic };
             assert_eq!(meaning(Answer::Found(name.to_owned())), unscannable);
         }
-        for name in ["Win.Test.EICAR_HDB-1", "Heuristics.Phishing.Email", "(null)"] {
+        for name in ["Win.Test.EICAR_HDB-1", "Heuristics.Phishing.Email", "PUA.Win.Packer"] {
             let infected = Verdict::Infected { signature: name.to_owned() };
             assert_eq!(meaning(Answer::Found(name.to_owned())), infected);
         }

@@ -11,12 +11,15 @@ mod fault;
 mod fetch;
 mod key;
 mod spool;
+mod survey;
 mod transport;
+mod trial;
 mod versions;
 
 pub(crate) use self::arrival::{Reader, Spooled};
 pub(crate) use self::effects::Applied;
 pub(crate) use self::fetch::{Fetched, Look};
+pub(crate) use self::survey::{Bearing, Finding};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -8,15 +8,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::say;
-use crate::config::{ADMIN_PORT, AdminAddress, Loaded, Settings};
+use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, Settings};
 use crate::courier::Courier;
 use crate::queue::{self, Tls, Topology};
 use crate::scanner::Scanner;
-use crate::store::Store;
+use crate::shutdown;
+use crate::store::{Bearing, Finding, Store};
 
-/// Connects to everything once, changes nothing, and prints a line for each dependency. Succeeds
-/// when all of them are usable.
-pub async fn check(loaded: Loaded) -> ExitCode {
+/// Connects to everything once, looks into `buckets`, and prints a line for each dependency and
+/// finding. Changes nothing, unless `write` is set: then an object is written to each bucket, and
+/// removed again. Succeeds when everything that the settings need is there.
+pub async fn check(loaded: Loaded, buckets: Vec<String>, write: bool) -> ExitCode {
     let Loaded { settings, warnings, .. } = loaded;
     for warning in warnings {
         say(format_args!("warning  {warning}"));
@@ -24,9 +26,12 @@ pub async fn check(loaded: Loaded) -> ExitCode {
     let mut failed = 0;
     let results =
         tokio::join!(broker(&settings), store(&settings), engine(&settings), webhook(&settings));
-    for (name, result) in
-        [("broker", results.0), ("store", results.1), ("engine", results.2), ("webhook", results.3)]
-    {
+    for (name, result) in [
+        ("broker", &results.0),
+        ("store", &results.1),
+        ("engine", &results.2),
+        ("webhook", &results.3),
+    ] {
         match result {
             Ok(line) => say(format_args!("{name:<8} ok: {line}")),
             Err(line) => {
@@ -35,15 +40,63 @@ pub async fn check(loaded: Loaded) -> ExitCode {
             }
         }
     }
+    if results.1.is_ok() {
+        failed += look_into(&settings, buckets, write).await;
+    }
     say(format_args!(
         "\nMinIO settings that fit these names:\n{}",
         queue::minio_settings(&settings.broker)
     ));
     if failed > 0 {
-        say(format_args!("\n{failed} of 4 FAILED, see above"));
+        say(format_args!("\n{failed} FAILED, see above"));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// Prints what is found out about each bucket; returns how much is missing.
+async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> usize {
+    let fail = |line: &str| {
+        say(format_args!("bucket   FAILED: {line}"));
+        1
+    };
+    if buckets.is_empty() {
+        return 0;
+    }
+    let store = match Store::new(&settings.store, settings.tls_ca.as_deref()).await {
+        Ok(store) => store,
+        Err(line) => return fail(&line),
+    };
+    // So that a signal does not leave the object behind.
+    let stop = match write.then(shutdown::on_signal).transpose() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&format!("no signal handlers: {error}")),
+    };
+    let mut missing = 0;
+    for bucket in buckets {
+        let findings = match &stop {
+            None => vec![store.survey(&bucket, &settings.policy).await],
+            Some(stop) if stop.is_cancelled() => break,
+            Some(stop) => {
+                let key = Store::trial_key();
+                say(format_args!(
+                    "bucket   {bucket}: writing {key}, removed at the end; where the bucket \
+                     announces uploads, this raises an event like any other"
+                ));
+                store.try_out(&bucket, &key, &settings.policy, stop).await
+            }
+        };
+        for Finding { bearing, text } in findings {
+            let word = match bearing {
+                Bearing::Good => "ok",
+                Bearing::Note => "note",
+                Bearing::Missing => "FAILED",
+            };
+            missing += usize::from(bearing == Bearing::Missing);
+            say(format_args!("bucket   {word}: {bucket}: {text}"));
+        }
+    }
+    missing
 }
 
 async fn broker(settings: &Settings) -> Result<String, String> {
@@ -77,10 +130,20 @@ async fn engine(settings: &Settings) -> Result<String, String> {
         .open(Duration::from_secs(30))
         .await
         .map_err(|f| format!("{}: check SCANNER, CLAMD_ENDPOINT and CLAMD_PORT", f.detail))?;
-    let version = engine.version.engine.as_deref().unwrap_or("of unknown version");
-    let database = engine.version.database.as_deref().unwrap_or("unknown or not official");
-    let line = format!("{} {version}, database {database}, finds EICAR", engine.name());
-    match (engine.limits_reported, settings.scanner.strict_limits) {
+    let version = engine.version();
+    let database = version.database.as_deref().unwrap_or("unknown or not official");
+    let mut line = format!(
+        "{} {}, database {database}, finds EICAR and calls a harmless text clean",
+        engine.name(),
+        version.engine.as_deref().unwrap_or("of unknown version"),
+    );
+    if let Some(outdated) = version.outdated() {
+        line = format!("{line}; this version of ClamAV {outdated}");
+    }
+    if matches!(settings.scanner.engine, EngineAddress::ClamavRest(_)) {
+        line += "; clamav-rest before 0.5 hides why it refuses a file, so use 0.5 or later";
+    }
+    match (engine.limits_reported(), settings.scanner.strict_limits) {
         (true, _) => Ok(line + ", reports its limits"),
         (false, false) => Ok(line
             + ", but calls encrypted or over-limit files clean: set \

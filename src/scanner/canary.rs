@@ -14,6 +14,12 @@ pub(super) fn eicar() -> Bytes {
     EICAR_BACKWARDS.iter().rev().copied().collect()
 }
 
+/// A text in which nothing is to be found, another one each time: no cache has seen it.
+pub(super) fn harmless() -> Bytes {
+    let id = uuid::Uuid::new_v4().simple();
+    format!("A harmless text that a virus scanner has to call clean. {id}\n").into()
+}
+
 /// A zip whose only member is marked as encrypted; `AlertEncrypted` makes clamd report it.
 pub(super) fn encrypted_zip() -> Bytes {
     // What an encrypted member holds cannot be told from noise: a header of 12 bytes, then the

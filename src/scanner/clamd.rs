@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::version::Version;
-use super::{Answer, Sample, fault};
+use super::{Answer, Sample, connect, fault, is_name};
 use crate::failure::{Dependency, Failure, Stage};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,12 +52,7 @@ impl Address {
     async fn connect(&self) -> Result<Stream, Failure> {
         let connecting = async {
             match self {
-                Self::Tcp(host, port) => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    // Chunks are written whole; waiting for more would only delay the last one.
-                    stream.set_nodelay(true)?;
-                    Ok(Stream::Tcp(stream))
-                }
+                Self::Tcp(host, port) => connect::tcp(host, *port).await.map(Stream::Tcp),
                 Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             }
         };
@@ -127,6 +122,14 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
                 send_chunk(to, &mut [&[0; 4], chunk].concat()).await?;
             }
         }
+        Sample::Zeros(length) => {
+            let (mut chunk, mut left) = (vec![0; CHUNK + 4], length);
+            while left > 0 {
+                let size = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+                send_chunk(to, &mut chunk[..4 + size]).await?;
+                left -= size as u64;
+            }
+        }
         Sample::Spooled { mut reader, .. } => {
             // Length and bytes go out in one write.
             let mut chunk = vec![0; CHUNK + 4];
@@ -189,7 +192,7 @@ fn read(line: &str) -> Result<Answer, Failure> {
     }
     let found = line.strip_prefix("stream: ").and_then(|rest| rest.strip_suffix(" FOUND"));
     match found {
-        Some(name) if !name.trim().is_empty() => Ok(Answer::Found(name.to_owned())),
+        Some(name) if is_name(name) => Ok(Answer::Found(name.to_owned())),
         _ => Err(fault("engine_error", format!("clamd said: {line}"))),
     }
 }
@@ -200,7 +203,7 @@ fn early_answer(reply: io::Result<Vec<u8>>) -> Result<Answer, Failure> {
     let reply = reply.map_err(|error| fault("engine_broke_off", error))?;
     match read(&whole(&reply)?)? {
         Answer::TooLarge => Ok(Answer::TooLarge),
-        Answer::Clean | Answer::Found(_) => {
+        Answer::Clean | Answer::Found(_) | Answer::Garbled => {
             Err(fault("engine_early_reply", "a verdict before all bytes were sent"))
         }
     }
@@ -257,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn everything_else_is_a_fault_that_touched_the_engine() {
-        let replies: [&[u8]; 16] = [
+        let replies: [&[u8]; 18] = [
             b"",
             b"stream: OK",
             b"stream: OK\n",
@@ -269,6 +272,8 @@ mod tests {
             b"stream:OK\0",
             b"stream: ok\0",
             b"stream:  FOUND\0",
+            b"stream: (null) FOUND\0",
+            b"stream: FOUND\0",
             b"stream: X FOUND",
             b"stream: X FOUND \0",
             b"stream: Can't allocate memory ERROR\0",

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
 use crate::queue::{Delivery, Note, Publisher};
 use crate::report::Occasion;
-use crate::scanner::{Engine, Scanner};
+use crate::scanner::{Engine, Scanner, Version};
 use crate::store::{Look, Store};
 
 /// For an engine that failed one scan. A hung one should not hold the delivery for long.
@@ -33,6 +33,8 @@ pub(crate) struct Notifications {
     pub(crate) metrics: Arc<Metrics>,
     /// The engine that passed the last self-test.
     pub(crate) engine: Mutex<Option<Arc<Engine>>>,
+    /// What was told of the engine last.
+    pub(crate) described: Mutex<Option<(Version, bool)>>,
     /// An old database is told of once a day.
     pub(crate) warned_of_age: Mutex<Option<Instant>>,
 }
@@ -108,9 +110,15 @@ impl Notifications {
 
     /// Tells what is new about the engine.
     fn describe(&self, engine: &Engine) {
-        self.health.set_limits_reported(engine.limits_reported);
-        self.metrics.limits_reported.set(i64::from(engine.limits_reported));
-        let date = engine.version.database_date.map(SystemTime::from);
+        let (version, limits_reported) = (engine.version(), engine.limits_reported());
+        let outdated = version
+            .outdated()
+            .map(|why| format!("ClamAV {} {why}", version.engine.as_deref().unwrap_or_default()));
+        self.health.set_limits_reported(limits_reported);
+        self.health.set_engine_outdated(outdated.clone());
+        self.metrics.limits_reported.set(i64::from(limits_reported));
+        self.metrics.engine_outdated.set(i64::from(outdated.is_some()));
+        let date = version.database_date.map(SystemTime::from);
         let age = date.and_then(|date| SystemTime::now().duration_since(date).ok());
         self.metrics.database_age.set(age.unwrap_or_default().as_secs_f64());
         if let (Some(age), Some(max)) = (age, self.database_max_age)
@@ -123,29 +131,33 @@ impl Notifications {
                 *warned = Some(Instant::now());
             }
         }
-        let before = lock(&self.engine).clone();
-        let known = before.as_ref().is_some_and(|before| {
-            before.version == engine.version && before.limits_reported == engine.limits_reported
-        });
-        if known {
+        let told = Some((version.clone(), limits_reported));
+        let before = std::mem::replace(&mut *lock(&self.described), told.clone());
+        if before == told {
             return;
         }
-        let version = engine.version.engine.as_deref().unwrap_or("unknown");
-        let database = engine.version.database.as_deref().unwrap_or("unknown");
+        let name = version.engine.as_deref().unwrap_or("unknown");
+        let database = version.database.as_deref().unwrap_or("unknown");
         tracing::info!(
             engine = engine.name(),
-            version,
+            version = name,
             database,
-            "the engine finds the EICAR test file"
+            "the engine finds the EICAR test file, and nothing in a harmless text"
         );
-        if !engine.limits_reported {
+        let known = before.is_some_and(|(before, _)| before.engine == version.engine);
+        if let Some(outdated) = outdated
+            && !known
+        {
+            tracing::warn!("{outdated}");
+        }
+        if !limits_reported {
             tracing::warn!(
                 "the engine calls files CLEAN that it did not look into (encrypted, or beyond its \
                  limits): set AlertEncrypted and AlertExceedsMax to yes in clamd.conf, or \
                  STRICT_LIMITS=true here to refuse such an engine"
             );
         }
-        if engine.version.engine.is_some() && engine.version.database.is_none() {
+        if version.engine.is_some() && version.database.is_none() {
             tracing::warn!(
                 "the engine has no official virus database: it knows only local signatures"
             );
@@ -161,7 +173,7 @@ impl Notifications {
     async fn probe_engine(&self, patience: Duration) -> Result<(), Failure> {
         let engine = self.scanner.open(patience).await?;
         self.describe(&engine);
-        if self.strict_limits && !engine.limits_reported {
+        if self.strict_limits && !engine.limits_reported() {
             let detail = "STRICT_LIMITS=true, and the engine calls encrypted or over-limit files \
                           clean: set AlertEncrypted and AlertExceedsMax to yes in clamd.conf";
             return Err(Failure::permanent(Stage::Scan, "limits_hidden", detail));

@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 /// Runs a command of the binary with the environment of a daemon of the stack.
-async fn command(arguments: &[&str], overrides: &[(&str, &str)]) -> Output {
+pub(super) async fn command(arguments: &[&str], overrides: &[(&str, &str)]) -> Output {
     let daemon = Daemon::prepare(&Stack::from_env(), binary(), overrides).await.unwrap();
     Command::new(BINARY).args(arguments).env_clear().envs(daemon.env()).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

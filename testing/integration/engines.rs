@@ -10,7 +10,7 @@ use bucket_av_scanner_testing::{Daemon, Stack};
 use super::*;
 
 /// An engine of clamav-rest's second dialect that finds EICAR, and says `answer` of everything
-/// else but the self-test's archives.
+/// else but the self-test's other samples.
 fn engine(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Server {
     let asked = AtomicUsize::new(0);
     Server::start(move |request| {
@@ -21,14 +21,14 @@ fn engine(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> 
         if contains(&eicar()) {
             return verdict(request, 406, "FOUND", "Eicar");
         }
-        if contains(b"secret.txt") || contains(b"inner.zip") {
+        if contains(b"secret.txt") || contains(b"inner.zip") || contains(HARMLESS) {
             return verdict(request, 200, "OK", "");
         }
         answer(request, asked.fetch_add(1, Ordering::Relaxed))
     })
 }
 
-fn verdict(request: &Request, status: u16, word: &str, description: &str) -> Reply {
+pub(super) fn verdict(request: &Request, status: u16, word: &str, description: &str) -> Reply {
     let text = String::from_utf8_lossy(&request.body).into_owned();
     let name = text.split("filename=\"").nth(1).and_then(|t| t.split('"').next()).unwrap();
     let body = serde_json::json!([
@@ -81,6 +81,7 @@ async fn a_verdict_on_another_file_is_never_a_verdict() {
         Reply::new(200, r#"[{"Status":"OK","Description":"","FileName":"other"}]"#)
     })
     .await;
+    is_never_a_verdict("no name", |request| verdict(request, 406, "FOUND", "(null)")).await;
     is_never_a_verdict("bare 406", |_| Reply::new(406, "")).await;
 }
 

@@ -75,6 +75,31 @@ async fn a_scan_that_takes_longer_than_clamd_allows_is_unscannable() {
     assert_eq!(told, ("no".to_owned(), Some("limits_exceeded".to_owned())));
 }
 
+/// The switches that the README names for `DELETE_FILE=true`.
+#[tokio::test]
+async fn limits_are_reported_without_the_alerts_that_are_no_malware() {
+    let lines = [
+        "AlertExceedsMax yes",
+        "AlertEncrypted yes",
+        "PhishingSignatures no",
+        "PhishingScanURLs no",
+        "HeuristicAlerts no",
+        "DetectPUA no",
+        "AlertBrokenExecutables no",
+        "AlertBrokenMedia no",
+        "AlertOLE2Macros no",
+        "AlertPhishingSSLMismatch no",
+        "AlertPhishingCloak no",
+        "AlertPartitionIntersection no",
+        "StructuredDataDetection no",
+    ];
+    let clamd = Clamd::start(&lines).await.unwrap();
+    let endpoint = format!("unix://{}", clamd.socket().display());
+    let output = super::commands::command(&["check"], &[("CLAMD_ENDPOINT", &endpoint)]).await;
+    let lines = super::commands::text(&output.stdout);
+    assert!(lines.contains("reports its limits"), "{lines}");
+}
+
 #[tokio::test]
 async fn without_alerts_clamd_hides_its_limits_and_the_daemon_says_so() {
     let clamd = Clamd::start(&LOW).await.unwrap();

@@ -14,6 +14,8 @@ mod messages;
 mod reports;
 mod rotation;
 mod stores;
+mod survey;
+mod trust;
 mod verdicts;
 mod versions;
 
@@ -25,6 +27,8 @@ use bucket_av_scanner_testing::scripted::{Reply, Request};
 use bucket_av_scanner_testing::{Daemon, Stack};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bucket-av-scanner");
+/// How the harmless sample of the self-test begins.
+const HARMLESS: &[u8] = b"A harmless text";
 const SOON: Duration = Duration::from_secs(30);
 
 fn binary() -> &'static Path {

@@ -44,13 +44,18 @@ async fn statuses_follow_the_line_that_clamd_says() {
 }
 
 #[tokio::test]
-async fn lines_that_do_not_parse_are_412_even_when_they_say_found() {
-    for said in ["COMMAND READ TIMED OUT", "stream: Sig:nature FOUND"] {
+async fn lines_that_do_not_parse_are_412_and_not_handed_on_even_when_they_say_found() {
+    for said in [
+        "COMMAND READ TIMED OUT",
+        "stream: Sig:nature FOUND",
+        "INSTREAM size limit exceeded. ERROR",
+    ] {
         let (double, _clamd) = in_front_of(line(said)).await;
-        for path in ["/scan", "/v2/scan"] {
-            let (status, body) = upload(&double, path, "x", 10).await;
-            assert!(status == 412 && body.contains("PARSE ERROR"), "{said}: {status} {body}");
-        }
+        let bare = r#"{"Status":"PARSE ERROR","Description":"Regex had no matches"}"#;
+        assert_eq!(upload(&double, "/scan", "x", 10).await, (412, bare.to_owned()), "{said}");
+        let listed =
+            r#"[{"Status":"PARSE ERROR","Description":"Regex had no matches","FileName":"x"}]"#;
+        assert_eq!(upload(&double, "/v2/scan", "x", 10).await, (412, listed.to_owned()), "{said}");
     }
 }
 
