@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::version::Version;
@@ -53,6 +54,11 @@ struct Element {
     description: String,
     #[serde(rename = "FileName", default)]
     file_name: Option<String>,
+}
+
+/// A list would do for the parser as well.
+fn object(element: &RawValue) -> Option<Element> {
+    element.get().starts_with('{').then(|| serde_json::from_str(element.get()).ok()).flatten()
 }
 
 impl Server {
@@ -172,14 +178,18 @@ fn judge(
     }
     let element = match dialect {
         Dialect::V2 => {
-            let elements: Vec<Element> = serde_json::from_slice(body).map_err(|_| unclear())?;
-            let [element]: [Element; 1] = elements.try_into().map_err(|_| unclear())?;
+            let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| unclear())?;
+            let [element] = elements.as_slice() else { return Err(unclear()) };
+            let element = object(element).ok_or_else(unclear)?;
             if element.file_name.as_deref() != Some(file_name) {
                 return Err(unclear());
             }
             element
         }
-        Dialect::V1 => serde_json::from_slice(body).map_err(|_| unclear())?,
+        Dialect::V1 => {
+            let element: &RawValue = serde_json::from_slice(body).map_err(|_| unclear())?;
+            object(element).ok_or_else(unclear)?
+        }
     };
     match (status, element.status.as_str()) {
         (StatusCode::OK, "OK") => Ok(Answer::Clean),
@@ -280,6 +290,7 @@ mod tests {
             (200, ""),
             (200, "[]"),
             (200, "null"),
+            (200, r#"[["OK","","x.bin"]]"#),
             (200, "OK"),
             (200, half),
             (200, clean),
@@ -314,6 +325,7 @@ mod tests {
             (200, ""),
             (200, "[]"),
             (200, "{}"),
+            (200, r#"["OK",""]"#),
             (200, &list(&[clean])),
             (200, &format!("{clean}{clean}")),
             (200, &format!("{clean}x")),
