@@ -185,7 +185,7 @@ impl Workers {
         let mut delays = retry::reconnect_delays();
         while !shutdown.is_cancelled() {
             let opened = tokio::select! {
-                opened = Session::open(&settings.broker, &tls, &self.topology) => opened,
+                opened = Session::open(&settings.broker, &tls, &self.topology, metrics) => opened,
                 () = shutdown.cancelled() => return Ok(()),
             };
             match opened {

@@ -15,7 +15,7 @@ use crate::event::ObjectRef;
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::metrics::{Metrics, VerdictLabels};
 use crate::policy::{self, Action, Circumstances};
-use crate::queue::{Note, Outbox};
+use crate::queue::{Note, Outbox, Record};
 use crate::report::{EngineInfo, Examined, Occasion, Report};
 use crate::scanner::{Engine, Reason, Verdict};
 use crate::store::{Applied, Fetched, Identity, Pin, Store};
@@ -231,7 +231,7 @@ impl Pipeline {
             Action::No => Applied::Done,
             Action::Tag => self.store.tag(identity, &self.policy.tag_key, status).await?,
             Action::Delete => {
-                self.publish(job.outbox, &report).await?;
+                self.publish(job.outbox, &report, Record::Kept).await?;
                 match self.store.delete(identity).await {
                     Ok(applied) => applied,
                     Err(failure) => {
@@ -245,7 +245,7 @@ impl Pipeline {
         match applied {
             Applied::Done => {
                 if plan.report && plan.action != Action::Delete {
-                    self.publish(job.outbox, &report).await?;
+                    self.publish(job.outbox, &report, Record::Reported).await?;
                 }
                 log_end(examined, plan.action);
                 let ended = if examined.as_announced { Ended::Applied } else { Ended::Superseded };
@@ -261,7 +261,7 @@ impl Pipeline {
                         Action::No,
                         Some("superseded"),
                     );
-                    self.publish(job.outbox, &report).await?;
+                    self.publish(job.outbox, &report, Record::Reported).await?;
                 }
                 Ok(None)
             }
@@ -313,7 +313,8 @@ impl Pipeline {
             };
             action = tokio::time::timeout(LAST_TAG, tagged).await.unwrap_or(Action::No);
         }
-        self.publish(outbox, &Report::of_failure(object, occasion, action)).await
+        let report = Report::of_failure(object, occasion, action);
+        self.publish(outbox, &report, Record::Reported).await
     }
 
     /// Reports a verdict whose effect is not possible. A deletion that is not falls back to the
@@ -327,12 +328,14 @@ impl Pipeline {
         error: &'static str,
     ) -> Result<(), Failure> {
         let status = policy::Status::from(&examined.verdict).as_str();
+        let mut record = Record::Reported;
         if matches!(error, "delete_denied" | "delete_failed") {
             self.tag_instead(&examined.identity, status).await;
+            record = Record::Kept;
         }
         tracing::error!(status, error, "the verdict is known, but the object could not be changed");
         let report = Report::of(object, examined, occasion, Action::No, Some(error));
-        self.publish(outbox, &report).await
+        self.publish(outbox, &report, record).await
     }
 
     /// Tags what could not be deleted.
@@ -349,10 +352,15 @@ impl Pipeline {
         }
     }
 
-    async fn publish(&self, outbox: &Outbox, report: &Report) -> Result<(), Failure> {
+    async fn publish(
+        &self,
+        outbox: &Outbox,
+        report: &Report,
+        record: Record,
+    ) -> Result<(), Failure> {
         let json = serde_json::to_vec(report)
             .map_err(|error| Failure::new(Kind::Permanent, Stage::Report, "report_json", error))?;
-        outbox.publish(report.status, &report.id.to_string(), &json).await?;
+        outbox.publish(record, report.status, &report.id.to_string(), &json).await?;
         self.metrics.report("queued");
         Ok(())
     }

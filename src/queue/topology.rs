@@ -19,6 +19,9 @@ use crate::retry::Ladder;
 /// header of our own.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 
+/// Reports that the record of deletions keeps; the oldest go first. About 1 KiB each.
+const MAX_LOG: i64 = 10_000;
+
 /// A queue that is consumed, with its retry ladder and its dead-letter queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
@@ -51,6 +54,8 @@ pub(crate) struct Topology {
     pub(crate) internal: String,
     /// Topic exchange of all reports, by status; others may bind.
     pub(crate) results: String,
+    /// Without a webhook: the reports of what was deleted, newest last.
+    pub(crate) log: String,
     leftover_reports: String,
     ladder: Ladder,
     input: Input,
@@ -73,6 +78,7 @@ impl Topology {
             reports: webhook.then(|| Lane::new("reports", reports.clone(), ladder)),
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
+            log: format!("{reports}.log"),
             leftover_reports: reports,
             ladder: ladder.clone(),
             input: Input {
@@ -93,16 +99,33 @@ impl Topology {
         self.lane(connection, &self.notifications).await?;
         if let Some(reports) = &self.reports {
             self.own_queue(connection, &reports.queue, self.durable()).await?;
-            bind(connection, &reports.queue, &self.results, "#").await?;
-            self.lane(connection, reports).await?;
-        } else if exists(connection, &self.leftover_reports).await? {
+            self.unbind_from_results(connection).await?;
+            return self.lane(connection, reports).await;
+        }
+        let mut bounded = self.durable();
+        bounded.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_LOG));
+        bounded.insert("x-overflow".into(), text("drop-head"));
+        self.own_queue(connection, &self.log, bounded).await?;
+        bind(connection, &self.log, &self.internal, &self.log).await?;
+        if exists(connection, &self.leftover_reports).await? {
+            self.unbind_from_results(connection).await?;
             tracing::warn!(
                 queue = self.leftover_reports,
-                "no PUBLISH_URL, but the reports queue of an earlier run is still there and bound: \
-                 it will fill; remove it or set PUBLISH_URL"
+                "no PUBLISH_URL, but the reports queue of an earlier run is still there: what it \
+                 holds is not delivered; remove it or set PUBLISH_URL"
             );
         }
         Ok(())
+    }
+
+    /// Version 0.1 bound the reports queue to the results exchange; with that binding every report
+    /// would come twice. One that is not there is fine.
+    async fn unbind_from_results(&self, connection: &Connection) -> Result<(), OpenError> {
+        let (queue, exchange, key) = (self.leftover_reports.as_str(), self.results.as_str(), "#");
+        let channel = connection.create_channel().await?;
+        let none = FieldTable::default();
+        let unbound = channel.queue_unbind(queue.into(), exchange.into(), key.into(), none);
+        forbidden(unbound.await, || format!("binding of {queue} to {exchange} by {key}: remove it"))
     }
 
     /// What is there of the store's side, without changing anything.

@@ -86,7 +86,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let tier = Tier { name: "200ms".to_owned(), delay: Duration::from_millis(200) };
     let ladder = Ladder { tiers: vec![tier], limit: 2 };
     let topology = Topology::new(&settings, &ladder, false);
-    let session = Session::open(&settings, &Tls::default(), &topology).await.unwrap();
+    let session = Session::open(&settings, &Tls::default(), &topology, &Metrics::default()).await.unwrap();
     let lane = topology.notifications.clone();
     let shared = Shared {
         ladder,
