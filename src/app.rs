@@ -138,6 +138,7 @@ impl Workers {
             (Some(publish), Some(lane)) => {
                 let handler = Reports {
                     courier: Courier::new(publish, ca).map_err(Fatal::Configuration)?,
+                    ladder: settings.ladder.clone(),
                     health: Arc::clone(health),
                     metrics: Arc::clone(metrics),
                     pause: std::sync::Mutex::default(),

@@ -214,9 +214,10 @@ impl Reader<'_> {
     fn publish(&mut self) -> Option<Option<PublishSettings>> {
         let secret = self.secret("PUBLISH_SECRET");
         if let Some(secret) = &secret
-            && !is_signing_secret(secrecy::ExposeSecret::expose_secret(secret))
+            && !are_signing_secrets(secrecy::ExposeSecret::expose_secret(secret))
         {
-            let expected = "must be base64 of at least 24 bytes, with or without whsec_ before it";
+            let expected = "must be base64 of at least 24 bytes, with or without whsec_ before it; \
+                            several are separated by blanks";
             self.problem("PUBLISH_SECRET", expected);
         }
         let authorization = self.secret("PUBLISH_AUTHORIZATION");
@@ -355,6 +356,12 @@ impl Reader<'_> {
     fn url(&mut self, name: &str) -> Option<Url> {
         self.parse(name, "an http or https URL without a user name or fragment", http_url)
     }
+}
+
+/// At least one, separated by blanks.
+fn are_signing_secrets(text: &str) -> bool {
+    let mut secrets = text.split_whitespace().peekable();
+    secrets.peek().is_some() && secrets.all(is_signing_secret)
 }
 
 /// The specification asks for 24 to 64 bytes; 24 are 32 characters of base64.

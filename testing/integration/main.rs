@@ -7,6 +7,7 @@ mod encryption;
 mod engines;
 mod limits;
 mod messages;
+mod outbox;
 mod reports;
 mod stores;
 mod verdicts;
