@@ -124,7 +124,9 @@ impl Courier {
             Concerned::All if gone => {
                 if answers.said_gone.is_none_or(|at| at.elapsed() > LONGEST_PAUSE) {
                     answers.said_gone = Some(Instant::now());
-                    tracing::error!("the webhook is gone for good ({detail}): set PUBLISH_URL anew");
+                    tracing::error!(
+                        "the webhook is gone for good ({detail}): set PUBLISH_URL anew"
+                    );
                 }
                 Err(down("webhook_gone", Some(LONGEST_PAUSE), detail))
             }
@@ -378,9 +380,8 @@ mod tests {
         let new = BASE64.encode([7; 32]);
         let (timestamp, signatures) = sign(&format!(" {old} {new}\n"));
         let signed = format!("msg_1.{timestamp}.{{}}");
-        let expected = [SECRET, &[7; 32]].map(|secret| {
-            format!("v1,{}", BASE64.encode(hmac_sha256(secret, signed.as_bytes())))
-        });
+        let expected = [SECRET, &[7; 32]]
+            .map(|secret| format!("v1,{}", BASE64.encode(hmac_sha256(secret, signed.as_bytes()))));
         assert_eq!(signatures, expected.join(" "));
     }
 

@@ -33,7 +33,8 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
         }
     };
     let tls = Tls(settings.tls_ca.clone());
-    let session = match Session::open(&settings.broker, &tls, &topology, &Metrics::default()).await {
+    let session = match Session::open(&settings.broker, &tls, &topology, &Metrics::default()).await
+    {
         Ok(session) => session,
         Err(error) => {
             eprintln!("{error}");

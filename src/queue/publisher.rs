@@ -15,13 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::channels::Channels;
 use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE, REDRIVEN};
 use super::results::{Announcement, Results};
-use super::topology::{Lane, Topology};
+use super::topology::{Lane, Topology, exists};
 use super::{Disposition, Note};
 use crate::clock;
 use crate::failure::{Failure, Kind, Stage};
 
 /// A broker that has not confirmed by then is treated as gone.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a question while deliveries wait to be given back.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A broker that takes no messages for so long is left, before it takes away the deliveries that
 /// wait for it: it does that after half an hour.
 const LONGEST_ALARM: Duration = Duration::from_mins(10);
@@ -171,8 +173,21 @@ impl Publisher {
                 self.forward(&lane.dead, &delivery.body, delivery, note).await?;
             }
         }
-        delivery.ack().await;
-        Ok(())
+        if delivery.ack().await {
+            return Ok(());
+        }
+        let (kind, detail) = (Kind::Abandoned, "the channel is gone, or the broker hangs");
+        Err(Failure::new(kind, Stage::Report, "not_acknowledged", detail))
+    }
+
+    /// Whether the broker says that there is no such queue. No answer is no.
+    pub(crate) async fn is_gone(&self, queue: &str) -> bool {
+        let asked = exists(self.channels.connection(), queue);
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, asked) => answer,
+            () = self.lost.cancelled() => return false,
+        };
+        matches!(answer, Ok(Ok(false)))
     }
 
     /// Publishes a copy to one of our queues. Of the original's properties only the content type

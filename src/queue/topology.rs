@@ -18,6 +18,7 @@ use crate::retry::Ladder;
 /// messages that only came back because a dependency was down. Our retries are counted in a
 /// header of our own.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
+const QUEUE_TYPE: &str = "x-queue-type";
 
 /// Reports that the record of deletions keeps; the oldest go first. About 1 KiB each.
 const MAX_LOG: i64 = 10_000;
@@ -196,7 +197,9 @@ impl Topology {
 
     async fn input_queue(&self, connection: &Connection) -> Result<(), OpenError> {
         let queue = &self.notifications.queue;
-        if !exists(connection, queue).await? {
+        if exists(connection, queue).await? {
+            self.warn_of_other_arguments(connection, queue).await?;
+        } else {
             self.own_queue(connection, queue, self.durable()).await?;
         }
         match bind(connection, queue, &self.input.exchange, &self.input.routing_key).await {
@@ -210,6 +213,32 @@ impl Topology {
                 Ok(())
             }
             bound => bound,
+        }
+    }
+
+    /// A queue of the store's side is used as it is, but its arguments may lose messages. Asking for
+    /// ours changes nothing: the broker names the first one that differs.
+    async fn warn_of_other_arguments(
+        &self,
+        connection: &Connection,
+        queue: &str,
+    ) -> Result<(), OpenError> {
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let channel = connection.create_channel().await?;
+        match channel.queue_declare(queue.into(), options, self.durable()).await {
+            Err(error) if soft(&error) == Some(AMQPSoftError::PRECONDITIONFAILED) => {
+                tracing::warn!(
+                    queue,
+                    answer = crate::failure::causes(&error),
+                    "used as it is, with other arguments than this daemon would give it. A length \
+                     limit or TTL drops notifications; so does a quorum queue of RabbitMQ 4 without \
+                     x-delivery-limit after 20 returns; a classic one counts no returns"
+                );
+                Ok(())
+            }
+            // Without the right to declare there is nothing to be learned.
+            Err(error) if soft(&error) == Some(AMQPSoftError::ACCESSREFUSED) => Ok(()),
+            declared => declared.map(drop).map_err(OpenError::from),
         }
     }
 
@@ -234,11 +263,17 @@ impl Topology {
         bind(connection, &lane.dead, &self.internal, &lane.dead).await
     }
 
+    /// The type is always said: a virtual host may have another default.
     fn durable(&self) -> FieldTable {
         let mut arguments = FieldTable::default();
-        if self.queue_type == QueueType::Quorum {
-            arguments.insert("x-queue-type".into(), text("quorum"));
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        match self.queue_type {
+            QueueType::Quorum => {
+                arguments.insert(QUEUE_TYPE.into(), text("quorum"));
+                arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+            }
+            QueueType::Classic => {
+                arguments.insert(QUEUE_TYPE.into(), text("classic"));
+            }
         }
         arguments
     }
@@ -296,7 +331,7 @@ async fn own_exchange(
 }
 
 /// A failed declare closes its channel, so each question gets a channel of its own.
-async fn exists(connection: &Connection, queue: &str) -> Result<bool, OpenError> {
+pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool, OpenError> {
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
     let channel = connection.create_channel().await?;
     match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {

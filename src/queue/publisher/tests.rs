@@ -27,7 +27,9 @@ async fn session(broker: &Broker) -> Session {
     let tier = Tier { name: "1s".to_owned(), delay: Duration::from_secs(1) };
     let ladder = Ladder { tiers: vec![tier], limit: 1 };
     let topology = Topology::new(&settings, &ladder, true);
-    Session::open(&settings, &Tls::default(), &topology, &crate::metrics::Metrics::default()).await.unwrap()
+    Session::open(&settings, &Tls::default(), &topology, &crate::metrics::Metrics::default())
+        .await
+        .unwrap()
 }
 
 /// `RabbitMQ` returns a message at once, but may hold back confirms to send several together, so
@@ -44,8 +46,9 @@ async fn of_two_publishes_at_once_the_one_that_no_queue_takes_fails_and_only_tha
         }
         held.sort_by_key(|(_, key, ..)| key == "missing");
         let missing = held.iter().filter(|(_, key, ..)| key == "missing");
-        let mut frames: Vec<_> =
-            missing.flat_map(|(channel, key, _, body)| amqp::returned(*channel, key, body)).collect();
+        let mut frames: Vec<_> = missing
+            .flat_map(|(channel, key, _, body)| amqp::returned(*channel, key, body))
+            .collect();
         frames.extend(held.iter().map(|(channel, _, tag, _)| amqp::ack(*channel, *tag)));
         Answer::Frames(frames)
     });

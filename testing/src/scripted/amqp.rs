@@ -135,12 +135,8 @@ pub fn cancel(channel: u16, consumer: &str) -> AMQPFrame {
 /// The end of a channel, by the broker.
 #[must_use]
 pub fn close(channel: u16, code: u16, text: &str) -> AMQPFrame {
-    let close = channel::Close {
-        reply_code: code,
-        reply_text: text.into(),
-        class_id: 0,
-        method_id: 0,
-    };
+    let close =
+        channel::Close { reply_code: code, reply_text: text.into(), class_id: 0, method_id: 0 };
     AMQPFrame::Method(channel, AMQPClass::Channel(channel::AMQPMethod::Close(close)))
 }
 
