@@ -16,7 +16,7 @@ mod session;
 mod topology;
 
 pub(crate) use self::error::OpenError;
-pub(crate) use self::intake::{Delivery, Next};
+pub(crate) use self::intake::{Delivery, Intake, Next};
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::Parked;
 pub(crate) use self::session::{Session, Tls, look};

@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(waited(1, 0), None);
         assert_eq!(waited(1, 1), Some(Duration::from_secs(10)));
         assert_eq!(waited(2, 0), Some(Duration::from_secs(10)));
-        assert_eq!(waited(3, 0), Some(Duration::from_secs(60)));
+        assert_eq!(waited(3, 0), Some(Duration::from_mins(1)));
         assert_eq!(waited(3, 7), Some(Duration::from_secs(10)));
-        assert_eq!(waited(u32::MAX, 0), Some(Duration::from_secs(600)));
+        assert_eq!(waited(u32::MAX, 0), Some(Duration::from_mins(10)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use super::{Handler, Outcome, RECHECK, Worker};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::health::Part;
-use crate::queue::{Delivery, Next, Publisher, Session};
+use crate::queue::{Delivery, Intake, Next, Publisher, Session};
 
 /// How often what is up is asked whether it still is.
 const SELF_TEST: Duration = Duration::from_mins(2);
@@ -116,7 +116,21 @@ impl<H: Handler> Worker<H> {
         if H::PUBLISHES && !shift.publisher.is_blocked() {
             self.shared.health.up(Part::Broker);
         }
-        let mut stop = loop {
+        let stop = self.take(&mut intake, &shift, &tasks, session).await;
+        watch.abort();
+        tasks.close();
+        self.end(stop, intake, tasks, shift, session).await
+    }
+
+    /// Starts work on deliveries until something ends it.
+    async fn take(
+        self: &Arc<Self>,
+        intake: &mut Intake,
+        shift: &Arc<Shift>,
+        tasks: &TaskTracker,
+        session: &Session,
+    ) -> Stop {
+        loop {
             let next = async {
                 // What cannot be reported need not be scanned yet.
                 if H::PUBLISHES && shift.publisher.is_blocked() {
@@ -141,7 +155,7 @@ impl<H: Handler> Worker<H> {
                 () = shift.gate.cancelled() => break Stop::Gate,
                 next = next => match next {
                     (Some(slot), Next::Delivery(delivery)) => {
-                        let work = Arc::clone(self).work(*delivery, Arc::clone(&shift), slot);
+                        let work = Arc::clone(self).work(*delivery, Arc::clone(shift), slot);
                         tasks.spawn(work);
                     }
                     (_, Next::Cancelled) => {
@@ -155,6 +169,7 @@ impl<H: Handler> Worker<H> {
                              took longer than consumer_timeout, or a right that was taken away): \
                              opening another one"
                         );
+                        self.overdue.store(true, Ordering::Relaxed);
                         break Stop::Reopen;
                     }
                     (_, Next::Closed { overdue }) => {
@@ -164,9 +179,18 @@ impl<H: Handler> Worker<H> {
                     (_, Next::Failed | Next::Delivery(_)) => break Stop::Lost,
                 },
             }
-        };
-        watch.abort();
-        tasks.close();
+        }
+    }
+
+    /// Lets what is in hand end as `stop` demands; how it ended in the end.
+    async fn end(
+        &self,
+        mut stop: Stop,
+        intake: Intake,
+        tasks: TaskTracker,
+        shift: Arc<Shift>,
+        session: &Session,
+    ) -> Stop {
         match &mut stop {
             Stop::Shutdown { drained } => {
                 self.drains.close();

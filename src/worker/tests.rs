@@ -220,7 +220,7 @@ async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
         stopping: Arc::default(),
     };
     let handler = Flapping {
-        left: AtomicUsize::new(7),
+        left: AtomicUsize::new(12),
         done: CancellationToken::new(),
         parked: AtomicUsize::new(0),
     };

@@ -36,7 +36,7 @@ async fn session(broker: &Broker) -> Session {
 /// the return of one can come before the confirm of another.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_publishes_at_once_the_one_that_no_queue_takes_fails_and_only_that() {
-    let held: Mutex<Vec<(u16, String, u64, Vec<u8>)>> = Mutex::default();
+    let held = Mutex::new(Vec::<(u16, String, u64, Vec<u8>)>::new());
     let broker = Broker::start(move |channel, sent| {
         let Sent::Message { routing_key, tag, body } = sent else { return Answer::Usual };
         let mut held = held.lock().unwrap();

