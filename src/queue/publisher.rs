@@ -182,6 +182,10 @@ impl Publisher {
 
     /// Whether the broker says that there is no such queue. No answer is no.
     pub(crate) async fn is_gone(&self, queue: &str) -> bool {
+        // Under an alarm nothing can be asked.
+        if self.is_blocked() {
+            return false;
+        }
         let asked = exists(self.channels.connection(), queue);
         let answer = tokio::select! {
             answer = tokio::time::timeout(ANSWER_TIMEOUT, asked) => answer,

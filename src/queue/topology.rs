@@ -155,12 +155,13 @@ impl Topology {
         ))
     }
 
-    /// Exchange and binding of the store's messages, if they are gone.
+    /// Exchange and binding of the store's messages, and the exchange of results, if they are gone.
     pub(super) async fn bind_input_again(&self, connection: &Connection) -> Result<(), OpenError> {
         let (exchange, queue) = (&self.input.exchange, &self.notifications.queue);
         if self.input_exchange(connection).await? {
             tracing::error!(exchange, "was gone; what was announced meanwhile may be lost");
         }
+        own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
         bind(connection, queue, exchange, &self.input.routing_key).await
     }
 

@@ -74,11 +74,11 @@ impl Shift {
         let known = self.orphaned.load(Ordering::Relaxed)
             || asked.is_some_and(|at| at.elapsed() < ASKED_SERVES);
         if !known {
-            *asked = Some(Instant::now());
             if self.publisher.is_gone(queue).await {
                 tracing::error!(queue, "was deleted: what is in hand goes to a retry queue");
                 self.orphaned.store(true, Ordering::Relaxed);
             }
+            *asked = Some(Instant::now());
         }
         self.orphaned.load(Ordering::Relaxed)
     }

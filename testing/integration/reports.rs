@@ -182,6 +182,22 @@ async fn one_report_that_is_refused_for_ever_is_parked_and_slows_no_other() {
 }
 
 #[tokio::test]
+async fn a_lone_report_that_is_refused_is_kept_without_a_pause_and_warned_of_now_and_then() {
+    let sink = Sink::start().await.unwrap();
+    sink.answer(403);
+    let url = format!("{}/hook", sink.url());
+    let daemon = daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s")]).await;
+    daemon.s3().put("k", "x").await.unwrap();
+    sink.wait_for(10, SOON, |_| true).await.unwrap();
+    let output = daemon.output();
+    let warned = |line: &&str| line.contains("put off again and again");
+    assert_eq!(output.lines().filter(warned).count(), 1, "{output}");
+    let line = output.lines().find(warned).unwrap();
+    assert!(line.contains("webhook_refused") && line.contains("HTTP 403"), "{line}");
+    assert!(!output.contains("webhook is down"), "{output}");
+}
+
+#[tokio::test]
 async fn when_every_report_is_refused_none_is_parked_and_all_are_delivered_in_the_end() {
     let sink = Sink::start().await.unwrap();
     let url = format!("{}/hook", sink.url());

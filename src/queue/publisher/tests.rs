@@ -60,3 +60,61 @@ async fn of_two_publishes_at_once_the_one_that_no_queue_takes_fails_and_only_tha
     assert!(missing.unwrap_err().detail.contains("no queue takes it"));
     assert!(session.lost().is_cancelled());
 }
+
+/// Reports to others, and the broker answers them as `others` says: status and how many came before.
+async fn offered(others: impl Fn(u16, u64) -> Answer + Send + Sync + 'static) -> (Broker, Session) {
+    let came = std::sync::atomic::AtomicU64::new(0);
+    let broker = Broker::start(move |channel, sent| match sent {
+        Sent::Message { routing_key, .. } if routing_key == "infected" => {
+            others(channel, came.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        }
+        _ => Answer::Usual,
+    });
+    let session = session(&broker).await;
+    (broker, session)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_queues_of_others_that_never_confirm() {
+    let (_broker, session) = offered(|_, _| Answer::Silence).await;
+    let outbox = session.publisher().outbox();
+    let started = std::time::Instant::now();
+    for _ in 0..5000 {
+        outbox.publish(Record::Kept, "infected", "id", b"{}").await.unwrap();
+    }
+    let took = started.elapsed();
+    assert!(took < CONFIRM_TIMEOUT, "{took:?}");
+    assert!(!session.lost().is_cancelled());
+    session.close().await;
+    assert!(started.elapsed() < took + Duration::from_secs(6), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_to_others_that_the_broker_closed_is_opened_again() {
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let (_broker, session) = offered(move |channel, number| {
+        answered.send(number).unwrap();
+        if number == 0 {
+            // As for an exchange that was removed.
+            return Answer::Frames(vec![amqp::close(channel, 404, "NOT_FOUND - no exchange")]);
+        }
+        Answer::Usual
+    })
+    .await;
+    let outbox = session.publisher().outbox();
+    for expected in 0..3 {
+        let within = Duration::from_secs(10);
+        let arrived = tokio::time::timeout(within, async {
+            loop {
+                // What meets the closed channel is lost to others; the next one is not.
+                outbox.publish(Record::Reported, "infected", "id", b"{}").await.unwrap();
+                let soon = Duration::from_millis(200);
+                if let Ok(Some(number)) = tokio::time::timeout(soon, answers.recv()).await {
+                    return number;
+                }
+            }
+        });
+        assert!(arrived.await.unwrap() >= expected);
+    }
+    assert!(!session.lost().is_cancelled());
+}
