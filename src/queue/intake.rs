@@ -21,7 +21,8 @@ pub(super) const REDRIVEN: &str = "avscan-redriven";
 
 /// A broker that does not answer by then is treated as gone; its heartbeat tells later.
 const ANSWER: Duration = Duration::from_secs(10);
-/// For a broker that is asked to close a channel, which it does after everything sent before.
+/// For the end of a consumer and of its channel, which the broker answers after everything that was
+/// sent before. A shutdown waits for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One message.
@@ -193,8 +194,8 @@ impl Intake {
     /// Asks the broker for no more. Deliveries already given out can still be settled.
     pub(crate) async fn stop(&self) {
         let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-        if !matches!(timeout(ANSWER, cancel).await, Ok(Ok(()))) {
-            tracing::debug!("the consumer was already gone");
+        if !matches!(timeout(CLOSE_TIMEOUT, cancel).await, Ok(Ok(()))) {
+            tracing::debug!("the consumer was already gone, or the broker does not answer");
         }
     }
 

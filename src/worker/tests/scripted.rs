@@ -237,7 +237,7 @@ async fn what_is_in_hand_when_gate_and_queue_go_together_is_put_into_a_retry_que
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_hangs_does_not_hold_up_the_shutdown_and_is_not_called_settled() {
     let played = play(Then::Nothing);
-    let grace = Duration::from_secs(2);
+    let grace = Duration::from_secs(5);
     let (session, worker) = worker(&played, grace).await;
     let watch = async {
         let held = &worker.handler.held;
@@ -253,8 +253,8 @@ async fn a_broker_that_hangs_does_not_hold_up_the_shutdown_and_is_not_called_set
     // What is not bounded by the grace period has to fit between it and the 45 s that the compose
     // file gives, by default 30 s later.
     assert!(took < grace + Duration::from_secs(14), "{took:?}");
-    let settled = matches!(end, End::Drained) && !worker.left_unsettled();
-    assert!(!settled, "nobody knows whether the broker has the acknowledgement");
+    assert!(matches!(end, End::Drained), "the work itself was done: {end:?}");
+    assert!(worker.left_unsettled(), "nobody knows whether the broker has the acknowledgement");
 }
 
 #[tokio::test(flavor = "multi_thread")]
