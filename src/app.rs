@@ -131,6 +131,7 @@ impl Workers {
             metrics: Arc::clone(metrics),
             shutdown: shutdown.clone(),
             grace: settings.shutdown_grace,
+            stopping: Arc::default(),
         };
         let (lane, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
         let notifications = Arc::new(Worker::new(handler, lane, slots, shared.clone()));
@@ -138,6 +139,7 @@ impl Workers {
             (Some(publish), Some(lane)) => {
                 let handler = Reports {
                     courier: Courier::new(publish, ca).map_err(Fatal::Configuration)?,
+                    ladder: settings.ladder.clone(),
                     health: Arc::clone(health),
                     metrics: Arc::clone(metrics),
                     pause: std::sync::Mutex::default(),
@@ -166,10 +168,12 @@ impl Workers {
             drains.close();
             drains.wait()
         }));
-        match tokio::time::timeout(settings.shutdown_grace, ended).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(cut_short()),
+        if tokio::time::timeout(self.notifications.grace_left(), ended).await.is_err() {
+            return Err(cut_short());
         }
+        let unsettled = self.notifications.left_unsettled()
+            || self.reports.as_ref().is_some_and(|reports| reports.left_unsettled());
+        if unsettled { Err(unsettled_at_the_end()) } else { Ok(()) }
     }
 
     /// One broker session after the other, until the daemon stops.
@@ -185,7 +189,7 @@ impl Workers {
         let mut delays = retry::reconnect_delays();
         while !shutdown.is_cancelled() {
             let opened = tokio::select! {
-                opened = Session::open(&settings.broker, &tls, &self.topology) => opened,
+                opened = Session::open(&settings.broker, &tls, &self.topology, metrics) => opened,
                 () = shutdown.cancelled() => return Ok(()),
             };
             match opened {
@@ -200,6 +204,9 @@ impl Workers {
                         End::CutShort => return Err(cut_short()),
                         End::Refused(failure) => {
                             return Err(Fatal::Configuration(refusal(&failure)));
+                        }
+                        End::Lost if shutdown.is_cancelled() => {
+                            return Err(unsettled_at_the_end());
                         }
                         End::Lost => {
                             metrics.sessions_lost.inc();
@@ -260,6 +267,12 @@ fn say(line: impl std::fmt::Display) {
 fn cut_short() -> Fatal {
     let line = "the grace period (SHUTDOWN_GRACE) was too short: what was still running will be \
                 redelivered";
+    Fatal::Other(line.to_owned())
+}
+
+fn unsettled_at_the_end() -> Fatal {
+    let line = "the broker was lost or did not answer while stopping: what it did not get to know \
+                of will be redelivered";
     Fatal::Other(line.to_owned())
 }
 

@@ -1,8 +1,9 @@
 //! Delivers one report to the webhook, signed after the Standard Webhooks specification.
 //! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -17,16 +18,41 @@ use crate::failure::{Dependency, Failure, Kind, Stage, causes};
 use crate::http;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest that a `Retry-After` is honoured.
+/// The longest that a `Retry-After` is honoured, and between two tries of an address that is gone.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// Server errors in a row, of whatever reports, after which the webhook itself is in question.
-const WIDESPREAD: u32 = 3;
+/// Different reports refused since the last one was taken, after which it is not about them.
+const WIDESPREAD: usize = 3;
+/// A webhook that took a report so short a time ago is not down.
+const RECENT: Duration = Duration::from_secs(3);
+/// The same for one that says that it is gone for good, since the pause is long.
+const RECENT_FOR_GONE: Duration = Duration::from_mins(1);
 
 /// Posts reports.
 pub(crate) struct Courier {
     client: Client,
     settings: PublishSettings,
-    errors_in_a_row: AtomicU32,
+    answers: Mutex<Answers>,
+}
+
+/// One report to deliver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Post<'a> {
+    /// Stays the same over all attempts.
+    pub(crate) id: &'a str,
+    pub(crate) body: &'a [u8],
+    /// An earlier attempt may have arrived.
+    pub(crate) repeated: bool,
+    /// How long ago, at least, the webhook failed to take it; `None` the first time.
+    pub(crate) waited: Option<Duration>,
+}
+
+/// What the webhook answered of late.
+#[derive(Debug, Default)]
+struct Answers {
+    last_taken: Option<Instant>,
+    /// Ids of the reports refused since then, up to [`WIDESPREAD`].
+    refused: HashSet<String>,
+    said_gone: Option<Instant>,
 }
 
 impl Courier {
@@ -34,45 +60,74 @@ impl Courier {
     /// When the HTTP client cannot be set up.
     pub(crate) fn new(settings: &PublishSettings, ca: Option<&[u8]>) -> Result<Self, String> {
         let client = http::client(ca, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
-        Ok(Self { client, settings: settings.clone(), errors_in_a_row: AtomicU32::new(0) })
+        Ok(Self { client, settings: settings.clone(), answers: Mutex::default() })
     }
 
-    /// Posts one report. `id` stays the same over all attempts.
+    /// Posts one report.
     ///
     /// # Errors
     /// Anything but a 2xx, by what it says of this report or of the webhook.
-    pub(crate) async fn deliver(&self, id: &str, body: Vec<u8>) -> Result<(), Failure> {
+    pub(crate) async fn deliver(&self, post: Post<'_>) -> Result<(), Failure> {
         let secrets = self.secrets();
-        let body = Bytes::from(body);
-        let answer = match self.post(id, &body, &secrets).await? {
+        let body = Bytes::copy_from_slice(post.body);
+        let answer = match self.post(post.id, &body, &secrets).await? {
             // What was refused was not taken: it may be sent again.
             Ok(response) if refused(response.status()) && self.replaced_after(&secrets) => {
-                self.post(id, &body, &self.secrets()).await?
+                self.post(post.id, &body, &self.secrets()).await?
             }
             answer => answer,
         };
         let judged = match answer {
-            Ok(response) => judge(response.status(), response.headers()),
+            Ok(response) => judge(response.status(), response.headers(), post.repeated),
             Err(error) if error.is_connect() => Judgement::Down(None, causes(&error.without_url())),
-            Err(error) => Judgement::ServerError(causes(&error.without_url())),
+            Err(error) => Judgement::Refused(causes(&error.without_url())),
         };
-        match judged {
+        let mut answers = self.answers();
+        let (gone, detail) = match judged {
             Judgement::Delivered => {
-                self.errors_in_a_row.store(0, Ordering::Relaxed);
-                Ok(())
+                answers.refused.clear();
+                answers.last_taken = Some(Instant::now());
+                return Ok(());
             }
             Judgement::Rejected(detail) => {
-                self.errors_in_a_row.store(0, Ordering::Relaxed);
-                Err(Failure::permanent(Stage::Report, "webhook_rejected", detail))
+                answers.refused.clear();
+                return Err(Failure::permanent(Stage::Report, "webhook_rejected", detail));
             }
-            Judgement::Down(pause, detail) => Err(down(pause, detail)),
-            Judgement::ServerError(detail) => {
-                if self.errors_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= WIDESPREAD {
-                    return Err(down(None, detail));
-                }
-                Err(Failure::transient(Stage::Report, "webhook_error", detail))
-            }
+            Judgement::Down(pause, detail) => return Err(down("webhook_down", pause, detail)),
+            Judgement::Refused(detail) => (false, detail),
+            Judgement::Gone(detail) => (true, detail),
+        };
+        if answers.refused.len() < WIDESPREAD {
+            answers.refused.insert(post.id.to_owned());
         }
+        let facts = Refusal {
+            waited: post.waited,
+            last_taken: answers.last_taken.map(|at| at.elapsed()),
+            refused: answers.refused.len(),
+            gone,
+        };
+        match concerns(facts) {
+            Concerned::ThisReport => {
+                Err(Failure::transient(Stage::Report, "webhook_refused", detail))
+            }
+            Concerned::Unknown => {
+                Err(Failure::new(Kind::Busy, Stage::Report, "webhook_refused", detail))
+            }
+            Concerned::All if gone => {
+                if answers.said_gone.is_none_or(|at| at.elapsed() > LONGEST_PAUSE) {
+                    answers.said_gone = Some(Instant::now());
+                    tracing::error!(
+                        "the webhook is gone for good ({detail}): set PUBLISH_URL anew"
+                    );
+                }
+                Err(down("webhook_gone", Some(LONGEST_PAUSE), detail))
+            }
+            Concerned::All => Err(down("webhook_down", None, detail)),
+        }
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn post(
@@ -137,11 +192,13 @@ fn headers(id: &str, body: &[u8], secrets: &Secrets) -> Result<HeaderMap, Failur
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("webhook-id", value(id)?);
     headers.insert("webhook-timestamp", HeaderValue::from(now));
-    if let Some(secret) = &secrets.signing {
-        let signature = Webhook::new(secret.expose_secret())
-            .and_then(|signer| signer.sign(id, now, body))
-            .map_err(|_| unusable("it cannot be signed"))?;
-        headers.insert("webhook-signature", value(&signature)?);
+    if let Some(signing) = &secrets.signing {
+        // The receiver knows one of them, so that secrets can be changed without a gap.
+        let sign = |secret| Webhook::new(secret)?.sign(id, now, body);
+        let signatures: Result<Vec<_>, _> =
+            signing.expose_secret().split_whitespace().map(sign).collect();
+        let signatures = signatures.map_err(|_| unusable("it cannot be signed"))?;
+        headers.insert("webhook-signature", value(&signatures.join(" "))?);
     }
     if let Some(authorization) = &secrets.authorization {
         let mut authorization = value(authorization.expose_secret())?;
@@ -163,21 +220,66 @@ enum Judgement {
     Rejected(String),
     /// Nothing will be taken for now.
     Down(Option<Duration>, String),
-    /// This report, or everything: the next ones tell.
-    ServerError(String),
+    /// This report, or everything: other reports tell.
+    Refused(String),
+    /// The same, and if it is everything, for good.
+    Gone(String),
 }
 
-/// What the webhook's answer means. What a receiver rejects for its content parks that report;
-/// what speaks of addresses and rights concerns every report alike.
-fn judge(status: StatusCode, headers: &HeaderMap) -> Judgement {
+/// What the webhook's answer means. What a receiver rejects for its content parks that report; a
+/// missing login and a rate limit concern every report alike. Of the rest only other reports can
+/// tell: a filter in front of the receiver may refuse a report for the object's name.
+fn judge(status: StatusCode, headers: &HeaderMap, repeated: bool) -> Judgement {
     let pause = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
     let detail = format!("HTTP {}", status.as_u16());
     match status.as_u16() {
         200..=299 => Judgement::Delivered,
+        // "I have that id already."
+        409 if repeated => Judgement::Delivered,
         400 | 413 | 422 => Judgement::Rejected(detail),
-        408 => Judgement::ServerError(detail),
-        500.. if pause.is_none() => Judgement::ServerError(detail),
-        _ => Judgement::Down(pause, detail),
+        401 | 407 | 429 => Judgement::Down(pause, detail),
+        410 => Judgement::Gone(detail),
+        500.. if pause.is_some() => Judgement::Down(pause, detail),
+        _ => Judgement::Refused(detail),
+    }
+}
+
+/// What is known when a report is refused.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    /// Since this report was refused before, at least.
+    waited: Option<Duration>,
+    /// Since another report was taken.
+    last_taken: Option<Duration>,
+    /// Different reports refused since then, this one included.
+    refused: usize,
+    /// The answer is that the address is gone for good.
+    gone: bool,
+}
+
+/// Whom a refusal concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concerned {
+    ThisReport,
+    Unknown,
+    All,
+}
+
+/// This report alone, when another one was taken between two refusals of it; all, when several are
+/// refused and none was taken for a while.
+fn concerns(refusal: Refusal) -> Concerned {
+    let taken_between = refusal.last_taken.zip(refusal.waited).is_some_and(|(t, w)| t < w);
+    let (many, recent) = if refusal.gone {
+        (true, RECENT_FOR_GONE)
+    } else {
+        (refusal.refused >= WIDESPREAD, RECENT)
+    };
+    if taken_between {
+        Concerned::ThisReport
+    } else if many && refusal.last_taken.is_none_or(|taken| taken >= recent) {
+        Concerned::All
+    } else {
+        Concerned::Unknown
     }
 }
 
@@ -193,9 +295,9 @@ fn retry_after(value: &str) -> Option<Duration> {
     Some(pause.min(LONGEST_PAUSE))
 }
 
-fn down(pause: Option<Duration>, detail: String) -> Failure {
+fn down(label: &'static str, pause: Option<Duration>, detail: String) -> Failure {
     let kind = Kind::Down(Dependency::Webhook);
-    Failure { pause, ..Failure::new(kind, Stage::Report, "webhook_down", detail) }
+    Failure { pause, ..Failure::new(kind, Stage::Report, label, detail) }
 }
 
 #[cfg(test)]
@@ -211,7 +313,7 @@ mod tests {
         if let Some(pause) = pause {
             headers.insert(RETRY_AFTER, HeaderValue::from_str(pause).unwrap());
         }
-        judge(StatusCode::from_u16(status).unwrap(), &headers)
+        judge(StatusCode::from_u16(status).unwrap(), &headers, false)
     }
 
     #[test]
@@ -222,11 +324,50 @@ mod tests {
         for status in [400, 413, 422] {
             assert!(matches!(judged(status, None), Judgement::Rejected(_)), "{status}");
         }
-        for status in [301, 307, 401, 403, 404, 405, 410, 429] {
+        for status in [401, 407, 429] {
             assert!(matches!(judged(status, None), Judgement::Down(None, _)), "{status}");
         }
-        for status in [408, 500, 502, 503, 504] {
-            assert!(matches!(judged(status, None), Judgement::ServerError(_)), "{status}");
+        for status in [301, 307, 403, 404, 405, 406, 408, 409, 415, 451, 500, 502, 503, 504] {
+            assert!(matches!(judged(status, None), Judgement::Refused(_)), "{status}");
+        }
+        assert!(matches!(judged(410, None), Judgement::Gone(_)));
+    }
+
+    #[test]
+    fn a_conflict_means_delivered_only_for_a_report_that_was_sent_before() {
+        let conflict = |repeated| judge(StatusCode::CONFLICT, &HeaderMap::new(), repeated);
+        assert_eq!(conflict(true), Judgement::Delivered);
+        assert!(matches!(conflict(false), Judgement::Refused(_)));
+    }
+
+    #[test]
+    fn a_refusal_concerns_one_report_when_others_are_taken_and_all_when_none_is() {
+        use Concerned::{All, ThisReport, Unknown};
+        let s = Duration::from_secs;
+        for (waited, last_taken, refused, gone, expected) in [
+            // The first refusal tells nothing.
+            (None, Some(s(0)), 1, false, Unknown),
+            (None, None, 1, false, Unknown),
+            (None, None, 2, false, Unknown),
+            // Taken in between, however many are refused by now.
+            (Some(s(10)), Some(s(9)), 1, false, ThisReport),
+            (Some(s(10)), Some(s(9)), 3, false, ThisReport),
+            (Some(s(600)), Some(s(500)), 3, true, ThisReport),
+            // Nothing taken in between: never held against the report.
+            (Some(s(10)), Some(s(10)), 1, false, Unknown),
+            (Some(s(10)), None, 2, false, Unknown),
+            // Several, and nothing else for a while.
+            (None, None, 3, false, All),
+            (Some(s(10)), Some(s(11)), 3, false, All),
+            (None, Some(s(2)), 3, false, Unknown),
+            (None, Some(s(3)), 3, false, All),
+            // Gone for good needs no second report, but a longer while.
+            (None, None, 1, true, All),
+            (None, Some(s(59)), 3, true, Unknown),
+            (None, Some(s(60)), 1, true, All),
+        ] {
+            let refusal = Refusal { waited, last_taken, refused, gone };
+            assert_eq!(concerns(refusal), expected, "{refusal:?}");
         }
     }
 
@@ -259,6 +400,28 @@ mod tests {
         let signed = format!("msg_1.{timestamp}.{{\"a\":1}}");
         let expected = format!("v1,{}", BASE64.encode(hmac_sha256(SECRET, signed.as_bytes())));
         assert_eq!(headers["webhook-signature"].to_str().unwrap(), expected);
+    }
+
+    #[test]
+    fn each_of_several_secrets_signs() {
+        let sign = |secret: &str| {
+            let settings = PublishSettings {
+                url: "http://127.0.0.1:1/".parse().unwrap(),
+                secret: Some(secret.into()),
+                authorization: None,
+            };
+            let courier = Courier::new(&settings, None).unwrap();
+            let headers = headers("msg_1", b"{}", &courier.secrets()).unwrap();
+            let text = |name| headers[name].to_str().unwrap().to_owned();
+            (text("webhook-timestamp"), text("webhook-signature"))
+        };
+        let old = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let new = BASE64.encode([7; 32]);
+        let (timestamp, signatures) = sign(&format!(" {old} {new}\n"));
+        let signed = format!("msg_1.{timestamp}.{{}}");
+        let expected = [SECRET, &[7; 32]]
+            .map(|secret| format!("v1,{}", BASE64.encode(hmac_sha256(secret, signed.as_bytes()))));
+        assert_eq!(signatures, expected.join(" "));
     }
 
     /// The bytes of the secret above.

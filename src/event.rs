@@ -205,6 +205,8 @@ struct Object {
 /// [`Malformed`] for everything that is neither a notification nor known to be harmless.
 pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
     let text = text(body);
+    // Some bytes were no text.
+    let replaced = matches!(text, Cow::Owned(_));
     let (records, raw_path) = records(&text)?;
     match records.as_slice() {
         [] => Ok(Notification::Ignored),
@@ -213,7 +215,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
             match &notification {
                 // Other metadata may be in any bytes, but this name is no object's.
                 Notification::Object(object) | Notification::Unsettled { written: object, .. }
-                    if is_replaced(&text) && object.key.contains(char::REPLACEMENT_CHARACTER) =>
+                    if replaced && object.key.contains(char::REPLACEMENT_CHARACTER) =>
                 {
                     Err(Malformed::NoObject)
                 }
@@ -221,7 +223,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
             }
         }
         many if many.len() > MAX_RECORDS => Err(Malformed::TooManyRecords),
-        _ if is_replaced(&text) => Err(Malformed::NotANotification),
+        _ if replaced => Err(Malformed::NotANotification),
         many => Ok(Notification::Many(many.iter().map(|record| wrap(record)).collect())),
     }
 }
@@ -230,11 +232,6 @@ pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
 /// in whatever bytes it was sent: they must not keep the rest from being read.
 fn text(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
-}
-
-/// Some bytes were no text.
-fn is_replaced(text: &Cow<'_, str>) -> bool {
-    matches!(text, Cow::Owned(_))
 }
 
 /// The records of a message, and MinIO's bucket and raw key.

@@ -74,7 +74,8 @@ pub enum Kind {
     Suspect(Dependency),
     /// The dependency is down as a whole; no probe is needed to know it.
     Down(Dependency),
-    /// A local resource is taken by other deliveries: later, and not held against the object.
+    /// Later, and not held against the object: a local resource is taken by other deliveries, or
+    /// it cannot be told yet whether the webhook refuses this report or every report.
     Busy,
     /// The broker session is gone: the message is redelivered by the broker, nothing is settled.
     Abandoned,

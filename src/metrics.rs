@@ -76,6 +76,8 @@ pub struct Metrics {
     pub dead_letters: Family<FailureLabels, Counter>,
     /// Reports by what became of them: queued, delivered, failed, parked.
     pub reports: Family<OutcomeLabel, Counter>,
+    /// Reports that not every queue of others at the results exchange confirmed.
+    pub results_unconfirmed: Counter,
     /// Broker sessions that ended by a fault.
     pub sessions_lost: Counter,
     /// Age of the engine's virus database, where the engine tells it.
@@ -104,6 +106,7 @@ impl Default for Metrics {
             retries: Family::default(),
             dead_letters: Family::default(),
             reports: Family::default(),
+            results_unconfirmed: Counter::default(),
             sessions_lost: Counter::default(),
             database_age: Gauge::default(),
             limits_reported: Gauge::default(),
@@ -137,6 +140,11 @@ impl Default for Metrics {
             metrics.dead_letters.clone(),
         );
         r.register("reports", "Reports by outcome", metrics.reports.clone());
+        r.register(
+            "results_unconfirmed",
+            "Reports that not every queue of others at the results exchange confirmed",
+            metrics.results_unconfirmed.clone(),
+        );
         r.register(
             "sessions_lost",
             "Broker sessions that ended by a fault",

@@ -17,7 +17,7 @@ use crate::event::{ObjectRef, Version};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::metrics::{Metrics, VerdictLabels};
 use crate::policy::{self, Action, Circumstances, Status};
-use crate::queue::{Note, Outbox};
+use crate::queue::{Note, Outbox, Record};
 use crate::report::{EffectError, EngineInfo, Examined, LAST_REPORT, Occasion, Report};
 use crate::scanner::{Engine, Reason, Verdict};
 use crate::store::{Applied, Fetched, Identity, Look, Pin, Store};
@@ -399,7 +399,8 @@ impl Pipeline {
     async fn send(&self, outbox: &Outbox, report: Report) -> Result<(), Failure> {
         let json = serde_json::to_vec(&report)
             .map_err(|error| Failure::new(Kind::Permanent, Stage::Report, "report_json", error))?;
-        outbox.publish(report.status, &report.id.to_string(), &json).await?;
+        let record = if report.is_of_deletion() { Record::Kept } else { Record::Reported };
+        outbox.publish(record, report.status, &report.id.to_string(), &json).await?;
         self.metrics.report("queued");
         Ok(())
     }

@@ -6,16 +6,18 @@
 //! of a message are published and confirmed before the original is acknowledged, so a crash
 //! anywhere leaves a duplicate and never a hole.
 
+mod channels;
 mod error;
 mod intake;
 mod publisher;
 mod redrive;
+mod results;
 mod session;
 mod topology;
 
 pub(crate) use self::error::OpenError;
-pub(crate) use self::intake::{Delivery, Next};
-pub(crate) use self::publisher::{Outbox, Publisher};
+pub(crate) use self::intake::{Delivery, Intake, Next};
+pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::Parked;
 pub(crate) use self::session::{Session, Tls, look};
 pub(crate) use self::topology::{Lane, Topology, minio_settings};

@@ -47,6 +47,8 @@ pub(crate) struct Report {
     scan_started: Option<String>,
     scan_finished: Option<String>,
     attempt: u32,
+    #[serde(skip)]
+    is_of_deletion: bool,
 }
 
 /// Which attempt at an object a report is of.
@@ -156,6 +158,11 @@ impl Report {
         self
     }
 
+    /// It tells of a deletion, or corrects one that does.
+    pub(crate) const fn is_of_deletion(&self) -> bool {
+        self.is_of_deletion
+    }
+
     /// The report of a verdict.
     pub(crate) fn of(
         object: &ObjectRef,
@@ -173,6 +180,8 @@ impl Report {
                 (Some(reason.as_str()), None, heuristic.clone())
             }
         };
+        let is_of_deletion =
+            action == Action::Delete || error.is_some_and(EffectError::is_of_deletion);
         let error = error.map(EffectError::as_str);
         let pin = identity.version_id().or(identity.etag.as_deref());
         let why = error.or(reason).unwrap_or_default();
@@ -198,6 +207,7 @@ impl Report {
             scan_started: Some(examined.started.clone()),
             scan_finished: Some(examined.finished.clone()),
             attempt: occasion.attempt,
+            is_of_deletion,
         }
     }
 
@@ -228,6 +238,7 @@ impl Report {
             scan_started: None,
             scan_finished: None,
             attempt: occasion.attempt,
+            is_of_deletion: false,
         }
     }
 }

@@ -48,6 +48,17 @@ impl Ladder {
         let rung = usize::try_from(attempt.saturating_sub(1)).unwrap_or(last);
         Step::Wait { tier: rung.min(last), attempt: attempt + 1 }
     }
+
+    /// How long a message that comes as this `attempt` has waited at least since it failed; `None`
+    /// for one that has not. `deferred`: how often it was put off, in the shortest tier, without an
+    /// attempt being counted.
+    #[must_use]
+    pub fn waited(&self, attempt: u32, deferred: u32) -> Option<Duration> {
+        let rung = if deferred > 0 { 0 } else { attempt.checked_sub(2)? };
+        let last = self.tiers.len().saturating_sub(1);
+        let rung = usize::try_from(rung).unwrap_or(last).min(last);
+        self.tiers.get(rung).map(|tier| tier.delay)
+    }
 }
 
 /// Delays between reconnects: 250 ms doubling to 2 s, with jitter so that replicas which lost the
@@ -77,6 +88,17 @@ mod tests {
         let wait = |tier, attempt| Step::Wait { tier, attempt };
         let expected = [wait(0, 2), wait(1, 3), wait(2, 4), wait(2, 5), wait(2, 6), Step::GiveUp];
         assert_eq!(tiers, expected);
+    }
+
+    #[test]
+    fn what_comes_back_has_waited_as_long_as_its_tier() {
+        let waited = |attempt, deferred| ladder(8).waited(attempt, deferred);
+        assert_eq!(waited(1, 0), None);
+        assert_eq!(waited(1, 1), Some(Duration::from_secs(10)));
+        assert_eq!(waited(2, 0), Some(Duration::from_secs(10)));
+        assert_eq!(waited(3, 0), Some(Duration::from_mins(1)));
+        assert_eq!(waited(3, 7), Some(Duration::from_secs(10)));
+        assert_eq!(waited(u32::MAX, 0), Some(Duration::from_mins(10)));
     }
 
     #[test]

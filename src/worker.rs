@@ -15,9 +15,9 @@ mod shift;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ pub(crate) enum Outcome<M> {
     LookAgain(Failure),
     /// It failed; the memo is given back if this was the last attempt.
     Failed(Failure, M),
+    /// Not worked on: it keeps coming back unsettled.
+    Suspected(Failure),
 }
 
 /// The work of one lane.
@@ -120,7 +122,17 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: CancellationToken,
+    /// From the start of the shutdown to its end.
     pub(crate) grace: Duration,
+    /// When the shutdown was noticed.
+    pub(crate) stopping: Arc<OnceLock<Instant>>,
+}
+
+impl Shared {
+    /// What is left of the grace period; it begins with the first question.
+    pub(crate) fn grace_left(&self) -> Duration {
+        self.grace.saturating_sub(self.stopping.get_or_init(Instant::now).elapsed())
+    }
 }
 
 /// One lane at work. Outlives broker sessions, as do its slots.
@@ -137,6 +149,14 @@ pub(crate) struct Worker<H> {
     ended: AtomicUsize,
     /// Earlier shifts whose work goes on.
     drains: TaskTracker,
+    /// Sessions that were lost under this worker.
+    losses: AtomicU32,
+    /// A message took longer than the broker's `consumer_timeout`.
+    overdue: AtomicBool,
+    /// Settlements that failed during the shutdown.
+    unsettled: AtomicUsize,
+    /// When it was last said that something is put off again and again.
+    warned_of_deferrals: Mutex<Option<Instant>>,
 }
 
 impl<H: Handler> Worker<H> {
@@ -152,12 +172,26 @@ impl<H: Handler> Worker<H> {
             working: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             drains: TaskTracker::new(),
+            losses: AtomicU32::new(0),
+            overdue: AtomicBool::new(false),
+            unsettled: AtomicUsize::new(0),
+            warned_of_deferrals: Mutex::default(),
         }
     }
 
     /// Work that goes on after the session, or the gate, that it was begun in.
     pub(crate) fn drains(&self) -> &TaskTracker {
         &self.drains
+    }
+
+    /// What is left of the grace period.
+    pub(crate) fn grace_left(&self) -> Duration {
+        self.shared.grace_left()
+    }
+
+    /// Whether something could not be settled during the shutdown, or may not have been.
+    pub(crate) fn left_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed) > 0
     }
 
     /// Works until the session is lost or the daemon stops.
@@ -170,29 +204,38 @@ impl<H: Handler> Worker<H> {
                     Stop::Shutdown { drained: false } => return End::CutShort,
                     Stop::Lost => End::Lost,
                     // Also keeps a gate that closes and opens for the same object from spinning.
-                    Stop::Gate => {
+                    Stop::Gate | Stop::Reopen => {
                         tokio::time::sleep(RECHECK).await;
                         continue;
                     }
                     // At once, because what is announced meanwhile has nowhere to go.
-                    Stop::Orphaned => match session.declare_again().await {
-                        Ok(()) => {
-                            tracing::error!(
-                                queue = self.lane.queue,
-                                "was deleted and is made again; what lay in it is gone"
-                            );
-                            continue;
+                    Stop::Orphaned => {
+                        let declared = tokio::select! {
+                            declared = session.declare_again() => declared,
+                            // The next start declares it.
+                            () = self.shared.shutdown.cancelled() => continue,
+                        };
+                        let queue = &self.lane.queue;
+                        match declared {
+                            Ok(()) => {
+                                tracing::error!(
+                                    queue,
+                                    "was deleted and is made again; what lay in it is gone"
+                                );
+                                continue;
+                            }
+                            Err(error) => {
+                                tracing::warn!(queue, %error, "cannot be made again");
+                                End::Lost
+                            }
                         }
-                        Err(error) => {
-                            tracing::warn!(queue = self.lane.queue, %error, "cannot be made again");
-                            End::Lost
-                        }
-                    },
+                    }
                 },
             };
             if self.shared.shutdown.is_cancelled() {
                 self.drains.close();
-                if tokio::time::timeout(self.shared.grace, self.drains.wait()).await.is_err() {
+                if tokio::time::timeout(self.shared.grace_left(), self.drains.wait()).await.is_err()
+                {
                     return End::CutShort;
                 }
             }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::say;
 use crate::config::Settings;
 use crate::event::{self, Notification};
+use crate::metrics::Metrics;
 use crate::queue::{Parked, Session, Tls, Topology};
 
 /// What to move back.
@@ -32,7 +33,8 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
         }
     };
     let tls = Tls(settings.tls_ca.clone());
-    let session = match Session::open(&settings.broker, &tls, &topology).await {
+    let session = match Session::open(&settings.broker, &tls, &topology, &Metrics::default()).await
+    {
         Ok(session) => session,
         Err(error) => {
             eprintln!("{error}");

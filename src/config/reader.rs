@@ -213,9 +213,10 @@ impl Reader<'_> {
     /// The outer `None` is a problem, the inner one is no webhook.
     #[expect(clippy::option_option, reason = "see above")]
     fn publish(&mut self) -> Option<Option<PublishSettings>> {
-        let secret = self.secret("PUBLISH_SECRET", is_signing_secret);
-        if self.optional("PUBLISH_SECRET").is_some_and(|text| !is_signing_secret(text)) {
-            let expected = "must be base64 of at least 24 bytes, with or without whsec_ before it";
+        let secret = self.secret("PUBLISH_SECRET", are_signing_secrets);
+        if self.optional("PUBLISH_SECRET").is_some_and(|text| !are_signing_secrets(text)) {
+            let expected = "must be base64 of at least 24 bytes, with or without whsec_ before it; \
+                            several are separated by blanks";
             self.problem("PUBLISH_SECRET", expected);
         }
         let authorization = self.secret("PUBLISH_AUTHORIZATION", is_header);
@@ -373,6 +374,12 @@ fn any(_: &str) -> bool {
 
 fn is_header(text: &str) -> bool {
     reqwest::header::HeaderValue::from_str(text).is_ok()
+}
+
+/// At least one, separated by blanks.
+fn are_signing_secrets(text: &str) -> bool {
+    let mut secrets = text.split_whitespace().peekable();
+    secrets.peek().is_some() && secrets.all(is_signing_secret)
 }
 
 /// The specification asks for 24 to 64 bytes; 24 are 32 characters of base64.

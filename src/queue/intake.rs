@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Acker, Channel, Connection, Consumer};
+use lapin::{Acker, Channel, Connection, Consumer, ErrorKind};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::timeout;
@@ -21,6 +22,9 @@ pub(super) const REDRIVEN: &str = "avscan-redriven";
 
 /// A broker that does not answer by then is treated as gone; its heartbeat tells later.
 const ANSWER: Duration = Duration::from_secs(10);
+/// For the end of a consumer and of its channel, which the broker answers after everything that was
+/// sent before. A shutdown waits for it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One message.
 #[derive(Debug)]
@@ -83,15 +87,12 @@ impl Delivery {
         self.message_id.as_ref().map(ShortString::as_str)
     }
 
-    /// Acknowledges. When the channel is gone the broker gives the message to somebody again, and
-    /// nothing else can be done about it: delivery tags mean nothing on another channel.
-    pub(super) async fn ack(&self) {
-        match timeout(ANSWER, self.acker.ack(BasicAckOptions::default())).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => tracing::debug!("acknowledged too late, the message will come again"),
-            Ok(Err(error)) => tracing::debug!(%error, "not acknowledged, it will come again"),
-            Err(_) => tracing::debug!("not acknowledged in time, the message will come again"),
-        }
+    /// Acknowledges; whether that was sent. When the channel is gone the broker gives the message
+    /// to somebody again, and nothing else can be done about it: delivery tags mean nothing on
+    /// another channel.
+    pub(super) async fn ack(&self) -> bool {
+        let acked = timeout(ANSWER, self.acker.ack(BasicAckOptions::default())).await;
+        matches!(acked, Ok(Ok(true)))
     }
 }
 
@@ -117,10 +118,17 @@ fn integer(value: &AMQPValue) -> Option<u32> {
 /// What comes from a consumer.
 pub(crate) enum Next {
     Delivery(Box<Delivery>),
-    /// The broker ended it, and its channel stands: the queue was deleted. What was delivered exists
-    /// nowhere else any more.
+    /// The broker ended it, and its channel stands: the queue was deleted, and what was delivered
+    /// exists nowhere else any more; or only this consumer may not go on (a delivery that took
+    /// longer than the broker's `consumer_timeout`, from `RabbitMQ` 4.3 on, or rights that were taken
+    /// away).
     Cancelled,
-    /// Its channel or connection failed: the broker gives what was delivered to somebody again.
+    /// The broker closed its channel and gives what was delivered to somebody again.
+    Closed {
+        /// Because a delivery took longer than the broker's `consumer_timeout`.
+        overdue: bool,
+    },
+    /// Its connection failed: the broker gives what was delivered to somebody again.
     Failed,
 }
 
@@ -153,13 +161,37 @@ impl Intake {
     pub(crate) async fn next(&mut self) -> Next {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Next::Delivery(Box::new(Delivery::new(delivery))),
-            None => {
-                tracing::warn!("the broker ended the consumer: was its queue deleted?");
-                Next::Cancelled
-            }
+            None => Next::Cancelled,
             Some(Err(error)) => {
-                tracing::warn!(error = crate::failure::causes(&error), "the consumer ended");
-                Next::Failed
+                let soft = match error.kind() {
+                    ErrorKind::ProtocolError(amqp) => match amqp.kind() {
+                        AMQPErrorKind::Soft(soft) => Some(soft),
+                        AMQPErrorKind::Hard(_) => None,
+                    },
+                    _ => None,
+                };
+                let error = crate::failure::causes(&error);
+                match soft {
+                    // What else could fail here is an acknowledgement of something unknown, and
+                    // none is sent twice.
+                    Some(AMQPSoftError::PRECONDITIONFAILED) => {
+                        tracing::error!(
+                            error,
+                            "a message takes longer than the broker's consumer_timeout, so the \
+                             broker gives everything in hand to somebody again: raise \
+                             consumer_timeout (30 min is enough)"
+                        );
+                        Next::Closed { overdue: true }
+                    }
+                    Some(_) => {
+                        tracing::warn!(error, "the broker closed the consumer's channel");
+                        Next::Closed { overdue: false }
+                    }
+                    None => {
+                        tracing::warn!(error, "the consumer ended");
+                        Next::Failed
+                    }
+                }
             }
         }
     }
@@ -167,15 +199,15 @@ impl Intake {
     /// Asks the broker for no more. Deliveries already given out can still be settled.
     pub(crate) async fn stop(&self) {
         let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-        if !matches!(timeout(ANSWER, cancel).await, Ok(Ok(()))) {
-            tracing::debug!("the consumer was already gone");
+        if !matches!(timeout(CLOSE_TIMEOUT, cancel).await, Ok(Ok(()))) {
+            tracing::debug!("the consumer was already gone, or the broker does not answer");
         }
     }
 
-    /// Closes the channel: the broker gives what is unsettled to other consumers.
-    pub(crate) async fn close(self) {
-        if !matches!(timeout(ANSWER, self.channel.close(200, "bye".into())).await, Ok(Ok(()))) {
-            tracing::debug!("the channel was already closed");
-        }
+    /// Closes the channel: the broker gives what is unsettled to other consumers. Whether it
+    /// answered, and so has everything that was acknowledged before.
+    pub(crate) async fn close(self) -> bool {
+        let closed = timeout(CLOSE_TIMEOUT, self.channel.close(200, "bye".into())).await;
+        matches!(closed, Ok(Ok(())))
     }
 }

@@ -1,25 +1,33 @@
 //! Confirmed publishing, and the settling of deliveries that rests on it.
 
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Confirmation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::channels::Channels;
 use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE, MISSED, REDRIVEN};
-use super::topology::{Lane, Topology};
+use super::results::{Announcement, Results};
+use super::topology::{Lane, Topology, exists};
 use super::{Disposition, Note};
 use crate::clock;
 use crate::failure::{Failure, Kind, Stage};
 
 /// A broker that has not confirmed by then is treated as gone.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a question while deliveries wait to be given back.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A broker that takes no messages for so long is left, before it takes away the deliveries that
 /// wait for it: it does that after half an hour.
 const LONGEST_ALARM: Duration = Duration::from_mins(10);
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 /// Parts of one message that are published together.
 const PORTION: usize = 200;
 
@@ -31,13 +39,25 @@ pub(super) const DETAIL: &str = "avscan-detail";
 /// Publishes with confirms on the session's publishing connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Publisher {
-    channel: Channel,
+    channels: Arc<Channels>,
+    results: Results,
     internal: ShortString,
-    results: ShortString,
-    reports_are_queued: bool,
+    /// The courier's queue, where there is a webhook.
+    reports: Option<ShortString>,
+    /// The record of deletions, where there is none.
+    log: ShortString,
     lost: CancellationToken,
     /// The broker takes no messages for now (memory or disk alarm).
     blocked: watch::Receiver<bool>,
+}
+
+/// What a report must have been written to before the work goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A queue of ours, always: it is all that will be left of the object, or it corrects that.
+    Kept,
+    /// The queue of the webhook, where there is one.
+    Reported,
 }
 
 /// Hands reports to the broker, which keeps them until the courier has delivered them.
@@ -45,34 +65,47 @@ pub(crate) struct Publisher {
 pub(crate) struct Outbox(Publisher);
 
 impl Outbox {
-    /// Publishes one report; returns once the broker has it. `id` is the same for the same report.
+    /// Publishes one report; returns once the broker has it in a queue of ours, where it belongs
+    /// into one. Then it is offered to the results exchange, and that is not waited for. `id` is the
+    /// same for the same report.
     ///
     /// # Errors
     /// [`Kind::Abandoned`]: the session is lost, the delivery will come again.
-    pub(crate) async fn publish(&self, status: &str, id: &str, json: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn publish(
+        &self,
+        record: Record,
+        status: &str,
+        id: &str,
+        json: &[u8],
+    ) -> Result<(), Failure> {
         let publisher = &self.0;
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_message_id(id.into());
-        let exchange = publisher.results.clone();
-        // Without a webhook nobody has to listen.
-        let mandatory = publisher.reports_are_queued;
-        publisher.publish(exchange, status, json, properties, mandatory).await
+        let log = (record == Record::Kept).then_some(&publisher.log);
+        if let Some(queue) = publisher.reports.as_ref().or(log) {
+            publisher.publish(queue.as_str(), json, properties.clone()).await?;
+        }
+        let (status, json) = (status.into(), json.to_vec());
+        publisher.results.announce(Announcement { status, properties, json });
+        Ok(())
     }
 }
 
 impl Publisher {
     pub(super) fn new(
-        channel: Channel,
+        channels: Arc<Channels>,
+        results: Results,
         topology: &Topology,
         lost: CancellationToken,
         blocked: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            channel,
+            channels,
+            results,
             internal: topology.internal.as_str().into(),
-            results: topology.results.as_str().into(),
-            reports_are_queued: topology.reports.is_some(),
+            reports: topology.reports.as_ref().map(|lane| lane.queue.as_str().into()),
+            log: topology.log.as_str().into(),
             lost,
             blocked,
         }
@@ -140,8 +173,25 @@ impl Publisher {
                 self.forward(&lane.dead, &delivery.body, delivery, note).await?;
             }
         }
-        delivery.ack().await;
-        Ok(())
+        if delivery.ack().await {
+            return Ok(());
+        }
+        let (kind, detail) = (Kind::Abandoned, "the channel is gone, or the broker hangs");
+        Err(Failure::new(kind, Stage::Report, "not_acknowledged", detail))
+    }
+
+    /// Whether the broker says that there is no such queue. No answer is no.
+    pub(crate) async fn is_gone(&self, queue: &str) -> bool {
+        // Under an alarm nothing can be asked.
+        if self.is_blocked() {
+            return false;
+        }
+        let asked = exists(self.channels.connection(), queue);
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, asked) => answer,
+            () = self.lost.cancelled() => return false,
+        };
+        matches!(answer, Ok(Ok(false)))
     }
 
     /// Publishes a copy to one of our queues. Of the original's properties only the content type
@@ -195,27 +245,30 @@ impl Publisher {
         if let Some(message_id) = original.message_id.clone() {
             properties = properties.with_message_id(message_id);
         }
-        self.publish(self.internal.clone(), queue, body, properties, true).await
+        self.publish(queue, body, properties).await
     }
 
+    /// Publishes to one of our queues; returns once it has the message.
     async fn publish(
         &self,
-        exchange: ShortString,
-        routing_key: &str,
+        queue: &str,
         body: &[u8],
         properties: BasicProperties,
-        mandatory: bool,
     ) -> Result<(), Failure> {
+        let exchange = self.internal.clone();
         let properties = properties.with_delivery_mode(PERSISTENT);
-        let options = BasicPublishOptions { mandatory, ..Default::default() };
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let confirmed = async {
-            self.channel
-                .basic_publish(exchange, routing_key.into(), options, body, properties)
-                .await?
-                .await
+            let taken = self.channels.take().await?;
+            let published =
+                taken.channel.basic_publish(exchange, queue.into(), options, body, properties);
+            let confirmed = published.await?.await?;
+            taken.give_back();
+            Ok::<_, lapin::Error>(confirmed)
         };
         // A returned message is confirmed too: only an acknowledgement without one is success.
         let confirmed = tokio::select! {
+            biased;
             confirmed = confirmed => Some(confirmed),
             () = self.overdue() => None,
             () = self.lost.cancelled() => None,
@@ -230,7 +283,7 @@ impl Publisher {
         };
         // Whatever it was, what this session believes about the broker is no longer true.
         if !self.lost.is_cancelled() {
-            tracing::warn!(routing_key, problem, "a message could not be published");
+            tracing::warn!(queue, problem, "a message could not be published");
             self.lost.cancel();
         }
         Err(Failure::new(Kind::Abandoned, Stage::Report, "not_published", problem))

@@ -112,7 +112,10 @@ impl Session {
                 let same = FieldTable::from(same);
                 self.publisher().put(dead, &delivery.body, &delivery, same).await?;
             }
-            delivery.ack().await;
+            if !delivery.ack().await {
+                let detail = "a message was not acknowledged, and is there twice now".to_owned();
+                return Err(OpenError::Unreachable(detail).into());
+            }
         }
         // A quorum queue applies an acknowledgement a moment later; if the channel is gone by then,
         // the original comes back beside its copy. Each round of the loop waits for the one before.

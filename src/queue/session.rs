@@ -3,28 +3,34 @@
 //! connection the acknowledgements would be stuck behind.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties, Event};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::channels::Channels;
 use super::error::OpenError;
 use super::intake::Intake;
 use super::publisher::Publisher;
+use super::results::Results;
 use super::topology::{Lane, Topology};
 use crate::config::BrokerSettings;
+use crate::metrics::Metrics;
 
 /// The client library has no timer of its own for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
 const KEEP_BOUND: Duration = Duration::from_secs(20);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the last reports to others.
+const RESULTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Seconds. A lost peer is noticed after twice this.
 const HEARTBEAT: u16 = 15;
 /// Bytes of the longest frame on the publishing connection. The client library keeps 64 times as much
@@ -39,8 +45,11 @@ pub(crate) struct Tls(pub(crate) Option<Vec<u8>>);
 /// Both connections, and the topology declared on them.
 pub(crate) struct Session {
     consuming: Connection,
-    publishing: Connection,
+    publishing: Arc<Connection>,
     publisher: Publisher,
+    /// Publishes to the results exchange.
+    results: JoinHandle<()>,
+    closing: CancellationToken,
     topology: Topology,
     lost: CancellationToken,
 }
@@ -54,24 +63,36 @@ impl Session {
         settings: &BrokerSettings,
         tls: &Tls,
         topology: &Topology,
+        metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let consuming = connect(settings, tls, "consuming", None).await?;
         let publishing = connect(settings, tls, "publishing", Some(SMALL_FRAMES)).await?;
+        let publishing = Arc::new(publishing);
+        let channels = Arc::new(Channels::new(Arc::clone(&publishing)));
         let declared = async {
             topology.declare(&consuming).await?;
-            let channel = publishing.create_channel().await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok::<_, OpenError>(channel)
+            channels.take().await?.give_back();
+            Ok::<_, OpenError>(())
         };
-        let channel = tokio::time::timeout(DECLARE_TIMEOUT, declared)
+        tokio::time::timeout(DECLARE_TIMEOUT, declared)
             .await
             .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
         let lost = CancellationToken::new();
         let (blocked, is_blocked) = watch::channel(false);
         listen(&publishing, lost.clone(), Some(blocked));
         listen(&consuming, lost.clone(), None);
-        let publisher = Publisher::new(channel, topology, lost.clone(), is_blocked);
-        Ok(Self { consuming, publishing, publisher, topology: topology.clone(), lost })
+        let closing = CancellationToken::new();
+        let (to_others, results) = Results::start(
+            Arc::clone(&publishing),
+            topology.results.as_str().into(),
+            metrics.results_unconfirmed.clone(),
+            is_blocked.clone(),
+            lost.clone(),
+            closing.clone(),
+        );
+        let publisher = Publisher::new(channels, to_others, topology, lost.clone(), is_blocked);
+        let topology = topology.clone();
+        Ok(Self { consuming, publishing, publisher, results, closing, topology, lost })
     }
 
     /// Declares the topology again, after a queue of it was deleted.
@@ -119,10 +140,15 @@ impl Session {
         &self.lost
     }
 
-    /// Closes both connections; a dead one is simply dropped.
+    /// Closes both connections; a dead one is simply dropped. Takes at most
+    /// [`CLOSE_TIMEOUT`] and [`RESULTS_TIMEOUT`].
     pub(crate) async fn close(self) {
+        self.closing.cancel();
+        if tokio::time::timeout(RESULTS_TIMEOUT, self.results).await.is_err() {
+            tracing::debug!("the last reports are not confirmed by all queues of others");
+        }
         let closing = futures_util::future::join_all(
-            [&self.consuming, &self.publishing]
+            [&self.consuming, self.publishing.as_ref()]
                 .map(|connection| connection.close(200, "bye".into())),
         );
         if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {

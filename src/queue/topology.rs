@@ -18,6 +18,10 @@ use crate::retry::Ladder;
 /// messages that only came back because a dependency was down. Our retries are counted in a
 /// header of our own.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
+const QUEUE_TYPE: &str = "x-queue-type";
+
+/// Reports that the record of deletions keeps; the oldest go first. About 1 KiB each.
+const MAX_LOG: i64 = 10_000;
 
 /// A queue that is consumed, with its retry ladder and its dead-letter queue.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub(crate) struct Topology {
     pub(crate) internal: String,
     /// Topic exchange of all reports, by status; others may bind.
     pub(crate) results: String,
+    /// Without a webhook: the reports of what was deleted, newest last.
+    pub(crate) log: String,
     leftover_reports: String,
     ladder: Ladder,
     input: Input,
@@ -73,6 +79,7 @@ impl Topology {
             reports: webhook.then(|| Lane::new("reports", reports.clone(), ladder)),
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
+            log: format!("{reports}.log"),
             leftover_reports: reports,
             ladder: ladder.clone(),
             input: Input {
@@ -93,16 +100,33 @@ impl Topology {
         self.lane(connection, &self.notifications).await?;
         if let Some(reports) = &self.reports {
             self.own_queue(connection, &reports.queue, self.durable()).await?;
-            bind(connection, &reports.queue, &self.results, "#").await?;
-            self.lane(connection, reports).await?;
-        } else if exists(connection, &self.leftover_reports).await? {
+            self.unbind_from_results(connection).await?;
+            return self.lane(connection, reports).await;
+        }
+        let mut bounded = self.durable();
+        bounded.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_LOG));
+        bounded.insert("x-overflow".into(), text("drop-head"));
+        self.own_queue(connection, &self.log, bounded).await?;
+        bind(connection, &self.log, &self.internal, &self.log).await?;
+        if exists(connection, &self.leftover_reports).await? {
+            self.unbind_from_results(connection).await?;
             tracing::warn!(
                 queue = self.leftover_reports,
-                "no PUBLISH_URL, but the reports queue of an earlier run is still there and bound: \
-                 it will fill; remove it or set PUBLISH_URL"
+                "no PUBLISH_URL, but the reports queue of an earlier run is still there: what it \
+                 holds is not delivered; remove it or set PUBLISH_URL"
             );
         }
         Ok(())
+    }
+
+    /// Version 0.1 bound the reports queue to the results exchange; with that binding every report
+    /// would come twice. One that is not there is fine.
+    async fn unbind_from_results(&self, connection: &Connection) -> Result<(), OpenError> {
+        let (queue, exchange, key) = (self.leftover_reports.as_str(), self.results.as_str(), "#");
+        let channel = connection.create_channel().await?;
+        let none = FieldTable::default();
+        let unbound = channel.queue_unbind(queue.into(), exchange.into(), key.into(), none);
+        forbidden(unbound.await, || format!("binding of {queue} to {exchange} by {key}: remove it"))
     }
 
     /// What is there of the store's side, without changing anything.
@@ -131,12 +155,13 @@ impl Topology {
         ))
     }
 
-    /// Exchange and binding of the store's messages, if they are gone.
+    /// Exchange and binding of the store's messages, and the exchange of results, if they are gone.
     pub(super) async fn bind_input_again(&self, connection: &Connection) -> Result<(), OpenError> {
         let (exchange, queue) = (&self.input.exchange, &self.notifications.queue);
         if self.input_exchange(connection).await? {
             tracing::error!(exchange, "was gone; what was announced meanwhile may be lost");
         }
+        own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
         bind(connection, queue, exchange, &self.input.routing_key).await
     }
 
@@ -173,7 +198,9 @@ impl Topology {
 
     async fn input_queue(&self, connection: &Connection) -> Result<(), OpenError> {
         let queue = &self.notifications.queue;
-        if !exists(connection, queue).await? {
+        if exists(connection, queue).await? {
+            self.warn_of_other_arguments(connection, queue).await?;
+        } else {
             self.own_queue(connection, queue, self.durable()).await?;
         }
         match bind(connection, queue, &self.input.exchange, &self.input.routing_key).await {
@@ -187,6 +214,32 @@ impl Topology {
                 Ok(())
             }
             bound => bound,
+        }
+    }
+
+    /// A queue of the store's side is used as it is, but its arguments may lose messages. Asking for
+    /// ours changes nothing: the broker names the first one that differs.
+    async fn warn_of_other_arguments(
+        &self,
+        connection: &Connection,
+        queue: &str,
+    ) -> Result<(), OpenError> {
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let channel = connection.create_channel().await?;
+        match channel.queue_declare(queue.into(), options, self.durable()).await {
+            Err(error) if soft(&error) == Some(AMQPSoftError::PRECONDITIONFAILED) => {
+                tracing::warn!(
+                    queue,
+                    answer = crate::failure::causes(&error),
+                    "used as it is, with other arguments than this daemon would give it. A length \
+                     limit or TTL drops notifications; so does a quorum queue of RabbitMQ 4 without \
+                     x-delivery-limit after 20 returns; a classic one counts no returns"
+                );
+                Ok(())
+            }
+            // Without the right to declare there is nothing to be learned.
+            Err(error) if soft(&error) == Some(AMQPSoftError::ACCESSREFUSED) => Ok(()),
+            declared => declared.map(drop).map_err(OpenError::from),
         }
     }
 
@@ -211,11 +264,17 @@ impl Topology {
         bind(connection, &lane.dead, &self.internal, &lane.dead).await
     }
 
+    /// The type is always said: a virtual host may have another default.
     fn durable(&self) -> FieldTable {
         let mut arguments = FieldTable::default();
-        if self.queue_type == QueueType::Quorum {
-            arguments.insert("x-queue-type".into(), text("quorum"));
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        match self.queue_type {
+            QueueType::Quorum => {
+                arguments.insert(QUEUE_TYPE.into(), text("quorum"));
+                arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+            }
+            QueueType::Classic => {
+                arguments.insert(QUEUE_TYPE.into(), text("classic"));
+            }
         }
         arguments
     }
@@ -273,7 +332,7 @@ async fn own_exchange(
 }
 
 /// A failed declare closes its channel, so each question gets a channel of its own.
-async fn exists(connection: &Connection, queue: &str) -> Result<bool, OpenError> {
+pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool, OpenError> {
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
     let channel = connection.create_channel().await?;
     match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {

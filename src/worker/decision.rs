@@ -1,28 +1,31 @@
 //! What becomes of a delivery: the table of retries, and the probes that it rests on.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::shift::Shift;
+use super::shift::{RETURNS, Shift};
 use super::{Handler, Outcome, Worker};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::metrics::FailureLabels;
 use crate::queue::{Delivery, Disposition, Note};
-use crate::retry::Step;
+use crate::retry::{Ladder, Step};
 
 /// A probe's answer serves the failures of this long.
 const PROBE_SERVES: Duration = Duration::from_secs(1);
 
-/// The label of a message that came back unsettled time and again.
-pub(super) const CRASH_SUSPECTED: &str = "crash_suspected";
 /// So many attempts a suspicion counts for: each has cost its readers five restarts already.
 const SUSPICION: u32 = 3;
 
 /// How often an object is put off for want of disk or descriptors before that counts as attempts.
 const DEFERRALS: u32 = 30;
+
+/// Put off so often, about a minute with the default delays, is worth a warning.
+const MANY_DEFERRALS: u32 = 6;
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What there is to tell of a delivery once it is settled.
 pub(super) enum News {
@@ -51,6 +54,7 @@ impl<H: Handler> Worker<H> {
                 let wait = Disposition::Wait { tier: 0, attempt, deferred, missed: true, note };
                 return (wait, News::Deferred(failure));
             }
+            Outcome::Suspected(failure) => return self.suspect(delivery, failure, shift).await,
             Outcome::Failed(failure, memo) => (failure, memo),
         };
         let counts = match failure.kind {
@@ -91,12 +95,9 @@ impl<H: Handler> Worker<H> {
             },
         };
         if !counts {
-            return release(delivery, failure, shift);
+            return self.release(delivery, failure, shift).await;
         }
-        let weight = if failure.label == CRASH_SUSPECTED { SUSPICION } else { 1 };
-        // A suspicion alone parks nothing that has a try left.
-        let last = self.shared.ladder.limit.max(delivery.attempt);
-        match self.shared.ladder.after(delivery.attempt.saturating_add(weight - 1).min(last)) {
+        match self.shared.ladder.after(delivery.attempt) {
             Step::Wait { tier, attempt } => {
                 let note = Note::from(&failure);
                 (
@@ -105,6 +106,25 @@ impl<H: Handler> Worker<H> {
                 )
             }
             Step::GiveUp => self.give_up(delivery, failure, memo, shift).await,
+        }
+    }
+
+    /// A message that keeps coming back unsettled costs several attempts at once. Its copy in the
+    /// retry queue starts with no returns.
+    async fn suspect(
+        &self,
+        delivery: &Delivery,
+        failure: Failure,
+        shift: &Shift,
+    ) -> (Disposition, News) {
+        let note = Note::from(&failure);
+        let (attempt, deferred) = (delivery.attempt, delivery.deferred);
+        match after_suspicion(&self.shared.ladder, attempt, deferred) {
+            (Step::Wait { tier, attempt }, deferred) => (
+                Disposition::Wait { tier, attempt, deferred, missed: false, note },
+                News::Retried(failure),
+            ),
+            (Step::GiveUp, _) => self.give_up(delivery, failure, H::Memo::default(), shift).await,
         }
     }
 
@@ -126,9 +146,25 @@ impl<H: Handler> Worker<H> {
             }
             Ok(Err(failure)) => {
                 tracing::debug!(%failure, "the last report could not be handed over");
-                release(delivery, failure, shift)
+                self.release(delivery, failure, shift).await
             }
         }
+    }
+
+    /// Back to the broker, which gives it to somebody again.
+    async fn release(
+        &self,
+        delivery: &Delivery,
+        failure: Failure,
+        shift: &Shift,
+    ) -> (Disposition, News) {
+        // One return more and it would be suspected, for what a dependency did. A copy starts with
+        // none; under an alarm of the broker it would be stuck while the original goes back.
+        let often = H::MAY_CRASH && delivery.returns.saturating_add(1) >= RETURNS;
+        if (often && !shift.publisher.is_blocked()) || shift.is_orphaned(&self.lane.queue).await {
+            return later(delivery, failure);
+        }
+        (Disposition::Release, News::None)
     }
 
     /// Logs and counts what is now true.
@@ -149,7 +185,13 @@ impl<H: Handler> Worker<H> {
             News::Deferred(failure) => {
                 let labels = labels(failure.stage, failure.label);
                 self.shared.metrics.retries.get_or_create(&labels).inc();
-                tracing::debug!(%failure, "put off, the attempt does not count");
+                let times = delivery.deferred.saturating_add(1);
+                if times >= MANY_DEFERRALS && self.may_warn_of_deferrals() {
+                    let queue = &self.lane.queue;
+                    tracing::warn!(%failure, times, queue, "put off again and again");
+                } else {
+                    tracing::debug!(%failure, times, "put off, the attempt does not count");
+                }
             }
             News::Parked(note) => {
                 let labels = labels(note.stage, note.reason);
@@ -164,6 +206,16 @@ impl<H: Handler> Worker<H> {
                 );
             }
         }
+    }
+
+    /// Now and then: many are put off for the same reason.
+    fn may_warn_of_deferrals(&self) -> bool {
+        let mut warned = self.warned_of_deferrals.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warned.is_none_or(|at| at.elapsed() > WARN_INTERVAL);
+        if due {
+            *warned = Some(Instant::now());
+        }
+        due
     }
 
     /// One probe at a time, and one for all failures of a moment.
@@ -201,13 +253,15 @@ impl<H: Handler> Worker<H> {
     }
 }
 
-/// Back to the broker, which gives it to somebody again.
-fn release(delivery: &Delivery, failure: Failure, shift: &Shift) -> (Disposition, News) {
-    // A queue that was deleted takes nothing back.
-    if shift.orphaned.load(Ordering::Relaxed) {
-        return later(delivery, failure);
+/// What follows a suspicion about a message, and how often it will have been put off. A suspicion
+/// alone parks nothing that has a try left, and nothing that was not put off before: its returns
+/// may have been those of brokers or readers that were stopped.
+fn after_suspicion(ladder: &Ladder, attempt: u32, deferred: u32) -> (Step, u32) {
+    let last = ladder.limit.max(attempt);
+    match ladder.after(attempt.saturating_add(SUSPICION - 1).min(last)) {
+        Step::GiveUp if deferred == 0 => (Step::Wait { tier: 0, attempt }, 1),
+        step => (step, 0),
     }
-    (Disposition::Release, News::None)
 }
 
 /// In the shortest tier, the attempt not counted.
@@ -215,4 +269,33 @@ fn later(delivery: &Delivery, failure: Failure) -> (Disposition, News) {
     let (attempt, note) = (delivery.attempt, Note::from(&failure));
     let deferred = delivery.deferred.saturating_add(1);
     (Disposition::Wait { tier: 0, attempt, deferred, missed: false, note }, News::Deferred(failure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retry::Tier;
+
+    #[test]
+    fn a_suspicion_parks_only_what_has_no_try_left_and_was_put_off_before() {
+        let tiers = [10, 60].map(|s| Tier { name: format!("{s}s"), delay: Duration::from_secs(s) });
+        let ladder = |limit| Ladder { tiers: tiers.to_vec(), limit };
+        let wait = |tier, attempt| Step::Wait { tier, attempt };
+        for (limit, attempt, deferred, expected) in [
+            // Several attempts at once, but never beyond the last.
+            (8, 1, 0, (wait(1, 4), 0)),
+            (8, 1, 3, (wait(1, 4), 0)),
+            (8, 7, 0, (wait(1, 9), 0)),
+            (8, 8, 0, (wait(1, 9), 0)),
+            // None left: once more, then the end.
+            (8, 9, 0, (wait(0, 9), 1)),
+            (8, 9, 1, (Step::GiveUp, 0)),
+            (0, 1, 0, (wait(0, 1), 1)),
+            (0, 1, 1, (Step::GiveUp, 0)),
+            (0, u32::MAX, 0, (wait(0, u32::MAX), 1)),
+        ] {
+            let step = after_suspicion(&ladder(limit), attempt, deferred);
+            assert_eq!(step, expected, "limit {limit}, attempt {attempt}, deferred {deferred}");
+        }
+    }
 }

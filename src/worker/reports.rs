@@ -7,11 +7,12 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Handler, Outcome};
-use crate::courier::Courier;
+use crate::courier::{Courier, Post};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::health::{Health, Part};
 use crate::metrics::Metrics;
 use crate::queue::{Delivery, Note, Publisher};
+use crate::retry::Ladder;
 
 /// Between two tries of a webhook that is down and does not say until when.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -19,6 +20,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// Handles reports.
 pub(crate) struct Reports {
     pub(crate) courier: Courier,
+    pub(crate) ladder: Ladder,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     /// How long the gate stays closed; `None` while it is open.
@@ -85,7 +87,13 @@ impl Handler for Reports {
             },
         };
         // Not cut short: half a POST may have arrived, and it has a deadline of its own.
-        match self.courier.deliver(&id, delivery.body.clone()).await {
+        let post = Post {
+            id: &id,
+            body: &delivery.body,
+            repeated: delivery.redelivered || delivery.deferred > 0 || delivery.failed_before(),
+            waited: self.ladder.waited(delivery.attempt, delivery.deferred),
+        };
+        match self.courier.deliver(post).await {
             Ok(()) => {
                 self.health.up(Part::Webhook);
                 Outcome::Done("delivered")

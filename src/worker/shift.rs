@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{Handler, Outcome, RECHECK, Worker, decision};
+use super::{Handler, Outcome, RECHECK, Worker};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::health::Part;
-use crate::queue::{Delivery, Next, Publisher, Session};
+use crate::queue::{Delivery, Intake, Next, Publisher, Session};
 
 /// How often what is up is asked whether it still is.
 const SELF_TEST: Duration = Duration::from_mins(2);
@@ -28,8 +28,15 @@ const VERY_LONG_PATIENCE: Duration = Duration::from_mins(1);
 const EFFECTS: Duration = Duration::from_secs(5);
 /// So long they keep their slots; one that hangs must not keep others from being worked on.
 const SLOT_KEPT: Duration = Duration::from_secs(1);
+/// After the grace period, for what was told to end.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(2);
+/// An answer about the queue serves so long.
+const ASKED_SERVES: Duration = Duration::from_secs(1);
 /// A message that came back unsettled so often may be what kills its readers.
-const RETURNS: u32 = 5;
+pub(super) const RETURNS: u32 = 5;
+/// Of the sessions that this process lost so many excuse returns. More do not: a message may be
+/// what ends them.
+const EXCUSED: u32 = 2 * RETURNS;
 
 /// What belongs to one consumer.
 pub(super) struct Shift {
@@ -43,6 +50,8 @@ pub(super) struct Shift {
     /// The queue was deleted: what is released is lost.
     pub(super) orphaned: AtomicBool,
     pub(super) last_probe: Mutex<Option<(Dependency, Instant)>>,
+    /// When the broker was last asked whether the queue is there.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Shift {
@@ -54,22 +63,48 @@ impl Shift {
             blamed: OnceLock::new(),
             orphaned: AtomicBool::new(false),
             last_probe: Mutex::new(None),
+            asked: Mutex::new(None),
         }
+    }
+
+    /// Whether `queue`, which this shift consumes, was deleted: then what is released is lost. The
+    /// consumer may have ended for another reason, and not have seen it.
+    pub(super) async fn is_orphaned(&self, queue: &str) -> bool {
+        let mut asked = self.asked.lock().await;
+        let known = self.orphaned.load(Ordering::Relaxed)
+            || asked.is_some_and(|at| at.elapsed() < ASKED_SERVES);
+        if !known {
+            if self.publisher.is_gone(queue).await {
+                tracing::error!(queue, "was deleted: what is in hand goes to a retry queue");
+                self.orphaned.store(true, Ordering::Relaxed);
+            }
+            *asked = Some(Instant::now());
+        }
+        self.orphaned.load(Ordering::Relaxed)
     }
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum Stop {
-    Shutdown { drained: bool },
+    Shutdown {
+        drained: bool,
+    },
     Lost,
     Gate,
+    /// The consumer ended; the queue and the session stand.
+    Reopen,
     Orphaned,
 }
 
 impl<H: Handler> Worker<H> {
     pub(super) async fn consume(self: &Arc<Self>, session: &Session) -> Stop {
-        let mut intake = match session.intake(&self.lane, self.prefetch).await {
+        let opened = tokio::select! {
+            opened = session.intake(&self.lane, self.prefetch) => opened,
+            () = self.shared.shutdown.cancelled() => return Stop::Shutdown { drained: true },
+        };
+        let mut intake = match opened {
             Ok(intake) => intake,
+            Err(_) if session.publisher().is_gone(&self.lane.queue).await => return Stop::Orphaned,
             Err(error) => {
                 tracing::warn!(queue = self.lane.queue, %error, "cannot consume");
                 return Stop::Lost;
@@ -81,7 +116,21 @@ impl<H: Handler> Worker<H> {
         if H::PUBLISHES && !shift.publisher.is_blocked() {
             self.shared.health.up(Part::Broker);
         }
-        let mut stop = loop {
+        let stop = self.take(&mut intake, &shift, &tasks, session).await;
+        watch.abort();
+        tasks.close();
+        self.end(stop, intake, tasks, shift, session).await
+    }
+
+    /// Starts work on deliveries until something ends it.
+    async fn take(
+        self: &Arc<Self>,
+        intake: &mut Intake,
+        shift: &Arc<Shift>,
+        tasks: &TaskTracker,
+        session: &Session,
+    ) -> Stop {
+        loop {
             let next = async {
                 // What cannot be reported need not be scanned yet.
                 if H::PUBLISHES && shift.publisher.is_blocked() {
@@ -106,27 +155,68 @@ impl<H: Handler> Worker<H> {
                 () = shift.gate.cancelled() => break Stop::Gate,
                 next = next => match next {
                     (Some(slot), Next::Delivery(delivery)) => {
-                        let work = Arc::clone(self).work(*delivery, Arc::clone(&shift), slot);
+                        let work = Arc::clone(self).work(*delivery, Arc::clone(shift), slot);
                         tasks.spawn(work);
                     }
-                    (_, Next::Cancelled) => break Stop::Orphaned,
+                    (_, Next::Cancelled) => {
+                        if shift.publisher.is_gone(&self.lane.queue).await {
+                            break Stop::Orphaned;
+                        }
+                        let queue = &self.lane.queue;
+                        tracing::warn!(
+                            queue,
+                            "the broker ended the consumer, but the queue is there (a message that \
+                             took longer than consumer_timeout, or a right that was taken away): \
+                             opening another one"
+                        );
+                        self.overdue.store(true, Ordering::Relaxed);
+                        break Stop::Reopen;
+                    }
+                    (_, Next::Closed { overdue }) => {
+                        self.overdue.fetch_or(overdue, Ordering::Relaxed);
+                        break Stop::Reopen;
+                    }
                     (_, Next::Failed | Next::Delivery(_)) => break Stop::Lost,
                 },
             }
-        };
-        watch.abort();
-        tasks.close();
+        }
+    }
+
+    /// Lets what is in hand end as `stop` demands; how it ended in the end.
+    async fn end(
+        &self,
+        mut stop: Stop,
+        intake: Intake,
+        tasks: TaskTracker,
+        shift: Arc<Shift>,
+        session: &Session,
+    ) -> Stop {
         match &mut stop {
             Stop::Shutdown { drained } => {
-                intake.stop().await;
                 self.drains.close();
-                let all = async { tokio::join!(tasks.wait(), self.drains.wait()) };
-                *drained = tokio::time::timeout(self.shared.grace, all).await.is_ok();
+                let ended = async {
+                    tokio::join!(intake.stop(), tasks.wait(), self.drains.wait());
+                };
+                let lost = tokio::select! {
+                    ended = tokio::time::timeout(self.shared.grace_left(), ended) => {
+                        *drained = ended.is_ok();
+                        false
+                    }
+                    () = session.lost().cancelled() => true,
+                };
                 shift.cancelled.cancel();
-                drop(tokio::time::timeout(Duration::from_secs(2), tasks.wait()).await);
-                intake.close().await;
+                if lost {
+                    // Nothing can be settled any more. Effects that run finish.
+                    self.drains.spawn(async move { tasks.wait().await });
+                    stop = Stop::Lost;
+                } else {
+                    drop(tokio::time::timeout(LAST_SETTLEMENTS, tasks.wait()).await);
+                    if !intake.close().await {
+                        self.unsettled.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
             }
-            Stop::Gate => {
+            Stop::Gate | Stop::Reopen => {
                 shift.cancelled.cancel();
                 self.drains.spawn(async move {
                     intake.stop().await;
@@ -142,7 +232,7 @@ impl<H: Handler> Worker<H> {
                     (session.lost().clone(), self.shared.shutdown.clone(), self.shared.grace / 2);
                 self.drains.spawn(async move {
                     tokio::select! {
-                        () = tasks.wait() => intake.close().await,
+                        () = tasks.wait() => { intake.close().await; }
                         // Nobody gives these back: what is not done has to be in a retry queue by
                         // the end.
                         () = async {
@@ -162,6 +252,7 @@ impl<H: Handler> Worker<H> {
             }
             // Nothing can be settled any more. Effects that run finish.
             Stop::Lost => {
+                self.losses.fetch_add(1, Ordering::Relaxed);
                 shift.cancelled.cancel();
                 self.drains.spawn(async move { tasks.wait().await });
             }
@@ -241,10 +332,8 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn work_in_span(&self, delivery: &Delivery, shift: &Shift) {
-        let outcome = if H::MAY_CRASH && delivery.returns >= RETURNS {
-            let detail = format!("came back unsettled {} times", delivery.returns);
-            let failure = Failure::transient(Stage::Event, decision::CRASH_SUSPECTED, detail);
-            Outcome::Failed(failure, H::Memo::default())
+        let outcome = if let Some(failure) = self.suspicion(delivery) {
+            Outcome::Suspected(failure)
         } else {
             let handled = self.handler.handle(delivery, &shift.publisher, &shift.cancelled);
             // A panic is this object's fault until it has used up its attempts.
@@ -257,7 +346,29 @@ impl<H: Handler> Worker<H> {
         let (disposition, news) = self.decide(delivery, outcome, shift).await;
         match shift.publisher.settle(delivery, &self.lane, disposition).await {
             Ok(()) => self.tell(delivery, news),
-            Err(failure) => tracing::debug!(%failure, "not settled, the message will come again"),
+            Err(failure) => {
+                tracing::debug!(%failure, "not settled, the message will come again");
+                if self.shared.shutdown.is_cancelled() {
+                    self.unsettled.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
+    }
+
+    /// Whether the delivery may be what kills its readers. Returns that this process can explain by
+    /// sessions that it lost and outlived are not held against it.
+    fn suspicion(&self, delivery: &Delivery) -> Option<Failure> {
+        let excused = self.losses.load(Ordering::Relaxed).min(EXCUSED);
+        if !H::MAY_CRASH || delivery.returns.saturating_sub(excused) < RETURNS {
+            return None;
+        }
+        let returns = delivery.returns;
+        let (label, why) = if self.overdue.load(Ordering::Relaxed) {
+            ("consumer_timeout", "the broker's consumer_timeout is too short: raise it")
+        } else {
+            ("crash_suspected", "it may be what its readers die of")
+        };
+        let detail = format!("came back unsettled {returns} times: {why}");
+        Some(Failure::transient(Stage::Event, label, detail))
     }
 }

@@ -1,6 +1,6 @@
 //! The worker on a real broker, with handlers that do what no real one should. Needs a stack.
 
-use std::sync::Mutex;
+mod scripted;
 
 use bucket_av_scanner_testing::{Amqp, Stack};
 use uuid::Uuid;
@@ -85,7 +85,8 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let tier = Tier { name: "200ms".to_owned(), delay: Duration::from_millis(200) };
     let ladder = Ladder { tiers: vec![tier], limit: 2 };
     let topology = Topology::new(&settings, &ladder, false);
-    let session = Session::open(&settings, &Tls::default(), &topology).await.unwrap();
+    let session =
+        Session::open(&settings, &Tls::default(), &topology, &Metrics::default()).await.unwrap();
     let lane = topology.notifications.clone();
     let shared = Shared {
         ladder,
@@ -93,6 +94,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
         metrics: Arc::default(),
         shutdown: CancellationToken::new(),
         grace: SOON,
+        stopping: Arc::default(),
     };
     let worker = Arc::new(Worker::new(Fragile::default(), lane.clone(), 2, shared.clone()));
     let amqp = stack.amqp().await.unwrap();
@@ -139,6 +141,99 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let mut given_up = worker.handler.given_up.lock().unwrap().clone();
     given_up.sort();
     assert_eq!(given_up, [("odd", "a suspect".to_owned()), ("panic", "a bug".to_owned())]);
+    session.close().await;
+    remove(&amqp, &lane).await;
+}
+
+/// Says a few times that the engine is down, then takes everything.
+struct Flapping {
+    left: AtomicUsize,
+    done: CancellationToken,
+    parked: AtomicUsize,
+}
+
+impl Handler for Flapping {
+    type Memo = ();
+    const MAY_CRASH: bool = true;
+    const PUBLISHES: bool = false;
+
+    async fn ready(&self, _: Duration) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn stalled(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn span(&self, _: &Delivery) -> tracing::Span {
+        tracing::Span::none()
+    }
+
+    fn ended(&self, _: &'static str) {}
+
+    async fn handle(&self, _: &Delivery, _: &Publisher, _: &CancellationToken) -> Outcome<()> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            self.done.cancel();
+            return Outcome::Done("done");
+        }
+        self.left.store(left - 1, Ordering::Relaxed);
+        let kind = Kind::Down(Dependency::Engine);
+        let stage = crate::failure::Stage::Scan;
+        Outcome::Failed(Failure::new(kind, stage, "engine_down", "on purpose"), ())
+    }
+
+    async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn exhausted(
+        &self,
+        _: &Delivery,
+        _: Failure,
+        (): (),
+        _: &Publisher,
+    ) -> Result<(), Failure> {
+        self.parked.fetch_add(1, Ordering::Relaxed);
+        self.done.cancel();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
+    let stack = Stack::from_env();
+    let settings = broker(&stack, &format!("s3minio-test-{}", Uuid::new_v4()));
+    let tier = Tier { name: "200ms".to_owned(), delay: Duration::from_millis(200) };
+    let ladder = Ladder { tiers: vec![tier], limit: 0 };
+    let topology = Topology::new(&settings, &ladder, false);
+    let session =
+        Session::open(&settings, &Tls::default(), &topology, &Metrics::default()).await.unwrap();
+    let lane = topology.notifications.clone();
+    let shared = Shared {
+        ladder,
+        health: Arc::default(),
+        metrics: Arc::default(),
+        shutdown: CancellationToken::new(),
+        grace: SOON,
+        stopping: Arc::default(),
+    };
+    let handler = Flapping {
+        left: AtomicUsize::new(12),
+        done: CancellationToken::new(),
+        parked: AtomicUsize::new(0),
+    };
+    let worker = Arc::new(Worker::new(handler, lane.clone(), 1, shared.clone()));
+    let amqp = stack.amqp().await.unwrap();
+    amqp.publish(&settings.exchange, &settings.routing_key, b"x", &[]).await.unwrap();
+    let wait = async {
+        tokio::time::timeout(SOON, worker.handler.done.cancelled()).await.unwrap();
+        shared.shutdown.cancel();
+    };
+    let (end, ()) = tokio::join!(worker.run(&session), wait);
+    assert!(matches!(end, End::Drained), "{end:?}");
+    assert_eq!(worker.handler.left.load(Ordering::Relaxed), 0, "it was tried to the end");
+    assert_eq!(worker.handler.parked.load(Ordering::Relaxed), 0);
     session.close().await;
     remove(&amqp, &lane).await;
 }

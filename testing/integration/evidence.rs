@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bucket_av_scanner_testing::eicar::eicar;
 use bucket_av_scanner_testing::scripted::store::{Call, Contents, Operation, Version, Versioning};
 use bucket_av_scanner_testing::scripted::{Reply, Store, store};
+use bucket_av_scanner_testing::sink::Received;
 use bucket_av_scanner_testing::{Daemon, notification};
 use serde_json::{Value, json};
 
@@ -59,7 +60,7 @@ impl Scene {
 
     async fn reports(&self, key: &str, count: usize) -> Vec<Value> {
         let reports = self.daemon.reports_on(key, count, SOON).await.unwrap();
-        reports.iter().map(|report| report.json()).collect()
+        reports.iter().map(Received::json).collect()
     }
 
     async fn until_gone(&self, key: &str) {
@@ -545,8 +546,7 @@ async fn reports_can_be_told_apart_and_ordered() {
         reports.iter().any(|report| report.json()["error"] == "delete_failed")
     })
     .await;
-    let mut reports: Vec<Value> =
-        scene.daemon.reports().iter().map(|report| report.json()).collect();
+    let mut reports: Vec<Value> = scene.daemon.reports().iter().map(Received::json).collect();
     reports.sort_by_key(|report| report["sequence"].as_u64());
     assert_eq!(reports.last().unwrap()["error"], "delete_failed");
     for report in &reports {

@@ -2,6 +2,7 @@
 //! runs this inside one.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod broker;
 mod commands;
 mod encryption;
 mod endpoints;
@@ -11,6 +12,7 @@ mod hostile;
 mod limits;
 mod logging;
 mod messages;
+mod outbox;
 mod reports;
 mod rotation;
 mod stores;

@@ -142,6 +142,113 @@ fn tried_before(received: &bucket_av_scanner_testing::sink::Received) -> bool {
 }
 
 #[tokio::test]
+async fn one_report_that_is_refused_for_ever_is_parked_and_slows_no_other() {
+    let sink = Sink::start().await.unwrap();
+    let url = format!("{}/hook", sink.url());
+    // As a web application firewall does.
+    sink.script(|_, received| {
+        Reply::status(if received.body.contains("<script>") { 403 } else { 200 })
+    });
+    let daemon =
+        daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s,2s"), ("RETRY_LIMIT", "2")]).await;
+    let bad = "x<script>alert(1)</script>.txt";
+    daemon.s3().put(bad, "x").await.unwrap();
+    let amqp = bucket_av_scanner_testing::Stack::from_env().amqp().await.unwrap();
+    let dead = format!("{}.reports.dead", daemon.names.queue);
+    let started = Instant::now();
+    let (mut healthy, mut longest) = (0, Duration::ZERO);
+    let parked = loop {
+        assert!(started.elapsed() < SOON, "never parked:\n{}", daemon.output());
+        if let Some(parked) = amqp.get(&dead).await.unwrap() {
+            break parked;
+        }
+        let key = format!("k{healthy}");
+        let uploaded = Instant::now();
+        daemon.s3().put(&key, "x").await.unwrap();
+        sink.wait_for(1, SOON, |r| r.key().as_deref() == Some(key.as_str())).await.unwrap();
+        longest = longest.max(uploaded.elapsed());
+        healthy += 1;
+    };
+    assert_eq!(parked.json().unwrap()["key"], bad);
+    assert_eq!(parked.headers["avscan-reason"], "webhook_refused");
+    assert_eq!(parked.headers["avscan-detail"], "HTTP 403");
+    assert_eq!(parked.headers["avscan-attempt"], "3");
+    assert!(longest < Duration::from_secs(2), "a healthy report took {longest:?}");
+    assert!(!daemon.output().contains("webhook is down"), "{}", daemon.output());
+    let refused = sink.received().iter().filter(|r| r.key().as_deref() == Some(bad)).count();
+    // The first refusal tells nothing, three attempts count.
+    assert!((4..=6).contains(&refused), "{refused}");
+    assert_eq!(sink.received().len() - refused, healthy, "each healthy one once");
+}
+
+#[tokio::test]
+async fn a_lone_report_that_is_refused_is_kept_without_a_pause_and_warned_of_now_and_then() {
+    let sink = Sink::start().await.unwrap();
+    sink.answer(403);
+    let url = format!("{}/hook", sink.url());
+    let daemon = daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s")]).await;
+    daemon.s3().put("k", "x").await.unwrap();
+    sink.wait_for(10, SOON, |_| true).await.unwrap();
+    let output = daemon.output();
+    let warned = |line: &&str| line.contains("put off again and again");
+    assert_eq!(output.lines().filter(warned).count(), 1, "{output}");
+    let line = output.lines().find(warned).unwrap();
+    assert!(line.contains("webhook_refused") && line.contains("HTTP 403"), "{line}");
+    assert!(!output.contains("webhook is down"), "{output}");
+}
+
+#[tokio::test]
+async fn when_every_report_is_refused_none_is_parked_and_all_are_delivered_in_the_end() {
+    let sink = Sink::start().await.unwrap();
+    let url = format!("{}/hook", sink.url());
+    for (status, reason) in [(403, "HTTP 403"), (410, "gone for good")] {
+        sink.answer(status);
+        let daemon =
+            daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0")]).await;
+        for n in 0..6 {
+            daemon.s3().put(&format!("{status}-{n}"), "x").await.unwrap();
+        }
+        eventually("the webhook is said to be down", || async {
+            let output = daemon.output();
+            output.contains("webhook is down") && output.contains(reason)
+        })
+        .await;
+        let ready = daemon.page("/readyz").await.unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+        assert!(ready["degraded"]["webhook"].is_string(), "{ready}");
+        if status == 410 {
+            // The pause is minutes long: that it is kept is all that there is to see.
+            continue;
+        }
+        // Several rounds of refusals.
+        sink.wait_for(15, SOON, |_| true).await.unwrap();
+        sink.answer(200);
+        eventually("all are delivered", || async {
+            metric(&daemon, r#"avscan_reports_total{outcome="delivered"}"#).await == 6
+        })
+        .await;
+        let amqp = bucket_av_scanner_testing::Stack::from_env().amqp().await.unwrap();
+        let dead = format!("{}.reports.dead", daemon.names.queue);
+        assert!(amqp.get(&dead).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_has_the_report_already_may_answer_with_a_conflict() {
+    let sink = Sink::start().await.unwrap();
+    let url = format!("{}/hook", sink.url());
+    // The first answer is lost on its way.
+    sink.script(|n, _| Reply::status(if n == 0 { 502 } else { 409 }));
+    let daemon = daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s")]).await;
+    daemon.s3().put("k", "x").await.unwrap();
+    eventually("it counts as delivered", || async {
+        metric(&daemon, r#"avscan_reports_total{outcome="delivered"}"#).await == 1
+    })
+    .await;
+    assert_eq!(sink.received().len(), 2);
+}
+
+#[tokio::test]
 async fn a_dead_webhook_delays_no_scan_and_loses_no_report() {
     let sink = Sink::start().await.unwrap();
     sink.answer(503);

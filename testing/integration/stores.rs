@@ -298,15 +298,15 @@ async fn a_store_that_refuses_conditions_still_gets_its_infected_object_deleted(
     for (status, code) in
         [(400, "InvalidRequest"), (400, "InvalidArgument"), (501, "NotImplemented")]
     {
-        let deleted = AtomicBool::new(false);
+        let gone = AtomicBool::new(false);
         let (report, requests, daemon) = with_store(&[], move |request| {
             match (request.method.as_str(), request.header("if-match").is_some()) {
                 ("GET", _) => body(&eicar()),
-                ("HEAD", _) if deleted.load(Ordering::Relaxed) => Reply::new(404, ""),
+                ("HEAD", _) if gone.load(Ordering::Relaxed) => Reply::new(404, ""),
                 ("HEAD", _) => head("e1", 68),
                 ("DELETE", true) => error(status, code),
                 _ => {
-                    deleted.store(true, Ordering::Relaxed);
+                    gone.store(true, Ordering::Relaxed);
                     Reply::new(204, "")
                 }
             }
