@@ -39,7 +39,12 @@ impl Scenario {
         what: &'static str,
         run: fn(&mut World) -> LocalBoxFuture<'_, Result<()>>,
     ) -> Self {
-        let setup = Setup { engine: Engine::Clamd, bucket: Bucket::Gateway, settings: Vec::new() };
+        let setup = Setup {
+            engine: Engine::Clamd,
+            bucket: Bucket::Gateway,
+            settings: Vec::new(),
+            unread_stdout: false,
+        };
         Self { name, what, short: false, setup, expected: Expected::default(), run }
     }
 
@@ -60,6 +65,18 @@ impl Scenario {
 
     fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.setup.settings.push((name, value));
+        self
+    }
+
+    /// The store is made to fail, so that its client repeats requests.
+    fn store_fails(mut self) -> Self {
+        self.expected.store_fails = true;
+        self
+    }
+
+    /// What would write the line behind a deletion may die first, or never hear of it.
+    fn deletions_unsaid(mut self) -> Self {
+        self.expected.deletions_unsaid = true;
         self
     }
 

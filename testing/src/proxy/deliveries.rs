@@ -1,0 +1,114 @@
+//! Which notifications the broker handed out, and when each was settled: read from the frames as
+//! they pass, without asking the broker or its client.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::frames::{DELIVER, Frame, Frames, Open, read_delivery};
+use super::lock;
+
+/// One `basic.deliver` of a notification, through whatever exchange: the store's, or a retry queue's.
+#[derive(Debug, Clone)]
+pub struct Handed {
+    /// The object's key, as the notification's `Key` has it.
+    pub key: String,
+    /// When the last byte of its body passed.
+    pub at: Instant,
+    /// When the client acknowledged it or gave it back; not when its connection was lost.
+    pub settled: Option<Instant>,
+}
+
+/// What passed on all connections of a proxy.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    connections: AtomicUsize,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    handed: Vec<Handed>,
+    open: Open<usize>,
+}
+
+impl Deliveries {
+    pub(super) fn handed(&self) -> Vec<Handed> {
+        lock(&self.book).handed.clone()
+    }
+
+    /// Looks at the two directions of a new connection: what the client says, and the broker.
+    pub(super) fn connection(self: &Arc<Self>) -> [Look; 2] {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let look = |frames| Look {
+            deliveries: Arc::clone(self),
+            number,
+            frames,
+            arriving: HashMap::new(),
+        };
+        [look(Frames::of_client()), look(Frames::of_server())]
+    }
+}
+
+/// A message whose body is not complete.
+#[derive(Debug, Default)]
+struct Arriving {
+    tag: u64,
+    length: u64,
+    body: Vec<u8>,
+}
+
+/// One direction of a connection.
+pub(super) struct Look {
+    deliveries: Arc<Deliveries>,
+    number: usize,
+    frames: Frames,
+    /// By channel.
+    arriving: HashMap<u16, Arriving>,
+}
+
+impl Look {
+    /// Takes the next bytes.
+    pub(super) fn at(&mut self, bytes: &[u8]) {
+        let Self { deliveries, number, frames, arriving } = self;
+        frames.feed(bytes, |channel, frame| match frame {
+            Frame::Basic { method: DELIVER, arguments } => {
+                if let Some(delivery) = read_delivery(arguments) {
+                    let arrives = Arriving { tag: delivery.tag, ..Arriving::default() };
+                    arriving.insert(channel, arrives);
+                }
+            }
+            Frame::Basic { method, arguments } => {
+                let mut book = lock(&deliveries.book);
+                for at in book.open.settle(*number, channel, method, arguments) {
+                    book.handed[at].settled = Some(Instant::now());
+                }
+            }
+            Frame::Content { length } => {
+                if let Some(arrives) = arriving.get_mut(&channel) {
+                    arrives.length = length;
+                }
+            }
+            Frame::Body(part) => {
+                let Some(arrives) = arriving.get_mut(&channel) else { return };
+                arrives.body.extend(part);
+                if arrives.body.len() as u64 >= arrives.length
+                    && let Some(whole) = arriving.remove(&channel)
+                    && let Some(key) = key(&whole.body)
+                {
+                    let mut book = lock(&deliveries.book);
+                    let at = book.handed.len();
+                    book.handed.push(Handed { key, at: Instant::now(), settled: None });
+                    book.open.insert(*number, channel, whole.tag, at);
+                }
+            }
+        });
+    }
+}
+
+/// The key of a notification of `MinIO`'s form; reports have no `Key`.
+fn key(body: &[u8]) -> Option<String> {
+    let event: serde_json::Value = serde_json::from_slice(body).ok()?;
+    event["Key"].as_str()?.split_once('/').map(|(_, key)| key.to_owned())
+}
