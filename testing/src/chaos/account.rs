@@ -16,7 +16,8 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
 
-use self::settle::{Seen, as_expected, see, settle};
+pub(super) use self::settle::see;
+use self::settle::{Seen, as_expected, settle};
 use super::ledger::{USER_TAG, Upload};
 use super::samples::Fate;
 use super::world::{Bucket, World};
@@ -26,7 +27,8 @@ use crate::proxy::Scan;
 /// So long may it take from a recovery to the first scan.
 pub(super) const PROMISED_RECOVERY: Duration = Duration::from_secs(5);
 const HANDS: usize = 8;
-const TAG: &str = "scanned";
+/// The name of the daemon's tag.
+pub(super) const TAG: &str = "scanned";
 
 /// What a scenario came to.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -1,5 +1,6 @@
 //! The faults, in the order of what they strike.
 
+mod answers;
 mod broker;
 mod engine;
 mod host;
@@ -7,6 +8,7 @@ mod messages;
 mod overwrites;
 mod processes;
 mod store;
+mod uploads;
 mod webhook;
 
 use std::time::Duration;
@@ -93,7 +95,9 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(broker::all());
     all.extend(engine::all());
     all.extend(store::all());
+    all.extend(answers::all());
     all.extend(overwrites::all());
+    all.extend(uploads::all());
     all.extend(webhook::all());
     all.extend(host::all());
     all.extend(messages::all());

@@ -17,10 +17,10 @@ const PATIENCE: Duration = Duration::from_mins(3);
 
 /// An object as the store has it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) present: bool,
-    pub(super) etag: String,
-    pub(super) tags: BTreeMap<String, String>,
+pub(in crate::chaos) struct Seen {
+    pub(in crate::chaos) present: bool,
+    pub(in crate::chaos) etag: String,
+    pub(in crate::chaos) tags: BTreeMap<String, String>,
 }
 
 /// Waits until every upload has come to its end and the queues are quiet; those that have not.
@@ -100,7 +100,8 @@ pub(super) fn as_expected(upload: &Upload, seen: &Seen) -> bool {
     }
 }
 
-pub(super) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
+/// The upload as it is now.
+pub(in crate::chaos) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
     let (client, bucket) = (&world.direct.client, &world.direct.bucket);
     // Written without a version: the slot `null`, once there are versions.
     let slot = match world.setup.bucket {
