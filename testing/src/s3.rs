@@ -1,5 +1,7 @@
 //! The store from a client's side.
 
+mod signed;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +13,11 @@ use aws_sdk_s3::config::{
     ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
+use self::signed::Account;
+pub use self::signed::RawAnswer;
 use crate::error::{Context, Error, Result};
 use crate::state::Settings;
 
@@ -31,6 +31,7 @@ pub struct S3 {
     pub client: Client,
     /// The bucket that the shorthands mean.
     pub bucket: String,
+    account: Account,
 }
 
 /// What a HEAD says of an object.
@@ -53,24 +54,6 @@ pub struct Entry {
     pub key: String,
     /// Its length in bytes.
     pub size: i64,
-}
-
-/// The head of an answer, in the bytes that came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawAnswer {
-    /// Its status.
-    pub status: u16,
-    /// Its headers, names in lower case.
-    pub headers: Vec<(String, Vec<u8>)>,
-}
-
-impl RawAnswer {
-    /// A header as text.
-    #[must_use]
-    pub fn text(&self, name: &str) -> Option<String> {
-        let found = self.headers.iter().find(|(found, _)| found == name);
-        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
-    }
 }
 
 impl S3 {
@@ -100,13 +83,19 @@ impl S3 {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
-        Self { client: Client::from_conf(config), bucket: bucket.to_owned() }
+        let account = Account {
+            url: url.to_owned(),
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            region: region.to_owned(),
+        };
+        Self { client: Client::from_conf(config), bucket: bucket.to_owned(), account }
     }
 
     /// The same store, another bucket.
     #[must_use]
     pub fn with_bucket(&self, bucket: &str) -> Self {
-        Self { client: self.client.clone(), bucket: bucket.to_owned() }
+        Self { bucket: bucket.to_owned(), ..self.clone() }
     }
 
     /// Makes the bucket; one that is there already is fine.
@@ -154,8 +143,7 @@ impl S3 {
         self.put_body(key, ByteStream::from(content.into())).await
     }
 
-    /// Uploads bytes with headers in any bytes, which the signature does not cover, and tags
-    /// (`a=b&c=d`), which it does: what an SDK would not send.
+    /// Uploads bytes with headers in any bytes, as no SDK would send them. Names are in lower case.
     ///
     /// # Errors
     /// When the store cannot be reached. That it refuses is an answer.
@@ -164,22 +152,16 @@ impl S3 {
         key: &str,
         content: &[u8],
         headers: &[(String, Vec<u8>)],
-        tags: Option<&str>,
     ) -> Result<RawAnswer> {
-        let put = self.client.put_object().bucket(&self.bucket).key(key);
-        let put = put.set_tagging(tags.map(str::to_owned)).presigned(soon()?).await;
-        let put = put.map_err(|error| told(&error)).context(format!("sign {key}"))?;
-        raw("PUT", &put, headers, content).await
+        self.account.send("PUT", (&self.bucket, key, None), headers, content).await
     }
 
-    /// What a HEAD says of an object, in the bytes that came.
+    /// What a HEAD says of an object, or of one of its versions, in the bytes that came.
     ///
     /// # Errors
     /// When the store cannot be reached.
-    pub async fn head_raw(&self, key: &str) -> Result<RawAnswer> {
-        let head = self.client.head_object().bucket(&self.bucket).key(key).presigned(soon()?).await;
-        let head = head.map_err(|error| told(&error)).context(format!("sign {key}"))?;
-        raw("HEAD", &head, &[], b"").await
+    pub async fn head_raw(&self, key: &str, version: Option<&str>) -> Result<RawAnswer> {
+        self.account.send("HEAD", (&self.bucket, key, version), &[], b"").await
     }
 
     /// Uploads a file without reading it into memory; returns the `ETag`.
@@ -289,56 +271,6 @@ impl S3 {
         }
         Ok(entries)
     }
-}
-
-fn soon() -> Result<PresigningConfig> {
-    PresigningConfig::expires_in(Duration::from_mins(5)).context("presigning")
-}
-
-/// Sends a request that is signed in its URL, byte for byte.
-async fn raw(
-    method: &str,
-    signed: &PresignedRequest,
-    headers: &[(String, Vec<u8>)],
-    content: &[u8],
-) -> Result<RawAnswer> {
-    let url = signed.uri().trim_start_matches("http://");
-    let (host, path) = url.split_once('/').context("a URL without a path")?;
-    let length = content.len();
-    let mut request = format!(
-        "{method} /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
-         content-length: {length}\r\n"
-    )
-    .into_bytes();
-    let signed = signed.headers().map(|(name, value)| (name, value.as_bytes()));
-    let ours = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-    for (name, value) in signed.filter(|(name, _)| *name != "host").chain(ours) {
-        request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-    }
-    request.extend(b"\r\n");
-    request.extend(content);
-    let exchange = async {
-        let mut stream = TcpStream::connect(host).await?;
-        stream.write_all(&request).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(30), exchange).await;
-    let answer = answer.context(host)?.context(host)?;
-    read_head(&answer).context(format!("{host}: no HTTP answer"))
-}
-
-fn read_head(answer: &[u8]) -> Option<RawAnswer> {
-    let end = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
-    let mut lines = answer[..end].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    let status = String::from_utf8_lossy(lines.next()?).split(' ').nth(1)?.parse().ok()?;
-    let headers = lines.filter_map(|line| {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let name = String::from_utf8_lossy(&line[..colon]).to_ascii_lowercase();
-        Some((name, line[colon + 1..].trim_ascii().to_vec()))
-    });
-    Some(RawAnswer { status, headers: headers.collect() })
 }
 
 /// Makes the stack's bucket, with its events going to the bridge.

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_s3::Client;
 use fastrand::Rng;
 use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
@@ -50,8 +49,7 @@ impl Upload {
 /// Uploads and keeps the books. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Ledger {
-    client: Client,
-    pub(super) bucket: String,
+    store: S3,
     /// For a store that announces nothing itself: by whom, exchange, routing key.
     announcer: Option<Arc<(Amqp, String, String)>>,
     /// The announcement names the version.
@@ -61,15 +59,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(
-        client: Client,
-        bucket: &str,
-        announcer: Option<(Amqp, String, String)>,
-        rng: Rng,
-    ) -> Self {
+    pub(super) fn new(store: S3, announcer: Option<(Amqp, String, String)>, rng: Rng) -> Self {
         Self {
-            client,
-            bucket: bucket.to_owned(),
+            store,
             announcer: announcer.map(Arc::new),
             names_versions: true,
             rng: Arc::new(Mutex::new(rng)),
@@ -116,19 +108,17 @@ impl Ledger {
         self.put_bytes(key, fate, false, content).await
     }
 
-    /// Uploads with headers that are sent as they are, in any bytes, and tags (`a=b&c=d`). `None`
-    /// when the store refuses such an upload.
+    /// Uploads with headers that are sent as they are, in any bytes. `None` when the store refuses
+    /// such an upload.
     pub(super) async fn put_odd(
         &self,
         key: &str,
         fate: Fate,
         headers: &[(String, Vec<u8>)],
-        tags: Option<&str>,
     ) -> Result<Option<Upload>> {
         let content = self.random(|rng| content(fate, rng));
         let upload = self.enter(key, fate, false, &content);
-        let s3 = S3 { client: self.client.clone(), bucket: self.bucket.clone() };
-        let answer = s3.put_raw(key, &content, headers, tags).await?;
+        let answer = self.store.put_raw(key, &content, headers).await?;
         if answer.status != 200 {
             self.lock().retain(|entry| entry.sha256 != upload.sha256);
             return Ok(None);
@@ -151,7 +141,7 @@ impl Ledger {
     ) -> Result<Upload> {
         let upload = self.enter(key, fate, user_tag, &content);
         let answer = loop {
-            let put = self.client.put_object().bucket(&self.bucket).key(key);
+            let put = self.store.client.put_object().bucket(&self.store.bucket).key(key);
             let tag = user_tag.then(|| format!("{}={}", USER_TAG.0, USER_TAG.1));
             match put.set_tagging(tag).body(content.clone().into()).send().await {
                 Ok(answer) => break answer,
@@ -210,7 +200,7 @@ impl Ledger {
 
     pub(super) fn notification(&self, upload: &Upload) -> serde_json::Value {
         let etag = Some(upload.etag.as_str());
-        let mut event = notification::put(&self.bucket, &upload.key, None, etag);
+        let mut event = notification::put(&self.store.bucket, &upload.key, None, etag);
         if let Some(version) = upload.version.as_ref().filter(|_| self.names_versions) {
             event["Records"][0]["s3"]["object"]["versionId"] = version.as_str().into();
         }
@@ -220,7 +210,7 @@ impl Ledger {
     /// Removes an object as its user would.
     pub(super) async fn remove(&self, key: &str) -> Result<()> {
         self.change(|upload| upload.key == key, |upload| upload.over = true);
-        let delete = self.client.delete_object().bucket(&self.bucket).key(key);
+        let delete = self.store.client.delete_object().bucket(&self.store.bucket).key(key);
         delete.send().await.map(drop).context(format!("remove {key}"))
     }
 

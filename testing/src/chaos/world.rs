@@ -185,7 +185,7 @@ impl World {
             direct.create_bucket().await?;
             Some((shared.stack.amqp().await?, names.exchange.clone(), names.routing_key.clone()))
         };
-        let ledger = Ledger::new(direct.client.clone(), &names.bucket, announcer, rng);
+        let ledger = Ledger::new(direct.clone(), announcer, rng);
         let world = Self {
             stack: shared.stack.clone(),
             setup,

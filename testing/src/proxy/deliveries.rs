@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::frames::{DELIVER, Frame, Frames, Open, read_delivery};
 use super::lock;
 
-/// One `basic.deliver` of a notification, through whatever exchange: the store's, or a retry queue's.
+/// One `basic.deliver` of an upload's notification, through whatever exchange: the store's, or a retry queue's.
 #[derive(Debug, Clone)]
 pub struct Handed {
     /// The object's key, as the notification's `Key` has it.
@@ -117,9 +117,13 @@ impl Look {
     }
 }
 
-/// The key of a notification of `MinIO`'s form; reports have no `Key`.
+/// The key of an upload's notification in `MinIO`'s form. Reports have no `Key`; and that a client
+/// of the store set tags, as the daemon itself does, is no upload.
 fn key(body: &[u8]) -> Option<String> {
     let event: serde_json::Value = serde_json::from_slice(body).ok()?;
+    if event["EventName"].as_str().is_some_and(|name| name.ends_with("Tagging")) {
+        return None;
+    }
     event["Key"].as_str()?.split_once('/').map(|(_, key)| key.to_owned())
 }
 
@@ -150,6 +154,7 @@ mod tests {
         client.at(b"AMQP\0\0\x09\x01");
         broker.at(&delivery(1, br#"{"Key":"bucket/a/b"}"#));
         broker.at(&delivery(2, br#"{"key":"a report"}"#));
+        broker.at(&delivery(4, br#"{"EventName":"s3:ObjectCreated:PutTagging","Key":"b/a/b"}"#));
         broker.at(&delivery(3, br#"{"Key":"bucket/c"}"#));
         // A confirm of something that the client published.
         broker.at(&ack(1));
