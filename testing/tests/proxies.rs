@@ -109,9 +109,10 @@ async fn the_proxy_to_a_broker_knows_what_is_in_hand() {
     let through = Settings { amqp_port: proxy.port(), ..settings.clone() };
     let amqp = Amqp::connect(&through).await.unwrap();
     let queue = format!("s3minio-test-{}", fastrand::u64(..));
-    amqp.declare(&format!("{queue}-exchange"), &queue, "k").await.unwrap();
+    let exchange = format!("{queue}-exchange");
+    amqp.declare(&exchange, &queue, "k").await.unwrap();
     for body in [r#"{"Key":"bucket/a/b"}"#, r#"{"key":"a report"}"#, r#"{"Key":"bucket/c"}"#] {
-        amqp.publish("", &queue, body.as_bytes(), &[]).await.unwrap();
+        amqp.publish(&exchange, "k", body.as_bytes(), &[]).await.unwrap();
     }
     let channel = amqp.channel().await.unwrap();
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());

@@ -63,10 +63,6 @@ pub(super) fn lines(daemons: &[Daemon]) -> Vec<Line> {
 
 /// What is missing of an upload that is gone, and not by its user.
 pub(super) fn unsaid(upload: &Upload, lines: &[Line], expected: Expected) -> Option<String> {
-    // A daemon that has no such lines yet is not measured by them.
-    if lines.iter().all(|line| line.said == Said::Deleted) {
-        return None;
-    }
     let first = |said| lines.iter().position(|line| line.said == said && line.is_of(upload));
     let wrong = match (first(Said::Deleting), first(Said::Deleted)) {
         (None, _) => "deleted without a line `deleting`",

@@ -8,10 +8,6 @@ use time::format_description::well_known::Rfc3339;
 
 /// Reports without the fields that order them, and corrections that come before what they correct.
 pub(super) fn disorder(reports: &[Value]) -> Vec<String> {
-    // A daemon that has none of these yet is not measured by them.
-    if reports.iter().all(|report| report.get("sequence").is_none()) {
-        return Vec::new();
-    }
     let mut wrongs: Vec<String> = reports.iter().filter_map(malformed).collect();
     // By the bytes they speak of.
     let mut latest: HashMap<[&str; 3], u64> = HashMap::new();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::{OBJECTS, Scenario, joined, sleep};
@@ -52,16 +53,19 @@ fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             .queue_declare(queue.as_str().into(), durable, arguments)
             .await
             .context("stranger")?;
-        let none = FieldTable::default();
-        let bound = channel.queue_bind(
-            queue.as_str().into(),
-            results.into(),
-            "#".into(),
-            QueueBindOptions::default(),
-            none,
-        );
-        bound.await.context("stranger")?;
-        amqp.publish("", &queue, b"unread", &[]).await?;
+        // What fills it comes by an exchange of its own: nobody else is to get that.
+        let (own, none) = (format!("{queue}.own"), FieldTable::default);
+        let options = ExchangeDeclareOptions::default();
+        let declared =
+            channel.exchange_declare(own.as_str().into(), ExchangeKind::Fanout, options, none());
+        declared.await.context("stranger")?;
+        for exchange in [own.as_str(), &results] {
+            let options = QueueBindOptions::default();
+            let (queue, exchange) = (queue.as_str().into(), exchange.into());
+            let bound = channel.queue_bind(queue, exchange, "#".into(), options, none());
+            bound.await.context("stranger")?;
+        }
+        amqp.publish(&own, "", b"unread", &[]).await?;
         joined(world.ledger.feed(OBJECTS, Duration::from_secs(4))).await?;
         let limit = Duration::from_secs(30);
         let reported = async |world: &World| Ok(world.taken().len() >= OBJECTS);
