@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::{Expected, Tally};
 use crate::chaos::world::World;
-use crate::proxy::{Handed, Op};
+use crate::proxy::{Handed, Op, TcpProxy};
 
 /// For one delivery while the store answers: three rounds of two GETs, a HEAD before and after an
 /// effect, its tags read and set, with room for another spelling, a second look and what is undone.
@@ -19,7 +19,7 @@ const MOST_REPEATED: usize = 3 * MOST;
 
 pub(super) fn count(world: &World, expected: Expected, tally: &mut Tally) {
     let mut handed: HashMap<String, Vec<Handed>> = HashMap::new();
-    for delivery in world.brokers.iter().flat_map(|broker| broker.handed()) {
+    for delivery in world.brokers.iter().flat_map(TcpProxy::handed) {
         handed.entry(delivery.key.clone()).or_default().push(delivery);
     }
     let mut asked: HashMap<String, usize> = HashMap::new();

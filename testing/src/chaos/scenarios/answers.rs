@@ -129,7 +129,7 @@ fn tag_answer_lost(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 /// the new bytes are scanned, when the right tag may follow.
 async fn wrong_tags(world: &World, struck: usize) -> Result<HashMap<String, Duration>> {
     let (mut since, mut longest) = (HashMap::new(), HashMap::new());
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while Instant::now() < end {
         let scans = world.engine.scans();
         let uploads = world.ledger.uploads();
@@ -226,7 +226,7 @@ fn page(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         let half = |world: &World, status: u16, ops: fn(Op) -> bool| {
             let rng = world.ledger.clone();
             world.store.script(move |call: &Call| {
-                let chosen = rng.random(|rng| rng.bool());
+                let chosen = rng.random(fastrand::Rng::bool);
                 if chosen && ops(call.op) { Fault::Answer(status, PAGE) } else { Fault::Pass }
             });
         };

@@ -14,7 +14,7 @@ use crate::proxy::TcpProxy;
 use crate::sink::Reply;
 
 /// So long may a report take that nobody refuses.
-const DELIVERY: Duration = Duration::from_secs(3);
+const DELIVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
