@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{OBJECTS, Scenario, joined};
 use crate::chaos::samples::Fate;
@@ -166,10 +167,12 @@ fn large(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             })
             .await?;
         let claimed = Instant::now();
-        for n in 0..SMALL {
+        let ledger = &world.ledger;
+        let puts = stream::iter(0..SMALL).map(|n| async move {
             let fate = if n % 5 == 0 { Fate::Infected } else { Fate::Clean };
-            world.ledger.put_small(&format!("small-{n}"), fate).await?;
-        }
+            ledger.put_small(&format!("small-{n}"), fate).await.map(drop)
+        });
+        puts.buffer_unordered(8).try_collect::<()>().await?;
         let reported = |world: &World| {
             let small = |taken: &crate::chaos::world::Taken| {
                 taken.report["key"].as_str().is_some_and(|key| key.starts_with("small"))
