@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{PipeReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -68,6 +68,9 @@ pub struct Daemon {
     health: String,
     child: Option<Child>,
     guest: PathBuf,
+    unread_stdout: bool,
+    /// Kept open, or writing to it would fail instead of waiting.
+    unread: Option<PipeReader>,
 }
 
 impl Daemon {
@@ -113,7 +116,17 @@ impl Daemon {
             }
         }
         let guest = guests.join(&names.prefix);
-        let daemon = Self { names, stack: stack.clone(), spec, home, health, child: None, guest };
+        let daemon = Self {
+            names,
+            stack: stack.clone(),
+            spec,
+            home,
+            health,
+            child: None,
+            guest,
+            unread_stdout: false,
+            unread: None,
+        };
         let bucket = daemon.s3();
         bucket.create_bucket().await?;
         let Names { exchange, routing_key, bucket: name, .. } = daemon.names.clone();
@@ -140,7 +153,25 @@ impl Daemon {
         }
         let guest = self.guest.with_file_name(home.file_name().context("a folder has a name")?);
         let (names, stack) = (self.names.clone(), self.stack.clone());
-        Ok(Self { names, stack, spec, home, health, child: None, guest })
+        Ok(Self {
+            names,
+            stack,
+            spec,
+            home,
+            health,
+            child: None,
+            guest,
+            unread_stdout: false,
+            unread: None,
+        })
+    }
+
+    /// From the next [`Daemon::spawn`] on its standard output is a pipe that nobody reads; what
+    /// [`Daemon::output`] shows comes by `LOG_FILE`.
+    pub fn leave_stdout_unread(&mut self) {
+        self.unread_stdout = true;
+        let log = self.log().to_string_lossy().into_owned();
+        self.set_env("LOG_FILE", &log);
     }
 
     /// Starts the process, again after it ended.
@@ -151,7 +182,14 @@ impl Daemon {
         self.kill();
         let log = fs::File::options().create(true).append(true).open(self.log()).context("log")?;
         let mut command = self.spec.command();
-        command.stdout(log.try_clone().context("log")?).stderr(log).stdin(Stdio::null());
+        let stdout: Stdio = if self.unread_stdout {
+            let (reader, writer) = std::io::pipe().context("pipe")?;
+            self.unread = Some(reader);
+            writer.into()
+        } else {
+            log.try_clone().context("log")?.into()
+        };
+        command.stdout(stdout).stderr(log).stdin(Stdio::null());
         let child = command.spawn().context(self.spec.program.display())?;
         if let Some(process) = Identity::of(child.id()) {
             // Should this test not live to kill it, `stack down` will.

@@ -1,12 +1,15 @@
 //! Proxies that stand between the daemon and a real service: they carry what is said, break it on
 //! demand, and remember it.
 
+mod deliveries;
 mod engine;
+pub(crate) mod frames;
 mod http;
 mod tcp;
 
+pub use deliveries::Handed;
 pub use engine::{Deed, EngineProxy, Scan};
-pub use http::{Call, Fault, HttpProxy, Op, Said};
+pub use http::{Asked, Call, Fault, HttpProxy, Op, Said};
 pub use tcp::TcpProxy;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

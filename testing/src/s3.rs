@@ -1,5 +1,7 @@
 //! The store from a client's side.
 
+mod signed;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging};
 
+use self::signed::Account;
+pub use self::signed::RawAnswer;
 use crate::error::{Context, Error, Result};
 use crate::state::Settings;
 
@@ -27,6 +31,7 @@ pub struct S3 {
     pub client: Client,
     /// The bucket that the shorthands mean.
     pub bucket: String,
+    account: Account,
 }
 
 /// What a HEAD says of an object.
@@ -78,13 +83,19 @@ impl S3 {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
-        Self { client: Client::from_conf(config), bucket: bucket.to_owned() }
+        let account = Account {
+            url: url.to_owned(),
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            region: region.to_owned(),
+        };
+        Self { client: Client::from_conf(config), bucket: bucket.to_owned(), account }
     }
 
     /// The same store, another bucket.
     #[must_use]
     pub fn with_bucket(&self, bucket: &str) -> Self {
-        Self { client: self.client.clone(), bucket: bucket.to_owned() }
+        Self { bucket: bucket.to_owned(), ..self.clone() }
     }
 
     /// Makes the bucket; one that is there already is fine.
@@ -130,6 +141,27 @@ impl S3 {
     /// When the store refuses.
     pub async fn put(&self, key: &str, content: impl Into<Vec<u8>>) -> Result<String> {
         self.put_body(key, ByteStream::from(content.into())).await
+    }
+
+    /// Uploads bytes with headers in any bytes, as no SDK would send them. Names are in lower case.
+    ///
+    /// # Errors
+    /// When the store cannot be reached. That it refuses is an answer.
+    pub async fn put_raw(
+        &self,
+        key: &str,
+        content: &[u8],
+        headers: &[(String, Vec<u8>)],
+    ) -> Result<RawAnswer> {
+        self.account.send("PUT", (&self.bucket, key, None), headers, content).await
+    }
+
+    /// What a HEAD says of an object, or of one of its versions, in the bytes that came.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn head_raw(&self, key: &str, version: Option<&str>) -> Result<RawAnswer> {
+        self.account.send("HEAD", (&self.bucket, key, version), &[], b"").await
     }
 
     /// Uploads a file without reading it into memory; returns the `ETag`.

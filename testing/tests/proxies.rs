@@ -1,12 +1,19 @@
 //! The proxies that the chaos suite believes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bucket_av_scanner_testing::eicar::{eicar, hex};
-use bucket_av_scanner_testing::proxy::{Deed, EngineProxy, Fault, HttpProxy, Op, TcpProxy};
+use bucket_av_scanner_testing::proxy::{
+    Deed, EngineProxy, Fault, HttpProxy, Meanwhile, Op, TcpProxy,
+};
 use bucket_av_scanner_testing::scripted::{Reply, Server};
-use bucket_av_scanner_testing::{ClamavRest, Stack};
+use bucket_av_scanner_testing::state::Settings;
+use bucket_av_scanner_testing::{Amqp, ClamavRest, Stack};
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions};
+use lapin::types::FieldTable;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +67,70 @@ async fn the_http_proxy_breaks_what_it_is_told_to() {
     proxy.pass();
     assert_eq!(get().await.unwrap().text().await.unwrap(), "0123456789");
     assert_eq!(proxy.said().len(), 3);
+    // One that is cut may be repeated by the client.
+    assert!(proxy.asked().len() >= 5);
+}
+
+#[tokio::test]
+async fn the_http_proxy_loses_refuses_and_claims() {
+    let service = Server::start(|_| Reply::new(200, "0123456789"));
+    let proxy = HttpProxy::start(service.url()).await.unwrap();
+    let url = format!("{}/bucket/key", proxy.url());
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let step = |name: &'static str| -> Meanwhile {
+        let steps = Arc::clone(&steps);
+        Box::pin(async move { steps.lock().unwrap().push(name) })
+    };
+    let shared = Arc::new(Mutex::new(vec![
+        Fault::Lose([step("before"), step("after")]),
+        Fault::Refuse(step("refused"), 503, "later"),
+    ]));
+    proxy.script(move |_| shared.lock().unwrap().remove(0));
+    // Executed, and nobody hears of it.
+    assert!(reqwest::Client::new().delete(&url).send().await.is_err());
+    assert_eq!(
+        (service.requests().len(), steps.lock().unwrap().clone()),
+        (1, vec!["before", "after"])
+    );
+    // Never executed.
+    assert_eq!(reqwest::Client::new().delete(&url).send().await.unwrap().status(), 503);
+    assert_eq!((service.requests().len(), steps.lock().unwrap().len()), (1, 3));
+    proxy.script(|_| Fault::Claim(600 << 20, Duration::from_millis(50)));
+    let claimed = reqwest::get(&url).await.unwrap();
+    assert_eq!(claimed.content_length(), Some(600 << 20));
+    assert!(claimed.bytes().await.is_err());
+}
+
+#[tokio::test]
+async fn the_proxy_to_a_broker_knows_what_is_in_hand() {
+    let stack = Stack::from_env();
+    let settings = stack.settings();
+    let upstream = format!("{}:{}", settings.amqp_host, settings.amqp_port);
+    let proxy = TcpProxy::to_broker(&upstream).await.unwrap();
+    let through = Settings { amqp_port: proxy.port(), ..settings.clone() };
+    let amqp = Amqp::connect(&through).await.unwrap();
+    let queue = format!("s3minio-test-{}", fastrand::u64(..));
+    let exchange = format!("{queue}-exchange");
+    amqp.declare(&exchange, &queue, "k").await.unwrap();
+    for body in [r#"{"Key":"bucket/a/b"}"#, r#"{"key":"a report"}"#, r#"{"Key":"bucket/c"}"#] {
+        amqp.publish(&exchange, "k", body.as_bytes(), &[]).await.unwrap();
+    }
+    let channel = amqp.channel().await.unwrap();
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut consumer =
+        channel.basic_consume(queue.as_str().into(), "".into(), options, none).await.unwrap();
+    for _ in 0..3 {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        if delivery.data.ends_with(b"c\"}") {
+            delivery.ack(BasicAckOptions::default()).await.unwrap();
+        }
+    }
+    // The broker has heard of it by the time it answers this.
+    amqp.delete_queue(&queue).await.unwrap();
+    channel.close(200, "".into()).await.unwrap();
+    let handed = proxy.handed();
+    let handed: Vec<_> = handed.iter().map(|one| (&*one.key, one.settled.is_some())).collect();
+    assert_eq!(handed, [("a/b", false), ("c", true)]);
 }
 
 #[tokio::test]

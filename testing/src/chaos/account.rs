@@ -1,8 +1,12 @@
 //! Accounts for every object, report and message of a scenario.
 //!
-//! Nothing here is taken from the daemon: objects are read from the store, reports from the sink and
-//! the broker, and what was scanned from the proxy in front of the engine.
+//! What became of things is not taken from the daemon: objects are read from the store, reports from
+//! the sink and the broker, and what was scanned from the proxy in front of the engine. What it says
+//! of itself (`audit`, `reports`) and what it costs others (`requests`) is held against that.
 
+mod audit;
+mod reports;
+mod requests;
 mod settle;
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,7 +16,8 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
 
-use self::settle::{Seen, as_expected, see, settle};
+pub(super) use self::settle::see;
+use self::settle::{Seen, as_expected, settle};
 use super::ledger::{USER_TAG, Upload};
 use super::samples::Fate;
 use super::world::{Bucket, World};
@@ -22,7 +27,8 @@ use crate::proxy::Scan;
 /// So long may it take from a recovery to the first scan.
 pub(super) const PROMISED_RECOVERY: Duration = Duration::from_secs(5);
 const HANDS: usize = 8;
-const TAG: &str = "scanned";
+/// The name of the daemon's tag.
+pub(super) const TAG: &str = "scanned";
 
 /// What a scenario came to.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -47,6 +53,8 @@ pub(super) struct Tally {
     pub(super) parked_without_need: usize,
     /// Deleted inside the window of a store that ignores `If-Match`, provoked on purpose.
     pub(super) in_documented_window: usize,
+    /// The most requests for one object, per delivery of its notification.
+    pub(super) requests: usize,
     /// Panics in the daemons' logs.
     pub(super) panics: usize,
     /// From the end of the fault to the first verdict (or report, where the webhook failed).
@@ -65,6 +73,7 @@ impl Tally {
 }
 
 /// What a scenario expects beyond its objects.
+#[expect(clippy::struct_excessive_bools, reason = "each of its own")]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Expected {
     /// The first verdict comes in time after the recovery.
@@ -73,6 +82,10 @@ pub(super) struct Expected {
     pub(super) reports_recover: bool,
     /// Reports may end in their dead-letter queue.
     pub(super) reports_park: bool,
+    /// The store is made to fail, so that its client repeats requests.
+    pub(super) store_fails: bool,
+    /// The line behind a deletion may be missing.
+    pub(super) deletions_unsaid: bool,
 }
 
 /// Waits until everything has ended, stops the daemons, and looks.
@@ -89,6 +102,7 @@ pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tal
     }
     let mut tally = look(world, expected, &unsettled).await?;
     tally.wrongs.extend(wrongs);
+    tally.wrongs.append(&mut world.wrongs);
     Ok(tally)
 }
 
@@ -137,10 +151,18 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
             .buffered(HANDS)
             .collect()
             .await;
+    let lines = audit::lines(&world.daemons);
     for (upload, seen) in live.iter().zip(seen) {
-        judge(upload, &seen?, &facts, unsettled, &mut tally);
+        let seen = seen?;
+        judge(upload, &seen, &facts, unsettled, &mut tally);
+        if !seen.present {
+            tally.wrongs.extend(audit::unsaid(upload, &lines, expected));
+        }
     }
+    tally.wrongs.extend(audit::untrue(world, &lines).await?);
     hear(&facts, &mut tally);
+    tally.wrongs.extend(reports::disorder(&facts.reports));
+    requests::count(world, expected, &mut tally);
     tally.dead_lettered = parked.len();
     let mut poison: Vec<&Vec<u8>> = world.poison.iter().collect();
     for body in &parked {

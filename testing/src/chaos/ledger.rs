@@ -3,17 +3,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_s3::Client;
 use fastrand::Rng;
 use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
 use tokio::task::JoinHandle;
 
-use super::samples::{Fate, content, sha256};
+use super::samples::{Fate, content, sha256, small};
 use crate::amqp::Amqp;
 use crate::eicar::hex;
 use crate::error::{Context, Error, Result};
 use crate::notification;
+use crate::s3::S3;
 
 /// Uploads under way at once.
 const HANDS: usize = 6;
@@ -49,8 +49,7 @@ impl Upload {
 /// Uploads and keeps the books. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Ledger {
-    client: Client,
-    pub(super) bucket: String,
+    store: S3,
     /// For a store that announces nothing itself: by whom, exchange, routing key.
     announcer: Option<Arc<(Amqp, String, String)>>,
     /// The announcement names the version.
@@ -60,15 +59,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(
-        client: Client,
-        bucket: &str,
-        announcer: Option<(Amqp, String, String)>,
-        rng: Rng,
-    ) -> Self {
+    pub(super) fn new(store: S3, announcer: Option<(Amqp, String, String)>, rng: Rng) -> Self {
         Self {
-            client,
-            bucket: bucket.to_owned(),
+            store,
             announcer: announcer.map(Arc::new),
             names_versions: true,
             rng: Arc::new(Mutex::new(rng)),
@@ -109,23 +102,46 @@ impl Ledger {
         self.upload(key, fate, false).await
     }
 
+    /// The same, at most 64 KiB.
+    pub(super) async fn put_small(&self, key: &str, fate: Fate) -> Result<Upload> {
+        let content = self.random(|rng| small(fate, rng));
+        self.put_bytes(key, fate, false, content).await
+    }
+
+    /// Uploads with headers that are sent as they are, in any bytes. `None` when the store refuses
+    /// such an upload.
+    pub(super) async fn put_odd(
+        &self,
+        key: &str,
+        fate: Fate,
+        headers: &[(String, Vec<u8>)],
+    ) -> Result<Option<Upload>> {
+        let content = self.random(|rng| content(fate, rng));
+        let upload = self.enter(key, fate, false, &content);
+        let answer = self.store.put_raw(key, &content, headers).await?;
+        if answer.status != 200 {
+            self.lock().retain(|entry| entry.sha256 != upload.sha256);
+            return Ok(None);
+        }
+        let version = answer.text("x-amz-version-id");
+        self.stored(upload, &answer.text("etag").unwrap_or_default(), version).await.map(Some)
+    }
+
     async fn upload(&self, key: &str, fate: Fate, user_tag: bool) -> Result<Upload> {
         let content = self.random(|rng| content(fate, rng));
-        let mut upload = Upload {
-            key: key.to_owned(),
-            version: None,
-            etag: hex(&Md5::digest(&content)),
-            sha256: sha256(&content),
-            fate,
-            user_tag,
-            over: false,
-            parks: false,
-            in_window: false,
-        };
-        // Known before it exists: what happens to it may be asked for at once.
-        self.lock().push(upload.clone());
+        self.put_bytes(key, fate, user_tag, content).await
+    }
+
+    async fn put_bytes(
+        &self,
+        key: &str,
+        fate: Fate,
+        user_tag: bool,
+        content: Vec<u8>,
+    ) -> Result<Upload> {
+        let upload = self.enter(key, fate, user_tag, &content);
         let answer = loop {
-            let put = self.client.put_object().bucket(&self.bucket).key(key);
+            let put = self.store.client.put_object().bucket(&self.store.bucket).key(key);
             let tag = user_tag.then(|| format!("{}={}", USER_TAG.0, USER_TAG.1));
             match put.set_tagging(tag).body(content.clone().into()).send().await {
                 Ok(answer) => break answer,
@@ -133,12 +149,38 @@ impl Ledger {
                 Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             }
         };
-        let etag = answer.e_tag.unwrap_or_default();
+        self.stored(upload, &answer.e_tag.unwrap_or_default(), answer.version_id).await
+    }
+
+    /// Known before it exists: what happens to it may be asked for at once.
+    fn enter(&self, key: &str, fate: Fate, user_tag: bool, content: &[u8]) -> Upload {
+        let upload = Upload {
+            key: key.to_owned(),
+            version: None,
+            etag: hex(&Md5::digest(content)),
+            sha256: sha256(content),
+            fate,
+            user_tag,
+            over: false,
+            parks: false,
+            in_window: false,
+        };
+        self.lock().push(upload.clone());
+        upload
+    }
+
+    /// The store has it, as it says itself.
+    async fn stored(
+        &self,
+        mut upload: Upload,
+        etag: &str,
+        version: Option<String>,
+    ) -> Result<Upload> {
         if etag.trim_matches('"') != upload.etag {
-            return Err(Error::new(format!("{key}: the store's ETag is {etag}")));
+            return Err(Error::new(format!("{}: the store's ETag is {etag}", upload.key)));
         }
-        upload.version = answer.version_id;
-        for entry in self.lock().iter_mut().filter(|entry| entry.key == key) {
+        upload.version = version;
+        for entry in self.lock().iter_mut().filter(|entry| entry.key == upload.key) {
             if entry.sha256 == upload.sha256 {
                 entry.version.clone_from(&upload.version);
             } else if upload.real_version().is_none() && entry.real_version().is_none() {
@@ -158,7 +200,7 @@ impl Ledger {
 
     pub(super) fn notification(&self, upload: &Upload) -> serde_json::Value {
         let etag = Some(upload.etag.as_str());
-        let mut event = notification::put(&self.bucket, &upload.key, None, etag);
+        let mut event = notification::put(&self.store.bucket, &upload.key, None, etag);
         if let Some(version) = upload.version.as_ref().filter(|_| self.names_versions) {
             event["Records"][0]["s3"]["object"]["versionId"] = version.as_str().into();
         }
@@ -168,7 +210,7 @@ impl Ledger {
     /// Removes an object as its user would.
     pub(super) async fn remove(&self, key: &str) -> Result<()> {
         self.change(|upload| upload.key == key, |upload| upload.over = true);
-        let delete = self.client.delete_object().bucket(&self.bucket).key(key);
+        let delete = self.store.client.delete_object().bucket(&self.store.bucket).key(key);
         delete.send().await.map(drop).context(format!("remove {key}"))
     }
 

@@ -54,7 +54,7 @@ impl Spread {
     }
 }
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 13] = [
     "scenario",
     "objects",
     "lost",
@@ -65,10 +65,11 @@ const HEAD: [&str; 12] = [
     "twice",
     "parked",
     "window",
+    "requests",
     "back ms",
     "s",
 ];
-const WIDTHS: [usize; 12] = [23, 8, 5, 8, 7, 10, 8, 6, 7, 7, 8, 5];
+const WIDTHS: [usize; 13] = [23, 8, 5, 8, 7, 10, 8, 6, 7, 7, 9, 8, 5];
 
 pub(super) fn head() {
     say!("");
@@ -89,6 +90,7 @@ pub(super) fn print(row: &Row) {
         t.duplicate_reports.to_string(),
         t.dead_lettered.to_string(),
         t.in_documented_window.to_string(),
+        t.requests.to_string(),
         t.recovery_ms.map_or("-".to_owned(), |recovery| recovery.to_string()),
         format!("{:.0}", row.seconds),
     ];
@@ -101,7 +103,7 @@ pub(super) fn print(row: &Row) {
     }
 }
 
-fn line(cells: &[String; 12]) -> String {
+fn line(cells: &[String; 13]) -> String {
     let padded = cells.iter().zip(WIDTHS).enumerate().map(|(at, (cell, width))| {
         if at == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
     });
@@ -130,8 +132,9 @@ pub(super) fn write(rows: &[Row], seed: u64, window: Option<Spread>) -> Result<P
 /// The table of `docs/RELIABILITY.md`.
 fn markdown(rows: &[Row]) -> String {
     let head = "| scenario | fault | objects | lost | wrongly deleted | wrongly tagged | clean, \
-                unscanned | reports missing | reports twice | parked | in the window | recovery, \
-                ms |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+                unscanned | reports missing | reports twice | parked | in the window | \
+                requests | recovery, ms |\n\
+                |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
     let lines = rows.iter().map(|Row { scenario, what, tally: t, passed, .. }| {
         let failed = if *passed { "" } else { " **FAILED**" };
         let counts = [
@@ -144,6 +147,7 @@ fn markdown(rows: &[Row]) -> String {
             t.duplicate_reports,
             t.dead_lettered,
             t.in_documented_window,
+            t.requests,
         ];
         let counts = counts.map(|count| count.to_string()).join(" | ");
         let recovery = t.recovery_ms.map_or("–".to_owned(), |recovery| recovery.to_string());

@@ -47,6 +47,15 @@ impl Fate {
 /// Bytes of that fate which no other object has.
 pub(super) fn content(fate: Fate, rng: &mut Rng) -> Vec<u8> {
     let more = if rng.u32(0..3) == 0 { LARGE } else { 0 };
+    sample(fate, more, rng)
+}
+
+/// The same, at most 64 KiB where the fate allows it.
+pub(super) fn small(fate: Fate, rng: &mut Rng) -> Vec<u8> {
+    sample(fate, 0, rng)
+}
+
+fn sample(fate: Fate, more: usize, rng: &mut Rng) -> Vec<u8> {
     let mut noise = |length: usize| {
         let mut bytes = vec![0; length];
         rng.fill(&mut bytes);

@@ -1,5 +1,6 @@
 //! The faults, in the order of what they strike.
 
+mod answers;
 mod broker;
 mod engine;
 mod host;
@@ -7,6 +8,7 @@ mod messages;
 mod overwrites;
 mod processes;
 mod store;
+mod uploads;
 mod webhook;
 
 use std::time::Duration;
@@ -39,7 +41,12 @@ impl Scenario {
         what: &'static str,
         run: fn(&mut World) -> LocalBoxFuture<'_, Result<()>>,
     ) -> Self {
-        let setup = Setup { engine: Engine::Clamd, bucket: Bucket::Gateway, settings: Vec::new() };
+        let setup = Setup {
+            engine: Engine::Clamd,
+            bucket: Bucket::Gateway,
+            settings: Vec::new(),
+            unread_stdout: false,
+        };
         Self { name, what, short: false, setup, expected: Expected::default(), run }
     }
 
@@ -63,6 +70,18 @@ impl Scenario {
         self
     }
 
+    /// The store is made to fail, so that its client repeats requests.
+    fn store_fails(mut self) -> Self {
+        self.expected.store_fails = true;
+        self
+    }
+
+    /// What would write the line behind a deletion may die first, or never hear of it.
+    fn deletions_unsaid(mut self) -> Self {
+        self.expected.deletions_unsaid = true;
+        self
+    }
+
     fn recovers(mut self) -> Self {
         self.expected.recovers = true;
         self
@@ -76,7 +95,9 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(broker::all());
     all.extend(engine::all());
     all.extend(store::all());
+    all.extend(answers::all());
     all.extend(overwrites::all());
+    all.extend(uploads::all());
     all.extend(webhook::all());
     all.extend(host::all());
     all.extend(messages::all());

@@ -51,6 +51,8 @@ pub(super) struct Setup {
     pub(super) engine: Engine,
     pub(super) bucket: Bucket,
     pub(super) settings: Vec<(&'static str, &'static str)>,
+    /// The daemons' standard output is a pipe that nobody reads.
+    pub(super) unread_stdout: bool,
 }
 
 /// What all scenarios of a run share.
@@ -108,6 +110,8 @@ pub(super) struct World {
     pub(super) poison: Vec<Vec<u8>>,
     /// Processor time of both daemons while something was down, as a share of the time.
     pub(super) cpu_while_down: Option<f64>,
+    /// What a scenario itself found wrong, one line each.
+    pub(super) wrongs: Vec<String>,
     /// What has to stay until the daemons have stopped.
     pub(super) disks: Vec<Box<dyn Send>>,
     _rest: Option<ClamavRest>,
@@ -141,7 +145,8 @@ impl World {
         let sink = Sink::start().await?;
         let webhook = TcpProxy::start(sink.url().trim_start_matches("http://")).await?;
         let broker = format!("{}:{}", settings.amqp_host, settings.amqp_port);
-        let brokers = vec![TcpProxy::start(&broker).await?, TcpProxy::start(&broker).await?];
+        let brokers =
+            vec![TcpProxy::to_broker(&broker).await?, TcpProxy::to_broker(&broker).await?];
         let ports: Vec<String> = brokers.iter().map(|proxy| proxy.port().to_string()).collect();
         let (store_url, publish_url) =
             (store.url(), format!("http://127.0.0.1:{}/report", webhook.port()));
@@ -157,10 +162,16 @@ impl World {
             ("RETRY_LIMIT", "8"),
             ("SCAN_TIMEOUT", "8"),
             ("REPORT_CLEAN", "true"),
+            // For the account, which reads the audit lines.
+            ("LOG_FORMAT", "json"),
         ];
         overrides.extend(setup.settings.iter().copied());
         let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
         let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
+        if setup.unread_stdout {
+            first.leave_stdout_unread();
+            second.leave_stdout_unread();
+        }
         first.spawn()?;
         second.spawn()?;
         first.wait_ready(READY).await?;
@@ -174,7 +185,7 @@ impl World {
             direct.create_bucket().await?;
             Some((shared.stack.amqp().await?, names.exchange.clone(), names.routing_key.clone()))
         };
-        let ledger = Ledger::new(direct.client.clone(), &names.bucket, announcer, rng);
+        let ledger = Ledger::new(direct.clone(), announcer, rng);
         let world = Self {
             stack: shared.stack.clone(),
             setup,
@@ -192,6 +203,7 @@ impl World {
             healed: None,
             poison: Vec::new(),
             cpu_while_down: None,
+            wrongs: Vec::new(),
             disks: Vec::new(),
             _rest: double,
         };
@@ -300,6 +312,35 @@ impl World {
 
     fn cpu_time(&self) -> Result<Duration> {
         self.daemons.iter().map(Daemon::cpu_time).sum()
+    }
+
+    /// A metric of both daemons together, by the start of its line; 0 while it was never counted.
+    pub(super) async fn metric(&self, name: &str) -> Result<u64> {
+        let mut sum = 0;
+        for daemon in &self.daemons {
+            let page = daemon.page("/metrics").await?;
+            let read = |line: &str| line.strip_prefix(name)?.trim().parse::<u64>().ok();
+            sum += page.lines().filter_map(read).sum::<u64>();
+        }
+        Ok(sum)
+    }
+
+    /// Waits until it is so; what did not come true in time is a wrong of this scenario.
+    pub(super) async fn expect(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut ask: impl AsyncFnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !ask(self).await? {
+            if start.elapsed() > limit {
+                self.wrongs.push(format!("not within {} s: {what}", limit.as_secs()));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// A random while.

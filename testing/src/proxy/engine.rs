@@ -43,6 +43,7 @@ pub enum Deed {
 struct Shared {
     socket: PathBuf,
     sighted: AtomicBool,
+    version: Mutex<Option<String>>,
     script: Script<str, Deed>,
     scans: Mutex<Vec<Scan>>,
 }
@@ -65,6 +66,7 @@ impl EngineProxy {
         let shared = Arc::new(Shared {
             socket: socket.to_owned(),
             sighted: AtomicBool::new(true),
+            version: Mutex::default(),
             script: Script::new(|_: &str| Deed::Pass),
             scans: Mutex::default(),
         });
@@ -91,6 +93,11 @@ impl EngineProxy {
     /// Says whether the engine has its database from now on. Only to be changed while it is down.
     pub fn set_sighted(&self, sighted: bool) {
         self.shared.sighted.store(sighted, Ordering::SeqCst);
+    }
+
+    /// Answers VERSION with this line from now on, or as the engine does.
+    pub fn set_version(&self, version: Option<&str>) {
+        *lock(&self.shared.version) = version.map(str::to_owned);
     }
 
     /// Every sample so far.
@@ -135,6 +142,10 @@ async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut answer = Vec::new();
     if !command[1..].starts_with(b"INSTREAM") {
         from_engine.read_to_end(&mut answer).await?;
+        let version = lock(&shared.version).clone();
+        if let Some(version) = version.filter(|_| command[1..].starts_with(b"VERSION")) {
+            answer = [version.as_bytes(), &[end]].concat();
+        }
         return to_client.write_all(&answer).await;
     }
     let sighted = shared.sighted.load(Ordering::SeqCst);

@@ -22,6 +22,9 @@ use url::form_urlencoded;
 use super::{Meanwhile, Script, lock};
 use crate::error::{Context, Error, Result};
 
+/// Far above what a store keeps of an upload; hyper's own limit is 100.
+const MAX_HEADERS: usize = 4096;
+
 type Body = UnsyncBoxBody<Bytes, Error>;
 
 /// What a request asks of a store.
@@ -74,6 +77,24 @@ pub enum Fault {
     Before(Meanwhile),
     /// Something happens between the service's whole answer and the client's.
     After(Meanwhile),
+    /// Something happens, and then it is answered here and goes nowhere.
+    Refuse(Meanwhile, u16, &'static str),
+    /// It goes through between two things that happen, and its answer is lost: the connection is cut.
+    Lose([Meanwhile; 2]),
+    /// The answer's head claims a body of so many bytes, of which nothing comes; after a while the
+    /// connection is cut.
+    Claim(u64, Duration),
+}
+
+/// A request that reached the proxy, whatever became of it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// What it asks of a store.
+    pub op: Op,
+    /// The object's key, decoded; empty where there is none.
+    pub key: String,
+    /// When its head was there.
+    pub at: Instant,
 }
 
 /// A request that was answered by the service.
@@ -92,7 +113,7 @@ pub struct Said {
 struct Shared {
     upstream: String,
     script: Script<Call, Fault>,
-    calls: Mutex<Vec<(Op, String)>>,
+    asked: Mutex<Vec<Asked>>,
     said: Mutex<Vec<Said>>,
 }
 
@@ -114,7 +135,7 @@ impl HttpProxy {
         let shared = Arc::new(Shared {
             upstream: upstream.trim_start_matches("http://").trim_end_matches('/').to_owned(),
             script: Script::new(|_: &Call| Fault::Pass),
-            calls: Mutex::default(),
+            asked: Mutex::default(),
             said: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -135,6 +156,12 @@ impl HttpProxy {
     /// Lets everything through from now on.
     pub fn pass(&self) {
         self.script(|_| Fault::Pass);
+    }
+
+    /// Every request so far.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        lock(&self.shared.asked).clone()
     }
 
     /// What the service answered so far.
@@ -172,12 +199,25 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let call = shared.call(&request);
     match shared.script.ask(&call) {
         Fault::Pass => shared.forward(call, request).await.map(|answer| answer.map(stream_on)),
-        Fault::Answer(status, body) => {
-            // A client that still sends must not get a reset instead of the answer.
-            drop(request.into_body().collect().await);
-            let mut response = Response::new(full(Bytes::from_static(body.as_bytes())));
-            *response.status_mut() = StatusCode::from_u16(status).context("status")?;
-            Ok(response)
+        Fault::Answer(status, body) => answer_here(request, status, body).await,
+        Fault::Refuse(meanwhile, status, body) => {
+            meanwhile.await;
+            answer_here(request, status, body).await
+        }
+        Fault::Lose([before, after]) => {
+            before.await;
+            whole(shared.forward(call, request).await?).await?;
+            after.await;
+            Err(Error::new("cut"))
+        }
+        Fault::Claim(length, pause) => {
+            let (mut head, _) = shared.forward(call, request).await?.into_parts();
+            head.headers.insert(hyper::header::CONTENT_LENGTH, length.into());
+            let cut = stream::once(async move {
+                tokio::time::sleep(pause).await;
+                Err(Error::new("cut"))
+            });
+            Ok(Response::from_parts(head, StreamBody::new(cut).boxed_unsync()))
         }
         Fault::Cut => Err(Error::new("cut")),
         Fault::Hang => std::future::pending().await,
@@ -217,6 +257,18 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     }
 }
 
+async fn answer_here(
+    request: Request<Incoming>,
+    status: u16,
+    body: &'static str,
+) -> Result<Response<Body>> {
+    // A client that still sends must not get a reset instead of the answer.
+    drop(request.into_body().collect().await);
+    let mut response = Response::new(full(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = StatusCode::from_u16(status).context("status")?;
+    Ok(response)
+}
+
 impl Shared {
     fn call(&self, request: &Request<Incoming>) -> Call {
         let path = request.uri().path().to_owned();
@@ -236,16 +288,19 @@ impl Shared {
             ("DELETE", false) => Op::Delete,
             _ => Op::Other,
         };
-        let mut calls = lock(&self.calls);
-        let before = calls.iter().filter(|(o, k)| (*o, k) == (op, &key)).count();
-        calls.push((op, key.clone()));
+        let mut asked = lock(&self.asked);
+        let before = asked.iter().filter(|asked| (asked.op, &asked.key) == (op, &key)).count();
+        asked.push(Asked { op, key: key.clone(), at: Instant::now() });
         Call { op, key, path, before }
     }
 
     async fn forward(&self, call: Call, request: Request<Incoming>) -> Result<Response<Incoming>> {
         let stream = TcpStream::connect(&self.upstream).await.context("upstream")?;
         stream.set_nodelay(true).context("upstream")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            // What an uploader stores comes back as headers.
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(stream))
             .await
             .context("upstream")?;
         tokio::spawn(connection);

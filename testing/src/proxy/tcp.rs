@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -9,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::deliveries::{Deliveries, Handed, Look};
 use crate::error::{Context, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,7 @@ pub struct TcpProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<u64>,
+    deliveries: Option<Arc<Deliveries>>,
     accepting: AbortHandle,
 }
 
@@ -32,13 +35,36 @@ impl TcpProxy {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(upstream: &str) -> Result<Self> {
+        Self::listen(upstream, None).await
+    }
+
+    /// The same in front of a broker; it keeps what notifications were handed out.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn to_broker(upstream: &str) -> Result<Self> {
+        Self::listen(upstream, Some(Arc::default())).await
+    }
+
+    async fn listen(upstream: &str, deliveries: Option<Arc<Deliveries>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("proxy")?;
         let address = listener.local_addr().context("proxy")?;
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
-        let accepting =
-            tokio::spawn(accept(listener, upstream.to_owned(), mode.subscribe(), cuts.subscribe()))
-                .abort_handle();
-        Ok(Self { address, mode, cuts, accepting })
+        let way = Way {
+            upstream: upstream.to_owned(),
+            mode: mode.subscribe(),
+            cuts: cuts.subscribe(),
+            deliveries: deliveries.clone(),
+        };
+        let accepting = tokio::spawn(accept(listener, way)).abort_handle();
+        Ok(Self { address, mode, cuts, deliveries, accepting })
+    }
+
+    /// The notifications that a broker behind it handed out so far; none where it carries something
+    /// else.
+    #[must_use]
+    pub fn handed(&self) -> Vec<Handed> {
+        self.deliveries.as_ref().map(|deliveries| deliveries.handed()).unwrap_or_default()
     }
 
     /// Where it listens.
@@ -76,18 +102,22 @@ impl Drop for TcpProxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What a connection needs to know.
+#[derive(Clone)]
+struct Way {
     upstream: String,
     mode: watch::Receiver<Mode>,
     cuts: watch::Receiver<u64>,
-) {
+    deliveries: Option<Arc<Deliveries>>,
+}
+
+async fn accept(listener: TcpListener, way: Way) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (upstream, mode, mut cuts) = (upstream.clone(), mode.clone(), cuts.clone());
+        let Way { upstream, mode, mut cuts, deliveries } = way.clone();
         cuts.mark_unchanged();
         tokio::spawn(async move {
             if *mode.borrow() == Mode::Refuse {
@@ -102,9 +132,11 @@ async fn accept(
                 drop(client.set_nodelay(true).and_then(|()| server.set_nodelay(true)));
                 let (from_client, to_client) = client.split();
                 let (from_server, to_server) = server.split();
+                let looks = deliveries.map(|deliveries| deliveries.connection());
+                let [asked, answered] = looks.map_or([None, None], |looks| looks.map(Some));
                 tokio::select! {
-                    carried = carry(from_client, to_server, mode.clone()) => carried,
-                    carried = carry(from_server, to_client, mode) => carried,
+                    carried = carry(from_client, to_server, mode.clone(), asked) => carried,
+                    carried = carry(from_server, to_client, mode, answered) => carried,
                 }
             };
             // However it ended, the client's side ends with it.
@@ -122,6 +154,7 @@ async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
+    mut look: Option<Look>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -139,6 +172,9 @@ async fn carry(
         };
         if read == 0 {
             return Ok(());
+        }
+        if let Some(look) = &mut look {
+            look.at(&buffer[..read]);
         }
         to.write_all(&buffer[..read]).await?;
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::error::SdkError;
 use futures_util::{StreamExt, stream};
 
 use super::{Expected, HANDS, TAG};
@@ -17,10 +16,10 @@ const PATIENCE: Duration = Duration::from_mins(3);
 
 /// An object as the store has it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) present: bool,
-    pub(super) etag: String,
-    pub(super) tags: BTreeMap<String, String>,
+pub(in crate::chaos) struct Seen {
+    pub(in crate::chaos) present: bool,
+    pub(in crate::chaos) etag: String,
+    pub(in crate::chaos) tags: BTreeMap<String, String>,
 }
 
 /// Waits until every upload has come to its end and the queues are quiet; those that have not.
@@ -100,7 +99,8 @@ pub(super) fn as_expected(upload: &Upload, seen: &Seen) -> bool {
     }
 }
 
-pub(super) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
+/// The upload as it is now.
+pub(in crate::chaos) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
     let (client, bucket) = (&world.direct.client, &world.direct.bucket);
     // Written without a version: the slot `null`, once there are versions.
     let slot = match world.setup.bucket {
@@ -109,20 +109,18 @@ pub(super) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
     };
     let version = upload.version.clone().filter(|version| !version.is_empty()).or(slot);
     for _ in 0..20 {
-        let head = client.head_object().bucket(bucket).key(&upload.key);
-        let etag = match head.set_version_id(version.clone()).send().await {
-            Ok(head) => head.e_tag.unwrap_or_default().trim_matches('"').to_owned(),
-            Err(SdkError::ServiceError(error))
-                if matches!(error.raw().status().as_u16(), 404 | 405) =>
-            {
-                return Ok(Seen::default());
-            }
+        // The SDK reads no answer with a header that is not text.
+        let head = world.direct.head_raw(&upload.key, version.as_deref()).await;
+        let etag = match head {
+            Ok(head) if head.status == 200 => head.text("etag").unwrap_or_default(),
+            Ok(head) if matches!(head.status, 404 | 405) => return Ok(Seen::default()),
             // The store itself may have been restarted a moment ago.
-            Err(_) => {
+            Ok(_) | Err(_) => {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 continue;
             }
         };
+        let etag = etag.trim_matches('"').to_owned();
         let get = client.get_object_tagging().bucket(bucket).key(&upload.key);
         // Asked of nothing, the gateway answers 500: it may have gone since the HEAD.
         let Ok(tags) = get.set_version_id(version.clone()).send().await else {

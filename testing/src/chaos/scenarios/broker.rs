@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 
 use super::{OBJECTS, Scenario, joined, sleep};
 use crate::chaos::world::World;
@@ -27,7 +30,52 @@ pub(super) fn all() -> Vec<Scenario> {
             queue_deleted,
         )
         .short(),
+        Scenario::new(
+            "stranger-full",
+            "somebody's queue for the results is full and refuses them",
+            stranger,
+        ),
     ]
+}
+
+/// Bound to where everybody may listen; that it takes nothing must not matter to anybody else.
+fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    Box::pin(async {
+        let amqp = world.amqp().await?;
+        let (queue, results) =
+            (format!("{}.stranger", world.queue()), format!("{}.results", world.queue()));
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let channel = amqp.channel().await?;
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        channel
+            .queue_declare(queue.as_str().into(), durable, arguments)
+            .await
+            .context("stranger")?;
+        // What fills it comes by an exchange of its own: nobody else is to get that.
+        let (own, none) = (format!("{queue}.own"), FieldTable::default);
+        let options = ExchangeDeclareOptions::default();
+        let declared =
+            channel.exchange_declare(own.as_str().into(), ExchangeKind::Fanout, options, none());
+        declared.await.context("stranger")?;
+        for exchange in [own.as_str(), &results] {
+            let options = QueueBindOptions::default();
+            let (queue, exchange) = (queue.as_str().into(), exchange.into());
+            let bound = channel.queue_bind(queue, exchange, "#".into(), options, none());
+            bound.await.context("stranger")?;
+        }
+        amqp.publish(&own, "", b"unread", &[]).await?;
+        joined(world.ledger.feed(OBJECTS, Duration::from_secs(4))).await?;
+        let limit = Duration::from_secs(30);
+        let reported = async |world: &World| Ok(world.taken().len() >= OBJECTS);
+        world.expect("everything is reported", limit, reported).await?;
+        let lost = world.metric("avscan_sessions_lost_total").await?;
+        if lost > 0 {
+            world.wrongs.push(format!("{lost} sessions were lost by somebody else's queue"));
+        }
+        Ok(())
+    })
 }
 
 fn restarted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {

@@ -34,6 +34,12 @@ pub(super) fn all() -> Vec<Scenario> {
             .rest()
             .short()
             .recovers(),
+        Scenario::new(
+            "engine-finds-all",
+            "with a new database the engine finds something in every file for 6 s",
+            finds_all,
+        )
+        .recovers(),
         Scenario::new("clamd-babble", "a part of clamd's answers is cut short or nonsense", babble),
         Scenario::new("crashing-file", "two files crash clamd each time", crashing),
         Scenario::new("rest-empty-200", "clamav-rest answers 200 with nothing", empty_200)
@@ -101,6 +107,22 @@ fn blind(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         world.restart_engine(Database::Nothing).await?;
         world.down_for(Duration::from_secs(8)).await?;
         world.restart_engine(Database::Eicar).await?;
+        world.healed();
+        joined(feeding).await
+    })
+}
+
+/// A signature that matches everything. What is clean has to stay.
+fn finds_all(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    Box::pin(async {
+        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+        sleep(2.0).await;
+        // The version first: in between it is still right.
+        world.engine.set_version(Some("ClamAV 1.4.5/27999/Sat Jan  3 08:00:00 2026"));
+        world.engine.script(|_| Deed::Say(b"stream: Win.Test.Everything-1 FOUND\0".to_vec()));
+        world.down_for(Duration::from_secs(6)).await?;
+        world.engine.pass();
+        world.engine.set_version(None);
         world.healed();
         joined(feeding).await
     })

@@ -15,6 +15,9 @@ pub(super) fn all() -> Vec<Scenario> {
     let mut all = vec![
         Scenario::new("no-descriptors", "the daemons may open no more files for 6 s", descriptors)
             .recovers(),
+        Scenario::new("log-pipe-full", "the daemons' standard output is never read", unread)
+            .with("LOG_LEVEL", "debug")
+            .unread_stdout(),
     ];
     // A file system of its own takes root.
     if rustix::process::geteuid().is_root() {
@@ -25,6 +28,17 @@ pub(super) fn all() -> Vec<Scenario> {
         );
     }
     all
+}
+
+impl Scenario {
+    fn unread_stdout(mut self) -> Self {
+        self.setup.unread_stdout = true;
+        self
+    }
+}
+
+fn unread(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    Box::pin(async { joined(world.ledger.feed(OBJECTS, Duration::from_secs(4))).await })
 }
 
 /// A small file system on a folder, until dropped.

@@ -12,7 +12,8 @@ use crate::proxy::Deed;
 pub(super) fn all() -> Vec<Scenario> {
     vec![
         Scenario::new("daemon-killed", "kill -9 of either replica at random moments", killed)
-            .short(),
+            .short()
+            .deletions_unsaid(),
         Scenario::new("daemon-terminated", "SIGTERM of either replica under load", terminated),
         Scenario::new(
             "replica-frozen",

@@ -18,24 +18,33 @@ const BAD_KEY: &str =
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
-        Scenario::new("store-killed", "the store itself is killed, and back after 5 s", killed),
-        Scenario::new("store-stopped", "the store itself is stopped for 15 s", stopped).recovers(),
-        Scenario::new("store-cut", "every connection to the store is cut for 7 s", cut).recovers(),
+        Scenario::new("store-killed", "the store itself is killed, and back after 5 s", killed)
+            .store_fails(),
+        Scenario::new("store-stopped", "the store itself is stopped for 15 s", stopped)
+            .recovers()
+            .store_fails(),
+        Scenario::new("store-cut", "every connection to the store is cut for 7 s", cut)
+            .recovers()
+            .store_fails(),
         Scenario::new(
             "store-hung",
             "the store swallows all requests for 15 s, and never answers them",
             hung,
         )
-        .recovers(),
+        .recovers()
+        .store_fails(),
         Scenario::new("store-slow", "every answer takes up to 0.7 s", slow)
             .with("SCAN_CONCURRENCY", "16"),
         Scenario::new("store-503", "503 for 6 s, then for a part of the requests", unavailable)
-            .short(),
-        Scenario::new("store-truncated", "bodies break off", truncated),
+            .short()
+            .store_fails(),
+        Scenario::new("store-truncated", "bodies break off", truncated).store_fails(),
         Scenario::new("store-credentials", "the store rejects our key for 6 s", credentials)
-            .recovers(),
+            .recovers()
+            .store_fails(),
         Scenario::new("store-500-object", "three objects answer 500 for ever", broken_objects)
-            .with("RETRY_LIMIT", "3"),
+            .with("RETRY_LIMIT", "3")
+            .store_fails(),
         Scenario::new("store-403-tag", "tags of thirty objects are denied", tag_denied),
         Scenario::new("store-403-delete", "deletions of thirty objects are denied", delete_denied),
     ]

@@ -1,15 +1,20 @@
 //! Faults of the webhook. None of them may hold up a scan, and no report may get lost.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 
 use super::{OBJECTS, Scenario, joined, sleep};
 use crate::chaos::account::Expected;
+use crate::chaos::samples::Fate;
 use crate::chaos::world::World;
 use crate::error::Result;
 use crate::proxy::TcpProxy;
 use crate::sink::Reply;
+
+/// So long may a report take that nobody refuses.
+const DELIVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -18,6 +23,13 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario::new("webhook-500", "500 for 6 s, then now and then", server_errors),
         Scenario::new("webhook-429", "429 with Retry-After: 2 for 6 s", too_many),
         Scenario::new("webhook-400", "a part of the reports is rejected", rejected).parking(),
+        Scenario::new(
+            "webhook-refuses-one",
+            "ten reports are answered 403 for ever, for a word in them",
+            refuses_one,
+        )
+        .with("RETRY_LIMIT", "2")
+        .parking(),
         Scenario::new("webhook-hanging", "a part of the requests is never answered", hanging),
     ]
 }
@@ -86,6 +98,49 @@ fn rejected(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         });
         joined(world.ledger.feed(OBJECTS, Duration::from_secs(4))).await
     })
+}
+
+/// What a web application firewall does. The others must not wait.
+fn refuses_one(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    const REFUSED: usize = 10;
+    const WORD: &str = "<script>";
+    Box::pin(async {
+        world.answer_reports(|_, received| {
+            Reply::status(if received.body.contains(WORD) { 403 } else { 200 })
+        });
+        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(5));
+        for n in 0..REFUSED {
+            world.ledger.put(&format!("{n}-{WORD}alert(1)</script>"), Fate::Clean).await?;
+        }
+        joined(feeding).await?;
+        let limit = Duration::from_secs(40);
+        let what = "the others are delivered";
+        world.expect(what, limit, async |world| Ok(world.taken().len() >= OBJECTS)).await?;
+        let dead = format!("{}.reports.dead", world.queue());
+        let what = "exactly those that are refused are parked";
+        world
+            .expect(what, limit, async |world| {
+                Ok(world.amqp().await?.count(&dead).await? == u32::try_from(REFUSED).ok())
+            })
+            .await?;
+        let longest = longest_way(world);
+        if longest > DELIVERY {
+            let longest = longest.as_millis();
+            world.wrongs.push(format!("a report came {longest} ms after its scan"));
+        }
+        Ok(())
+    })
+}
+
+/// From a scan to its report at the webhook, the longest.
+fn longest_way(world: &World) -> Duration {
+    let scanned: HashMap<String, Instant> =
+        world.engine.scans().into_iter().map(|scan| (scan.sha256, scan.at)).collect();
+    let ways = world.taken().into_iter().filter_map(|taken| {
+        let scanned = scanned.get(taken.report["sha256"].as_str()?)?;
+        Some(taken.at.saturating_duration_since(*scanned))
+    });
+    ways.max().unwrap_or_default()
 }
 
 fn hanging(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
