@@ -62,7 +62,7 @@ async fn a_bucket_named_as_those_of_s3_express_is_one_like_any_other() {
                 Reply::new(200, "fine").header("etag", "\"e1\"")
             }
             "HEAD" => Reply::new(200, "").header("etag", "\"e1\"").header("content-length", "4"),
-            "PUT" if tagging => Reply::new(200, ""),
+            "PUT" if tagging => Reply::new(200, "").header("x-amz-request-id", "1A2B3C"),
             _ => Reply::new(501, "<Error><Code>NotImplemented</Code></Error>"),
         }
     });

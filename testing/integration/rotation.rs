@@ -83,7 +83,7 @@ fn store(rotated: Arc<AtomicBool>, rotate_at_get: bool) -> Server {
                 Reply::new(200, "fine").header("etag", "\"e1\"")
             }
             "HEAD" => Reply::new(200, "").header("etag", "\"e1\"").header("content-length", "4"),
-            _ => Reply::new(200, ""),
+            _ => Reply::new(200, "").header("x-amz-request-id", "1A2B3C"),
         }
     })
 }

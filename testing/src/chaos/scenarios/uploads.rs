@@ -91,7 +91,7 @@ fn keys() -> Vec<String> {
         "a//b",
         "a/./b",
         "a/../b",
-        "folder/",
+        // Not one that ends in a slash: SeaweedFS keeps no bytes of it, and hands out none.
     ]
     .map(str::to_owned)
     .to_vec();
