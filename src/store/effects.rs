@@ -21,7 +21,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::fault::{self, Asked, Fault};
 use super::key::given;
-use super::{Identity, NULL, PROBE_TIMEOUT, Pin, Store};
+use super::{Identity, NULL, Pin, Store};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 
 /// S3's limit of tags on an object.
@@ -349,8 +349,24 @@ impl Store {
                 Fault::Gone | Fault::NotFound(_) => Ok((Current::Nothing, false)),
                 Fault::Changed => Ok((Current::Changed, false)),
                 Fault::Denied(_) => {
-                    self.probe(PROBE_TIMEOUT).await.map(|()| (Current::Denied, false))
+                    self.denied(identity, version).await.map(|current| (current, false))
                 }
+                fault => Err(fault.into_failure()),
+            },
+        }
+    }
+
+    /// What to make of a HEAD that is denied: the same right allows a GET, whose refusal names a code.
+    async fn denied(&self, identity: &Identity, version: Option<&str>) -> Result<Current, Failure> {
+        let get = self.client.get_object().bucket(&identity.bucket).key(given(&identity.key));
+        match get.set_version_id(version.map(str::to_owned)).send().await {
+            Ok(_) => {
+                let (dependency, detail) = (Dependency::Store, "HEAD is denied, and GET is not");
+                Err(Failure::suspect(dependency, Stage::Fetch, "store_odd", detail))
+            }
+            Err(error) => match fault::of(Asked::Get, &error) {
+                Fault::Denied(_) => Ok(Current::Denied),
+                Fault::Gone => Ok(Current::Nothing),
                 fault => Err(fault.into_failure()),
             },
         }

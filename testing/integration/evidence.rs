@@ -345,6 +345,22 @@ async fn a_page_is_no_deletion_and_no_tag() {
 }
 
 #[tokio::test]
+async fn a_head_that_something_before_the_store_refuses_is_no_denial() {
+    let shown = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&shown);
+    let scene = scene(&[("RETRY_LIMIT", "5")], move |call, _| {
+        let head = call.operation == Operation::HeadObject;
+        (head && counted.fetch_add(1, Ordering::Relaxed) < 2).then(|| Reply::new(403, ""))
+    })
+    .await;
+    let (_, etag) = scene.put("good", b"fine");
+    scene.announce("good", &etag).await;
+    scene.until_tagged("good", "clean").await;
+    assert!(shown.load(Ordering::Relaxed) > 2);
+    scene.nothing_is_parked().await;
+}
+
+#[tokio::test]
 async fn a_deletion_is_not_repeated_without_another_look() {
     // The first DELETE meets a store that is busy, and the object is overwritten before the next try.
     for executed in [false, true] {
