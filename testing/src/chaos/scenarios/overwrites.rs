@@ -67,10 +67,6 @@ pub(super) fn all() -> Vec<Scenario> {
 fn strike(ledger: &Ledger, key: &str) -> Meanwhile {
     let (ledger, key) = (ledger.clone(), key.to_owned());
     Box::pin(async move {
-        // A version that was covered before anybody looked, and that no event names: superseded.
-        if !ledger.names_versions && key.starts_with("announced") {
-            ledger.change(|upload| upload.key == key, |upload| upload.over = true);
-        }
         let change = key.rsplit('-').next().unwrap_or_default().to_owned();
         // A store that is away for a moment is asked again by the ledger itself.
         drop(match change.as_str() {
