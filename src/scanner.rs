@@ -8,6 +8,8 @@
 mod canary;
 mod clamav_rest;
 mod clamd;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod version;
 
 use std::time::{Duration, Instant};

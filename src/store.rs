@@ -8,6 +8,8 @@ mod client;
 mod effects;
 mod fault;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod spool;
 mod transport;
 

@@ -144,7 +144,7 @@ fn chunks(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> {
 }
 
 /// The whole of the rule: both the status and a well-formed body must say the same.
-fn judge(
+pub(super) fn judge(
     dialect: Dialect,
     status: StatusCode,
     body: &[u8],

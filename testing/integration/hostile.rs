@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bucket_av_scanner_testing::eicar::eicar;
+use bucket_av_scanner_testing::eicar::{eicar, hex};
 use bucket_av_scanner_testing::scripted::Store;
 use bucket_av_scanner_testing::scripted::store::{Version, Versioning};
 use bucket_av_scanner_testing::{Daemon, notification};
@@ -20,6 +20,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -169,11 +170,16 @@ impl Upload {
         reports: &[Value],
         parked: &BTreeSet<String>,
     ) -> Option<String> {
-        let mut of_it = reports.iter();
-        let of_it = of_it.find(|r| r["key"] == *self.key && r["bucket"] == self.bucket());
-        let Some(report) = of_it else { return Some("no report".into()) };
-        let told = |name: &str| report[name].as_str().unwrap_or("-").to_owned();
-        let told = [told("status"), told("action"), told("error"), told("reason")].join("/");
+        let of_it = |r: &&Value| r["key"] == *self.key && r["bucket"] == self.bucket();
+        let told: BTreeSet<String> = reports
+            .iter()
+            .filter(of_it)
+            .map(|report| {
+                ["status", "action", "error", "reason", "sha256"]
+                    .map(|name| report[name].as_str().unwrap_or("-"))
+                    .join("/")
+            })
+            .collect();
         let versions = store.versions(self.bucket(), &self.key);
         let tag = versions.last().and_then(|version| version.tag_value("scanned"));
         let untouched = versions.last().is_some_and(|version| version.tags == self.tags);
@@ -190,9 +196,10 @@ impl Upload {
         } else {
             ("clean/tag/-/-", tag == Some("clean") && kept && !is_parked)
         };
-        (told != expected || !right).then(|| {
-            let left = versions.len();
-            format!("reported {told}, {left} versions left, tag {tag:?}, parked: {is_parked}")
+        let expected = format!("{expected}/{}", hex(&Sha256::digest(&self.content)));
+        (told != BTreeSet::from([expected]) || !right).then(|| {
+            let (told, left) = (Vec::from_iter(told).join(", "), versions.len());
+            format!("reported [{told}], {left} versions left, tag {tag:?}, parked: {is_parked}")
         })
     }
 }
@@ -306,21 +313,15 @@ fn upload(
     )
 }
 
-/// `count` of them, no two with the same key.
+/// `count` of them, none with a key that was taken before.
 fn uploads(
     runner: &mut TestRunner,
+    taken: &mut BTreeSet<String>,
     count: usize,
     of: &impl Strategy<Value = Upload>,
 ) -> Vec<Upload> {
-    let mut keys = BTreeSet::new();
-    let mut uploads = Vec::new();
-    while uploads.len() < count {
-        let upload = of.new_tree(runner).unwrap().current();
-        if keys.insert(upload.key.clone()) {
-            uploads.push(upload);
-        }
-    }
-    uploads
+    let made = std::iter::repeat_with(|| of.new_tree(runner).unwrap().current());
+    made.filter(|upload| taken.insert(upload.key.clone())).take(count).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,9 +350,9 @@ async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
         ("SCAN_CONCURRENCY", "16"),
     ])
     .await;
-    let mut complaints = Vec::new();
+    let (mut taken, mut complaints) = (BTreeSet::new(), Vec::new());
     for (kind, count, strategy) in kinds {
-        let uploads = uploads(&mut runner, count, &strategy);
+        let uploads = uploads(&mut runner, &mut taken, count, &strategy);
         for complaint in scan_all(&store, &daemon, &uploads).await {
             complaints.push(format!("{kind}: {complaint}"));
         }
