@@ -5,18 +5,20 @@
 //! confirmed the report. A crash at any point repeats work and loses none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::clock;
 use crate::config::PolicySettings;
-use crate::event::ObjectRef;
+use crate::event::{ObjectRef, Version};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 use crate::metrics::{Metrics, VerdictLabels};
-use crate::policy::{self, Action, Circumstances};
+use crate::policy::{self, Action, Circumstances, Status};
 use crate::queue::{Note, Outbox};
-use crate::report::{EngineInfo, Examined, Occasion, Report};
+use crate::report::{EffectError, EngineInfo, Examined, LAST_REPORT, Occasion, Report};
 use crate::scanner::{Engine, Reason, Verdict};
 use crate::store::{Applied, Fetched, Identity, Pin, Store};
 use crate::telemetry;
@@ -48,6 +50,8 @@ pub(crate) struct Job<'a> {
     pub(crate) repeated: bool,
     pub(crate) engine: &'a Engine,
     pub(crate) outbox: &'a Outbox,
+    /// How many reports this delivery has brought.
+    pub(crate) reported: AtomicU32,
     /// Ends fetch and scan, never an effect.
     pub(crate) cancelled: &'a CancellationToken,
 }
@@ -59,8 +63,12 @@ pub(crate) enum Ended {
     Applied,
     /// As above, of newer bytes than those announced.
     Superseded,
-    /// It does not exist any more.
+    /// It does not exist, or not any more. One look alone does not prove it.
     Gone,
+    /// A rule of retention keeps it. The verdict is reported, and the object tagged.
+    Locked,
+    /// One of these versions, or all of them, are what was announced.
+    Versions(Vec<Version>),
     /// The verdict is reported, its effect is not possible.
     Refused(Note),
 }
@@ -90,54 +98,65 @@ impl Pipeline {
     /// [`Interrupted`], when a later attempt may come further.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<Ended, Interrupted> {
         let deadline = Instant::now() + DEADLINE;
-        let (mut uncovered, mut round) = (false, 1);
-        while round <= ROUNDS {
-            let Some(examined) = self.examine_until(job, deadline).await? else {
-                return Ok(if uncovered { Ended::Applied } else { Ended::Gone });
+        let mut before: Option<Box<Examined>> = None;
+        let mut changed = false;
+        for round in 1..=ROUNDS {
+            let found = self.examine_until(job, deadline).await;
+            if let Some(before) = before.take() {
+                // HEAD and GET may tell different ETags of the same bytes.
+                let same = matches!(&found, Ok(Found::Examined(now)) if now.is_same(&before));
+                if !same {
+                    changed = true;
+                    self.report_superseded(job, &before).await?;
+                }
+            }
+            let examined = match found? {
+                Found::Examined(examined) => examined,
+                Found::Gone => return Ok(Ended::Gone),
+                Found::Versions(versions) => return Ok(Ended::Versions(versions)),
             };
             self.count(&examined);
             let started = Instant::now();
             let applied =
                 tokio::time::timeout_at((deadline + EFFECTS).into(), self.apply(job, &examined));
-            let deletes =
-                matches!(examined.verdict, Verdict::Infected { .. }) && self.policy.delete_file;
             let applied = applied.await.unwrap_or_else(|_| {
-                let stage = if deletes { Stage::Delete } else { Stage::Tag };
                 let minutes = (DEADLINE + EFFECTS).as_secs() / 60;
                 let detail = format!("effects not done after {minutes} min");
-                Err(Failure::transient(stage, "deadline", detail))
+                Err(Failure::transient(self.stage_of_effect(&examined), "deadline", detail))
             });
             self.metrics.took("effects", started.elapsed());
             match applied {
-                // A version was deleted that the notification did not name: the one below it is what
-                // the name stands for now, and may be the one that was announced.
-                Ok(Some(Ended::Applied | Ended::Superseded))
-                    if deletes
-                        && job.object.version_id.is_none()
-                        && examined.identity.version_id().is_some() =>
-                {
-                    uncovered = true;
-                }
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => {
                     tracing::info!(round, "overwritten meanwhile, scanning the new bytes");
-                    round += 1;
+                    before = Some(examined);
                 }
-                Err(failure) => {
-                    return Err(Interrupted { failure, known: Some(Box::new(examined)) });
-                }
+                Err(failure) => return Err(Interrupted { failure, known: Some(examined) }),
             }
         }
-        let detail = format!("other bytes in each of {ROUNDS} rounds");
-        Err(Failure::transient(Stage::Fetch, "keeps_changing", detail).into())
+        match before {
+            Some(known) if !changed => {
+                let detail = format!("HEAD shows other bytes than GET, in each of {ROUNDS} rounds");
+                let stage = self.stage_of_effect(&known);
+                let failure = Failure::transient(stage, "identity_unstable", detail);
+                Err(Interrupted { failure, known: Some(known) })
+            }
+            _ => {
+                let detail = format!("other bytes in each of {ROUNDS} rounds");
+                Err(Failure::transient(Stage::Fetch, "keeps_changing", detail).into())
+            }
+        }
+    }
+
+    fn stage_of_effect(&self, examined: &Examined) -> Stage {
+        match examined.verdict {
+            Verdict::Infected { .. } if self.policy.delete_file => Stage::Delete,
+            _ => Stage::Tag,
+        }
     }
 
     /// Fetch and scan may be given up at any point: they leave no trace.
-    async fn examine_until(
-        &self,
-        job: &Job<'_>,
-        deadline: Instant,
-    ) -> Result<Option<Examined>, Failure> {
+    async fn examine_until(&self, job: &Job<'_>, deadline: Instant) -> Result<Found, Failure> {
         let scanning = std::sync::atomic::AtomicBool::new(false);
         let examined = tokio::time::timeout_at(deadline.into(), self.examine(job, &scanning));
         let touched = |failure: Failure| {
@@ -161,28 +180,31 @@ impl Pipeline {
         &self,
         job: &Job<'_>,
         scanning: &std::sync::atomic::AtomicBool,
-    ) -> Result<Option<Examined>, Failure> {
+    ) -> Result<Found, Failure> {
         let started = clock::now();
         let clock = Instant::now();
-        let unread = |identity: Identity, reason, started| Examined {
-            identity,
-            verdict: Verdict::Unscannable { reason, heuristic: None },
-            sha256: None,
-            as_announced: true,
-            engine: None,
-            started,
-            finished: clock::now(),
+        let unread = |identity: Identity, reason, started| {
+            Found::Examined(Box::new(Examined {
+                identity,
+                verdict: Verdict::Unscannable { reason, heuristic: None },
+                sha256: None,
+                as_announced: true,
+                engine: None,
+                started,
+                finished: clock::now(),
+            }))
         };
         let mut tries = 0;
         let (download, verdict) = loop {
             let arrival = match self.store.open(job.object).await? {
                 Fetched::Arrival(arrival) => arrival,
-                Fetched::Gone => return Ok(None),
+                Fetched::Gone => return Ok(Found::Gone),
+                Fetched::Versions(versions) => return Ok(Found::Versions(versions)),
                 Fetched::TooLarge(identity) => {
-                    return Ok(Some(unread(identity, Reason::TooLarge, started)));
+                    return Ok(unread(identity, Reason::TooLarge, started));
                 }
                 Fetched::Unreadable(identity) => {
-                    return Ok(Some(unread(identity, Reason::Unreadable, started)));
+                    return Ok(unread(identity, Reason::Unreadable, started));
                 }
             };
             tries += 1;
@@ -209,7 +231,7 @@ impl Pipeline {
             }
         };
         self.metrics.scanned_bytes.inc_by(download.length());
-        Ok(Some(Examined {
+        Ok(Found::Examined(Box::new(Examined {
             identity: download.identity.clone(),
             verdict,
             sha256: Some(download.sha256.clone()),
@@ -217,7 +239,7 @@ impl Pipeline {
             engine: Some(EngineInfo::from(job.engine)),
             started,
             finished: clock::now(),
-        }))
+        })))
     }
 
     /// Carries the verdict out and reports it. `None`: other bytes are there now.
@@ -226,13 +248,14 @@ impl Pipeline {
             Circumstances { repeated: job.repeated, pinned: examined.identity.pin != Pin::Nothing };
         let plan = policy::plan(&examined.verdict, &self.policy, how);
         let report = Report::of(job.object, examined, job.occasion, plan.action, None);
-        let (identity, status) = (&examined.identity, plan.status.as_str());
+        let (identity, status) = (&examined.identity, plan.status);
         let applied = match plan.action {
             Action::No => Applied::Done,
-            Action::Tag => self.store.tag(identity, &self.policy.tag_key, status).await?,
+            Action::Tag => self.tag(identity, status).await?,
             Action::Delete => {
-                self.publish(job.outbox, &report).await?;
-                match self.store.delete(identity).await {
+                self.publish(job, report.clone()).await?;
+                audit(examined, "deleting");
+                match self.delete(identity).await {
                     Ok(applied) => applied,
                     Err(failure) => {
                         // It stays readable until a later attempt: at least say what it is.
@@ -242,106 +265,112 @@ impl Pipeline {
                 }
             }
         };
-        match applied {
-            Applied::Done => {
+        let error = match (applied, plan.action) {
+            (Applied::Done, _) => {
                 if plan.report && plan.action != Action::Delete {
-                    self.publish(job.outbox, &report).await?;
+                    self.publish(job, report).await?;
                 }
                 log_end(examined, plan.action);
                 let ended = if examined.as_announced { Ended::Applied } else { Ended::Superseded };
-                Ok(Some(ended))
+                return Ok(Some(ended));
             }
-            Applied::Changed => {
-                // What was found out about the bytes that are gone is still worth knowing.
-                if plan.status != policy::Status::Clean && plan.action == Action::Tag {
-                    let report = Report::of(
-                        job.object,
-                        examined,
-                        job.occasion,
-                        Action::No,
-                        Some("superseded"),
-                    );
-                    self.publish(job.outbox, &report).await?;
+            (Applied::Changed, _) => return Ok(None),
+            (Applied::NoTagging, _) => {
+                if plan.report {
+                    let error = Some(EffectError::TagUnsupported);
+                    let report = Report::of(job.object, examined, job.occasion, Action::No, error);
+                    self.publish(job, report).await?;
                 }
-                Ok(None)
+                log_end(examined, Action::No);
+                return Ok(Some(Ended::Applied));
             }
-            Applied::Denied | Applied::TagSetFull | Applied::NoIdentity => {
-                let error = match (applied, plan.action) {
-                    (Applied::TagSetFull, _) => "tag_set_full",
-                    (Applied::NoIdentity, _) => "no_identity",
-                    (_, Action::Delete) => "delete_denied",
-                    _ => "tag_denied",
-                };
-                self.give_up_effect(job.object, examined, job.occasion, job.outbox, error).await?;
-                let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
-                let detail = format!("verdict {status}, but the object could not be changed");
-                Ok(Some(Ended::Refused(Note { reason: error, stage, detail })))
-            }
+            (Applied::TagSetFull, _) => EffectError::TagSetFull,
+            (Applied::NoIdentity, _) => EffectError::NoIdentity,
+            (Applied::Locked, Action::Delete) => EffectError::Locked,
+            (Applied::Denied, Action::Delete) => EffectError::DeleteDenied,
+            (Applied::Denied | Applied::Locked, _) => EffectError::TagDenied,
+        };
+        self.give_up_effect(examined, error).await;
+        let report = Report::of(job.object, examined, job.occasion, Action::No, Some(error));
+        self.publish(job, report).await?;
+        if error == EffectError::Locked {
+            return Ok(Some(Ended::Locked));
         }
+        let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
+        let detail = format!("verdict {}, but the object could not be changed", status.as_str());
+        Ok(Some(Ended::Refused(Note { reason: error.as_str(), stage, detail })))
+    }
+
+    /// What was found out about bytes that are gone is still worth knowing.
+    async fn report_superseded(&self, job: &Job<'_>, examined: &Examined) -> Result<(), Failure> {
+        let how = Circumstances { repeated: job.repeated, pinned: true };
+        let plan = policy::plan(&examined.verdict, &self.policy, how);
+        if plan.status == Status::Clean || plan.action != Action::Tag {
+            return Ok(());
+        }
+        let error = Some(EffectError::Superseded);
+        let report = Report::of(job.object, examined, job.occasion, Action::No, error);
+        self.publish(job, report).await
     }
 
     /// The end of an object whose attempts are used up: the status `no` where it can be set, and
-    /// one report. A verdict that was reached is reported as such.
+    /// one report. A verdict that was reached is reported as such. `objects` are one, or the two that a
+    /// notification may have meant.
     ///
     /// # Errors
     /// When the report cannot be handed to the broker.
     pub(crate) async fn give_up(
         &self,
-        object: &ObjectRef,
+        objects: &[&ObjectRef],
         occasion: Occasion,
         interrupted: &Interrupted,
         outbox: &Outbox,
     ) -> Result<(), Failure> {
-        if let Some(examined) = &interrupted.known {
+        let Some(first) = objects.first() else { return Ok(()) };
+        let report = if let Some(examined) = &interrupted.known {
             let error = match interrupted.failure.stage {
-                Stage::Delete => "delete_failed",
-                _ => "tag_failed",
+                Stage::Delete => EffectError::DeleteFailed,
+                _ => EffectError::TagFailed,
             };
-            return self.give_up_effect(object, examined, occasion, outbox, error).await;
-        }
-        let mut action = Action::No;
-        if self.policy.tag_files {
-            let tagged = async {
-                for key in &object.keys {
-                    let identity = announced(object, key);
-                    let tagged = self.store.tag(&identity, &self.policy.tag_key, "no").await;
-                    if matches!(tagged, Ok(Applied::Done)) {
-                        return Action::Tag;
+            self.give_up_effect(examined, error).await;
+            Report::of(first, examined, occasion, Action::No, Some(error))
+        } else {
+            let mut tagged = None;
+            if self.policy.tag_files {
+                for object in objects {
+                    let identity = announced(object);
+                    let tagging = self.tag(&identity, Status::No);
+                    let done = tokio::time::timeout(LAST_TAG, tagging).await;
+                    if matches!(done, Ok(Ok(Applied::Done))) {
+                        tagged = Some(*object);
+                        break;
                     }
                 }
-                Action::No
-            };
-            action = tokio::time::timeout(LAST_TAG, tagged).await.unwrap_or(Action::No);
-        }
-        self.publish(outbox, &Report::of_failure(object, occasion, action)).await
+            }
+            match tagged {
+                Some(object) => Report::of_failure(object, occasion, Action::Tag),
+                None => Report::of_failure(first, occasion, Action::No),
+            }
+        };
+        self.send(outbox, report.at(occasion, LAST_REPORT)).await
     }
 
-    /// Reports a verdict whose effect is not possible. A deletion that is not falls back to the
-    /// tag.
-    async fn give_up_effect(
-        &self,
-        object: &ObjectRef,
-        examined: &Examined,
-        occasion: Occasion,
-        outbox: &Outbox,
-        error: &'static str,
-    ) -> Result<(), Failure> {
-        let status = policy::Status::from(&examined.verdict).as_str();
-        if matches!(error, "delete_denied" | "delete_failed") {
+    /// A verdict whose effect is not possible. A deletion that is not falls back to the tag.
+    async fn give_up_effect(&self, examined: &Examined, error: EffectError) {
+        let status = Status::from(&examined.verdict);
+        if error.is_of_deletion() {
             self.tag_instead(&examined.identity, status).await;
         }
+        let (status, error) = (status.as_str(), error.as_str());
         tracing::error!(status, error, "the verdict is known, but the object could not be changed");
-        let report = Report::of(object, examined, occasion, Action::No, Some(error));
-        self.publish(outbox, &report).await
     }
 
     /// Tags what could not be deleted.
-    async fn tag_instead(&self, identity: &Identity, status: &str) {
+    async fn tag_instead(&self, identity: &Identity, status: Status) {
         if !self.policy.tag_files {
             return;
         }
-        let tagged = self.store.tag(identity, &self.policy.tag_key, status);
-        match tokio::time::timeout(LAST_TAG, tagged).await {
+        match tokio::time::timeout(LAST_TAG, self.tag(identity, status)).await {
             Ok(Ok(Applied::Done)) => tracing::info!("tagged instead of deleted"),
             Ok(Ok(applied)) => tracing::warn!(?applied, "neither deleted nor tagged"),
             Ok(Err(failure)) => tracing::warn!(%failure, "neither deleted nor tagged"),
@@ -349,8 +378,24 @@ impl Pipeline {
         }
     }
 
-    async fn publish(&self, outbox: &Outbox, report: &Report) -> Result<(), Failure> {
-        let json = serde_json::to_vec(report)
+    async fn tag(&self, identity: &Identity, status: Status) -> Result<Applied, Failure> {
+        let (store, identity) = (Arc::clone(&self.store), identity.clone());
+        let key = self.policy.tag_key.clone();
+        to_its_end(async move { store.tag(&identity, &key, status.as_str()).await }).await
+    }
+
+    async fn delete(&self, identity: &Identity) -> Result<Applied, Failure> {
+        let (store, identity) = (Arc::clone(&self.store), identity.clone());
+        to_its_end(async move { store.delete(&identity).await }).await
+    }
+
+    async fn publish(&self, job: &Job<'_>, report: Report) -> Result<(), Failure> {
+        let number = job.reported.fetch_add(1, Ordering::Relaxed) + 1;
+        self.send(job.outbox, report.at(job.occasion, number)).await
+    }
+
+    async fn send(&self, outbox: &Outbox, report: Report) -> Result<(), Failure> {
+        let json = serde_json::to_vec(&report)
             .map_err(|error| Failure::new(Kind::Permanent, Stage::Report, "report_json", error))?;
         outbox.publish(report.status, &report.id.to_string(), &json).await?;
         self.metrics.report("queued");
@@ -367,40 +412,62 @@ impl Pipeline {
     }
 }
 
-/// What the notification announced, for a tag that says that nothing is known: it needs no scanned
-/// bytes, only to stay away from newer ones.
-fn announced(object: &ObjectRef, key: &str) -> Identity {
-    let pin = match (&object.version_id, &object.etag) {
-        (Some(version), _) => Pin::Version(version.clone()),
-        (None, Some(etag)) => Pin::Etag { etag: etag.clone(), null_version: false },
-        (None, None) => Pin::Nothing,
-    };
-    Identity {
-        bucket: object.bucket.clone(),
-        key: key.to_owned(),
-        pin,
-        etag: object.etag.clone(),
-        // Some stores announce another one than they have.
-        length: None,
+/// What a look at an object brought.
+enum Found {
+    Examined(Box<Examined>),
+    Gone,
+    Versions(Vec<Version>),
+}
+
+/// Runs an effect to its end, also when nobody waits for it any longer: a cut between a tag and the look
+/// behind it would leave the tag on whatever is there. Each of its requests has a deadline of its own.
+async fn to_its_end(
+    effect: impl Future<Output = Result<Applied, Failure>> + Send + 'static,
+) -> Result<Applied, Failure> {
+    match tokio::spawn(effect.in_current_span()).await {
+        Ok(applied) => applied,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Failure::transient(Stage::Tag, "cut_short", error)),
+        },
     }
 }
 
-/// One line an object; a deletion's is the audit trail.
+/// What the notification announced, for a tag that says that nothing is known: it needs no scanned
+/// bytes, only to stay away from newer ones.
+fn announced(object: &ObjectRef) -> Identity {
+    Identity::of_announced(
+        &object.bucket,
+        &object.key,
+        object.version_id.as_deref(),
+        object.etag.as_deref(),
+    )
+}
+
+/// A line of the audit trail: what is deleted, before it is, and when it is.
+fn audit(examined: &Examined, what: &str) {
+    let version = examined.identity.version_id().unwrap_or_default();
+    let sha256 = examined.sha256.as_deref().unwrap_or_default();
+    let size = examined.identity.bytes();
+    if let Verdict::Infected { signature } = &examined.verdict {
+        tracing::warn!(target: telemetry::AUDIT, version, sha256, signature, size, "{what}");
+    }
+}
+
+/// One line an object.
 fn log_end(examined: &Examined, action: Action) {
     let version = examined.identity.version_id().unwrap_or_default();
     let sha256 = examined.sha256.as_deref().unwrap_or_default();
-    let (size, action) = (examined.identity.bytes(), action.as_str());
-    match &examined.verdict {
-        Verdict::Clean => tracing::info!(size, action, "clean"),
-        Verdict::Infected { signature } if action == "delete" => tracing::warn!(
-            target: telemetry::AUDIT,
-            version, sha256, signature, size, "infected object deleted"
-        ),
-        Verdict::Infected { signature } => {
-            tracing::warn!(version, sha256, signature, size, action, "infected");
+    let size = examined.identity.bytes();
+    match (&examined.verdict, action) {
+        (Verdict::Infected { .. }, Action::Delete) => audit(examined, "infected object deleted"),
+        (Verdict::Clean, _) => tracing::info!(size, action = action.as_str(), "clean"),
+        (Verdict::Infected { signature }, _) => {
+            tracing::warn!(version, sha256, signature, size, action = action.as_str(), "infected");
         }
-        Verdict::Unscannable { reason, .. } => {
-            tracing::warn!(version, size, action, reason = reason.as_str(), "not scanned");
+        (Verdict::Unscannable { reason, .. }, _) => {
+            let (action, reason) = (action.as_str(), reason.as_str());
+            tracing::warn!(version, size, action, reason, "not scanned");
         }
     }
 }

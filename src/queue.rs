@@ -37,6 +37,8 @@ pub(crate) enum Disposition {
         attempt: u32,
         /// How often it was put off without an attempt being counted.
         deferred: u32,
+        /// The object that it announces was not there.
+        missed: bool,
         /// Why.
         note: Note,
     },

@@ -9,6 +9,11 @@ use crate::policy::{Action, Status};
 use crate::scanner::{Engine, Reason, Verdict};
 use crate::store::Identity;
 
+/// What a report is, for receivers that take other events too (Standard Webhooks).
+const TYPE: &str = "object.scanned";
+/// The number of the last report of a delivery, behind all that its work has brought.
+pub(crate) const LAST_REPORT: u32 = 99;
+
 /// The namespace of report ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_6f6e_8f0b_4c55_9d1a_3b0c_77f2_a9e4);
 
@@ -17,6 +22,12 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_6f6e_8f0b_4c55_9d1a_3b0c_77f2_a9e
 pub(crate) struct Report {
     /// The same for the same result of the same upload, so that receivers can drop duplicates.
     pub(crate) id: Uuid,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// When it was handed to the broker.
+    reported_at: String,
+    /// Grows over all reports about one notification: what corrects another one has a greater number.
+    sequence: u64,
     bucket: String,
     key: String,
     version_id: Option<String>,
@@ -26,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) status: &'static str,
     reason: Option<&'static str>,
     signature: Option<String>,
+    /// The engine's name for what kept it from looking into the object.
+    heuristic: Option<String>,
     action: &'static str,
     /// Why the effect that an earlier report announced was not possible.
     error: Option<&'static str>,
@@ -44,6 +57,47 @@ pub(crate) struct Occasion {
     /// How often it was parked and moved back. What is found out then is news, even if it was
     /// reported before the report that it could not be done.
     pub(crate) redriven: u32,
+    /// How often the message came back unsettled, where the broker counts that.
+    pub(crate) returns: u32,
+}
+
+/// Why an effect was not possible, or not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EffectError {
+    DeleteDenied,
+    DeleteFailed,
+    /// A rule of retention keeps the object.
+    Locked,
+    TagDenied,
+    TagFailed,
+    TagSetFull,
+    /// The store has no tags.
+    TagUnsupported,
+    /// The store told nothing that could pin the bytes.
+    NoIdentity,
+    /// Other bytes are there by now.
+    Superseded,
+}
+
+impl EffectError {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::DeleteDenied => "delete_denied",
+            Self::DeleteFailed => "delete_failed",
+            Self::Locked => "locked",
+            Self::TagDenied => "tag_denied",
+            Self::TagFailed => "tag_failed",
+            Self::TagSetFull => "tag_set_full",
+            Self::TagUnsupported => "tag_unsupported",
+            Self::NoIdentity => "no_identity",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Whether the object was to be deleted, and is still there.
+    pub(crate) const fn is_of_deletion(self) -> bool {
+        matches!(self, Self::DeleteDenied | Self::DeleteFailed | Self::Locked)
+    }
 }
 
 /// The engine that gave the verdict.
@@ -82,26 +136,50 @@ pub(crate) struct Examined {
     pub(crate) finished: String,
 }
 
+impl Examined {
+    /// The same bytes, as far as the store and their hash tell.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.identity == other.identity && self.sha256.is_some() && self.sha256 == other.sha256
+    }
+}
+
 impl Report {
+    /// The same report, the `number`th of this delivery, as of now.
+    pub(crate) fn at(mut self, occasion: Occasion, number: u32) -> Self {
+        // Decimal places, so that people can read it: redriven, attempt, returns, number.
+        let Occasion { attempt, redriven, returns } = occasion;
+        let attempt = u64::from(attempt.min(9_999));
+        let places = (u64::from(redriven) * 10_000 + attempt) * 100 + u64::from(returns.min(99));
+        self.sequence = places * 100 + u64::from(number.min(LAST_REPORT));
+        self.reported_at = clock::now();
+        self
+    }
+
     /// The report of a verdict.
     pub(crate) fn of(
         object: &ObjectRef,
         examined: &Examined,
         occasion: Occasion,
         action: Action,
-        error: Option<&'static str>,
+        error: Option<EffectError>,
     ) -> Self {
         let Examined { identity, verdict, .. } = examined;
         let status = Status::from(verdict);
-        let (reason, signature) = match verdict {
-            Verdict::Clean => (None, None),
-            Verdict::Infected { signature } => (None, Some(signature.clone())),
-            Verdict::Unscannable { reason, .. } => (Some(reason.as_str()), None),
+        let (reason, signature, heuristic) = match verdict {
+            Verdict::Clean => (None, None, None),
+            Verdict::Infected { signature } => (None, Some(signature.clone()), None),
+            Verdict::Unscannable { reason, heuristic } => {
+                (Some(reason.as_str()), None, heuristic.clone())
+            }
         };
+        let error = error.map(EffectError::as_str);
         let pin = identity.version_id().or(identity.etag.as_deref());
         let why = error.or(reason).unwrap_or_default();
         Self {
             id: id(object, &identity.key, pin, [status.as_str(), action.as_str(), why], occasion),
+            kind: TYPE,
+            reported_at: String::new(),
+            sequence: 0,
             bucket: identity.bucket.clone(),
             key: identity.key.clone(),
             version_id: identity.version_id().map(str::to_owned),
@@ -111,6 +189,7 @@ impl Report {
             status: status.as_str(),
             reason,
             signature,
+            heuristic,
             action: action.as_str(),
             error,
             engine: examined.engine.clone(),
@@ -123,11 +202,14 @@ impl Report {
 
     /// The report of an object on which every attempt failed before there was a verdict.
     pub(crate) fn of_failure(object: &ObjectRef, occasion: Occasion, action: Action) -> Self {
-        let key = object.keys.first().cloned().unwrap_or_default();
+        let key = object.key.clone();
         let pin = object.version_id.as_deref().or(object.etag.as_deref());
         let (status, reason) = (Status::No.as_str(), Reason::ScanFailed.as_str());
         Self {
             id: id(object, &key, pin, [status, action.as_str(), reason], occasion),
+            kind: TYPE,
+            reported_at: String::new(),
+            sequence: 0,
             bucket: object.bucket.clone(),
             key,
             version_id: object.version_id.clone(),
@@ -137,6 +219,7 @@ impl Report {
             status,
             reason: Some(reason),
             signature: None,
+            heuristic: None,
             action: action.as_str(),
             error: None,
             engine: None,

@@ -12,6 +12,7 @@ mod fetch;
 pub(crate) mod fuzzing;
 mod spool;
 mod transport;
+mod versions;
 
 pub(crate) use self::arrival::{Reader, Spooled};
 pub(crate) use self::effects::Applied;
@@ -28,12 +29,19 @@ use aws_sdk_s3::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::error::Elapsed;
 
+use self::fault::Asked;
 use self::spool::Spool;
 use crate::config::StoreSettings;
+use crate::event::plain_etag;
 use crate::failure::{Dependency, Failure, Stage};
 
 /// A store that says nothing for this long is down.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The version id of what was written while versioning was off or suspended: a slot, not bytes.
+const NULL: &str = "null";
+/// What `RustFS` was seen to call the same slot.
+const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Objects that testify whether the store is up.
 const WITNESSES: usize = 8;
@@ -75,13 +83,13 @@ impl Identity {
         etag: Option<&str>,
         length: Option<i64>,
     ) -> Self {
-        let etag = etag.map(|etag| etag.trim_matches('"')).filter(|etag| !etag.is_empty());
-        let pin = match (version_id, etag) {
-            (Some(version), _) if !matches!(version, "" | "null") => {
+        let etag = etag.map(plain_etag).filter(|etag| !etag.is_empty());
+        let pin = match (version_id.filter(|id| !id.is_empty()), etag) {
+            (Some(version), _) if !matches!(version, NULL | NIL) => {
                 Pin::Version(version.to_owned())
             }
             (version, Some(etag)) => {
-                Pin::Etag { etag: etag.to_owned(), null_version: version == Some("null") }
+                Pin::Etag { etag: etag.to_owned(), null_version: version.is_some() }
             }
             (_, None) => Pin::Nothing,
         };
@@ -94,9 +102,28 @@ impl Identity {
         }
     }
 
+    /// What a notification announced, whose length some stores get wrong.
+    pub(crate) fn of_announced(
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+        etag: Option<&str>,
+    ) -> Self {
+        Self::new(bucket, key, version_id, etag, None)
+    }
+
     /// Bytes, 0 where the store did not tell.
     pub(crate) fn bytes(&self) -> u64 {
         self.length.unwrap_or(0)
+    }
+
+    /// What to name in a request that means these bytes: the version id, or the slot `null`.
+    fn slot(&self) -> Option<&str> {
+        match &self.pin {
+            Pin::Version(version) => Some(version),
+            Pin::Etag { null_version: true, .. } => Some(NULL),
+            Pin::Etag { null_version: false, .. } | Pin::Nothing => None,
+        }
     }
 
     /// The version id, where the bucket has versions.
@@ -120,6 +147,9 @@ pub(crate) struct Store {
     /// It could do none of them, when it was last asked: a listing of buckets alone does not prove
     /// that the store is back.
     doubted: AtomicBool,
+    /// It was seen to have tags.
+    has_tags: AtomicBool,
+    said_no_tagging: AtomicBool,
 }
 
 impl Store {
@@ -135,6 +165,8 @@ impl Store {
             max_object: settings.max_object,
             last_good: Mutex::default(),
             doubted: AtomicBool::new(false),
+            has_tags: AtomicBool::new(false),
+            said_no_tagging: AtomicBool::new(false),
         })
     }
 
@@ -162,7 +194,7 @@ impl Store {
         match tokio::time::timeout(patience, list).await {
             Ok(Ok(list)) if list.buckets.is_some() || list.owner.is_some() => Ok(()),
             Ok(Ok(_)) => down("store_odd", "what answers there is no S3 store".to_owned()),
-            Ok(Err(error)) => match (error.code(), fault::of(Stage::Fetch, &error)) {
+            Ok(Err(error)) => match (error.code(), fault::of(Asked::Buckets, &error)) {
                 (_, fault) if fault.concerns_the_store() => Err(fault.into_failure()),
                 (Some(_), _) => Ok(()),
                 (None, fault) => down("store_odd", fault.into_failure().detail),
@@ -261,7 +293,7 @@ where
 {
     match answer {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => match fault::of(Stage::Tag, &error) {
+        Ok(Err(error)) => match fault::of(Asked::Head, &error) {
             fault if fault.concerns_the_store() => Err(fault.into_failure()),
             _ => Ok(()),
         },

@@ -45,6 +45,8 @@ pub(crate) enum Outcome<M> {
     Split(Vec<Vec<u8>>),
     /// It goes to the dead-letter queue; everything that had to be said has been said.
     Park(Note),
+    /// It is not there: looked for once more after the shortest delay, the attempt not counted.
+    LookAgain(Failure),
     /// It failed; the memo is given back if this was the last attempt.
     Failed(Failure, M),
 }

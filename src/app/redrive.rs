@@ -70,8 +70,8 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
 
 fn line(parked: &Parked<'_>, wanted: bool, dry_run: bool) -> String {
     let what = match event::parse(parked.body) {
-        Ok(Notification::Object(object)) => {
-            format!("{}/{}", object.bucket, object.keys.first().cloned().unwrap_or_default())
+        Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
+            format!("{}/{}", object.bucket, object.key)
         }
         _ => format!("{} bytes", parked.body.len()),
     };

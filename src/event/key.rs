@@ -1,27 +1,36 @@
-//! Which object a key names. MinIO and AWS form-encode the key of a record, Ceph writes it raw,
-//! and nothing in the record says which.
+//! Which object a key names. MinIO and AWS form-encode the key of a record, Ceph writes it raw.
 
 use percent_encoding::percent_decode_str;
 
-/// The possible spellings of a record's key, the likeliest first, without repetition.
+/// What `eventSource` says of stores that are known to write keys as they are.
+/// All of 354 records of a real Ceph had this source and raw keys.
+const RAW: &[&str] = &["ceph:s3"];
+/// The same of stores that are known to encode them. Sources: MinIO's and RustFS' own code. AWS encodes
+/// as well, but others use its name and do not (VersityGW).
+const ENCODED: &[&str] = &["minio:s3", "rustfs:s3"];
+
+/// The key of a record; and, where the record leaves open which one is meant, the key that it is when it
+/// is decoded.
 ///
 /// `raw_path` is MinIO's top-level `Key`: `bucket/key`, not encoded. It settles the matter where it
-/// fits the record.
-pub(super) fn spellings(bucket: &str, key: &str, raw_path: Option<&str>) -> Vec<String> {
+/// fits the record, else `source` does, the record's `eventSource`.
+pub(super) fn spellings(
+    bucket: &str,
+    key: &str,
+    raw_path: Option<&str>,
+    source: Option<&str>,
+) -> (String, Option<String>) {
     let decoded = form_decode(key);
     let told = raw_path.and_then(|path| path.strip_prefix(bucket)?.strip_prefix('/'));
-    if let Some(told) = told
-        && (told == key || decoded.as_deref() == Some(told))
-    {
-        return vec![told.to_owned()];
-    }
-    let mut spellings: Vec<String> = Vec::with_capacity(2);
-    for spelling in decoded.into_iter().chain([key.to_owned()]) {
-        if !spellings.contains(&spelling) {
-            spellings.push(spelling);
+    let is = |sources: &[&str]| source.is_some_and(|source| sources.contains(&source));
+    match (told, decoded) {
+        (Some(told), decoded) if told == key || decoded.as_deref() == Some(told) => {
+            (told.to_owned(), None)
         }
+        (_, Some(decoded)) if is(ENCODED) => (decoded, None),
+        (_, Some(decoded)) if decoded != key && !is(RAW) => (key.to_owned(), Some(decoded)),
+        _ => (key.to_owned(), None),
     }
-    spellings
 }
 
 /// `+` is a space, and it is replaced before `%2B` becomes a plus. `None` when what comes out is not
@@ -56,44 +65,51 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_encoded_key_comes_back_first(key in "\\PC{1,60}") {
-            let spellings = spellings("b", &query_escape(&key), None);
-            prop_assert_eq!(&spellings[0], &key);
+        fn an_encoded_key_can_come_back_decoded(key in "\\PC{1,60}") {
+            let (written, decoded) = spellings("b", &query_escape(&key), None, None);
+            prop_assert_eq!(decoded.unwrap_or(written), key);
         }
 
         #[test]
         fn the_raw_path_settles_the_key_whether_the_record_is_encoded_or_raw(key in "\\PC{1,60}") {
             let path = format!("b/{key}");
-            prop_assert_eq!(spellings("b", &query_escape(&key), Some(&path)), vec![key.clone()]);
-            prop_assert_eq!(spellings("b", &key, Some(&path)), vec![key]);
+            for written in [&query_escape(&key), &key] {
+                let settled = (key.clone(), None);
+                prop_assert_eq!(spellings("b", written, Some(&path), None), settled);
+            }
         }
 
         #[test]
-        fn the_key_as_written_is_always_among_the_spellings(key in "\\PC{1,60}") {
-            let spellings = spellings("b", &key, None);
-            prop_assert!(spellings.contains(&key));
-            prop_assert!(spellings.len() <= 2 && spellings.iter().all(|k| !k.is_empty()));
+        fn the_source_settles_the_key_where_it_is_known(key in "\\PC{1,60}") {
+            let settled = (key.clone(), None);
+            prop_assert_eq!(&spellings("b", &key, None, Some("ceph:s3")), &settled);
+            prop_assert_eq!(spellings("b", &query_escape(&key), None, Some("minio:s3")), settled);
         }
+    }
+
+    fn open(key: &str, raw_path: Option<&str>) -> (String, Option<String>) {
+        spellings("b", key, raw_path, Some("aws:s3"))
     }
 
     #[test]
     fn a_plus_is_a_space_and_an_encoded_plus_is_a_plus() {
-        assert_eq!(spellings("b", "a+b%2Bc", None), ["a b+c", "a+b%2Bc"]);
+        assert_eq!(open("a+b%2Bc", None), ("a+b%2Bc".to_owned(), Some("a b+c".to_owned())));
     }
 
     #[test]
     fn a_plain_key_has_one_spelling() {
-        assert_eq!(spellings("b", "a/b-c.txt", None), ["a/b-c.txt"]);
+        assert_eq!(open("a/b-c.txt", None), ("a/b-c.txt".to_owned(), None));
     }
 
     #[test]
     fn bytes_that_are_no_text_mean_that_the_key_was_not_encoded() {
-        assert_eq!(spellings("b", "100%ff", None), ["100%ff"]);
+        assert_eq!(open("100%ff", None), ("100%ff".to_owned(), None));
     }
 
     #[test]
     fn a_raw_path_of_something_else_is_not_believed() {
-        assert_eq!(spellings("b", "a+b", Some("b/other")), ["a b", "a+b"]);
-        assert_eq!(spellings("b", "a+b", Some("bb/a+b")), ["a b", "a+b"]);
+        let both = ("a+b".to_owned(), Some("a b".to_owned()));
+        assert_eq!(open("a+b", Some("b/other")), both);
+        assert_eq!(open("a+b", Some("bb/a+b")), both);
     }
 }

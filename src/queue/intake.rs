@@ -16,6 +16,7 @@ use super::topology::Lane;
 pub(super) const ATTEMPT: &str = "avscan-attempt";
 pub(super) const DEFERRED: &str = "avscan-deferred";
 pub(super) const FIRST_FAILURE: &str = "avscan-first-failure";
+pub(super) const MISSED: &str = "avscan-missed";
 pub(super) const REDRIVEN: &str = "avscan-redriven";
 
 /// A broker that does not answer by then is treated as gone; its heartbeat tells later.
@@ -30,6 +31,8 @@ pub(crate) struct Delivery {
     pub(crate) attempt: u32,
     /// How often it was put off without an attempt being counted.
     pub(crate) deferred: u32,
+    /// The object that it announces was not there when it was last looked for.
+    pub(crate) missed: bool,
     /// How often it was parked and moved back.
     pub(crate) redriven: u32,
     /// It had been given to a consumer before, and that one did not settle it.
@@ -53,10 +56,12 @@ impl Delivery {
             _ => None,
         };
         let deferred = header(DEFERRED).and_then(integer).unwrap_or(0);
+        let missed = header(MISSED).and_then(integer).is_some_and(|missed| missed > 0);
         let redriven = header(REDRIVEN).and_then(integer).unwrap_or(0);
         Self {
             attempt,
             deferred,
+            missed,
             redriven,
             redelivered: raw.redelivered,
             returns,

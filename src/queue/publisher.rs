@@ -8,7 +8,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE, REDRIVEN};
+use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE, MISSED, REDRIVEN};
 use super::topology::{Lane, Topology};
 use super::{Disposition, Note};
 use crate::clock;
@@ -130,13 +130,13 @@ impl Publisher {
                     futures_util::future::try_join_all(copies).await?;
                 }
             }
-            Disposition::Wait { tier, attempt, deferred, note } => {
+            Disposition::Wait { tier, attempt, deferred, missed, note } => {
                 let tier = lane.tiers.get(tier).or(lane.tiers.last()).unwrap_or(&lane.queue);
-                self.forward(tier, &delivery.body, delivery, Some((attempt, deferred, &note)))
-                    .await?;
+                let failed = Some((attempt, deferred, missed, &note));
+                self.forward(tier, &delivery.body, delivery, failed).await?;
             }
             Disposition::Park(note) => {
-                let note = Some((delivery.attempt, 0, &note));
+                let note = Some((delivery.attempt, 0, false, &note));
                 self.forward(&lane.dead, &delivery.body, delivery, note).await?;
             }
         }
@@ -151,18 +151,21 @@ impl Publisher {
         queue: &str,
         body: &[u8],
         original: &Delivery,
-        failed: Option<(u32, u32, &Note)>,
+        failed: Option<(u32, u32, bool, &Note)>,
     ) -> Result<(), Failure> {
         let mut headers = FieldTable::default();
         if original.redriven > 0 {
             headers.insert(REDRIVEN.into(), AMQPValue::LongLongInt(original.redriven.into()));
         }
-        if let Some((attempt, deferred, note)) = failed {
+        if let Some((attempt, deferred, missed, note)) = failed {
             let now = clock::now();
             let first = original.first_failure.as_deref().unwrap_or(&now);
             headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(attempt.into()));
             if deferred > 0 {
                 headers.insert(DEFERRED.into(), AMQPValue::LongLongInt(deferred.into()));
+            }
+            if missed {
+                headers.insert(MISSED.into(), AMQPValue::LongLongInt(1));
             }
             for (name, value) in [
                 (REASON, note.reason),

@@ -35,7 +35,8 @@ pub(crate) struct Arrival {
     body: ByteStream,
     spooled: Spooled,
     progress: watch::Sender<Progress>,
-    room: Room,
+    /// What is kept in memory takes no temp disk.
+    room: Option<Room>,
 }
 
 /// An object whose bytes all came, and which bytes they are.
@@ -46,7 +47,7 @@ pub(crate) struct Download {
     pub(crate) sha256: String,
     /// The same bytes as the notification announced, as far as can be told.
     pub(crate) as_announced: bool,
-    _room: Room,
+    _room: Option<Room>,
 }
 
 /// The bytes of an object, while they arrive and afterwards.
@@ -87,7 +88,7 @@ impl Arrival {
         as_announced: bool,
         body: ByteStream,
         place: Place,
-        room: Room,
+        room: Option<Room>,
     ) -> Self {
         let (progress, receiver) = watch::channel(Progress::default());
         let spooled = Spooled { place, length: identity.bytes(), progress: receiver };
@@ -151,7 +152,7 @@ pub(crate) struct Received {
     pub(super) identity: Identity,
     as_announced: bool,
     place: Place,
-    room: Room,
+    room: Option<Room>,
 }
 
 impl Received {

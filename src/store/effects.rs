@@ -4,19 +4,31 @@
 //! before the effect and, after tagging, right behind it. Between the comparison and the effect
 //! somebody may overwrite the object; stores that honour `If-Match` on DELETE close that window
 //! for deletions, for tags S3 has no such condition.
+//!
+//! An effect is believed when the store shows it, not for a status code: what stands before a store may
+//! answer 200 to everything while the store is away.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::types::{Tag, Tagging};
+use aws_sdk_s3::operation::RequestId;
+use aws_sdk_s3::operation::delete_object::{DeleteObjectError, DeleteObjectOutput};
+use aws_sdk_s3::types::{ObjectLockLegalHoldStatus, Tag, Tagging};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::fault::{self, Fault};
-use super::{Identity, PROBE_TIMEOUT, Pin, Store};
-use crate::failure::{Failure, Kind, Stage};
+use super::fault::{self, Asked, Fault};
+use super::{Identity, NULL, PROBE_TIMEOUT, Pin, Store};
+use crate::failure::{Dependency, Failure, Kind, Stage};
 
 /// S3's limit of tags on an object.
 const MAX_TAGS: usize = 10;
-/// Deletions that met a delete marker, undone and tried again.
+/// How often one deletion is tried, each time after a comparison of its own.
 const DELETE_TRIES: u32 = 3;
+/// Before the next one.
+const DELETE_PAUSE: Duration = Duration::from_millis(300);
 
 /// What an effect came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +39,12 @@ pub(crate) enum Applied {
     Changed,
     /// The store does not let us.
     Denied,
+    /// A rule of retention, or a legal hold, keeps the version.
+    Locked,
     /// The object has its ten tags already.
     TagSetFull,
+    /// The store has no tags.
+    NoTagging,
     /// The store told nothing that could pin the bytes.
     NoIdentity,
 }
@@ -43,11 +59,10 @@ pub(super) enum Current {
     Name,
     /// Nowhere: other bytes are there.
     Changed,
+    /// Nowhere: nothing is there.
+    Nothing,
     Denied,
 }
-
-/// The version id `null`.
-const NULL: &str = "null";
 
 impl Store {
     /// Sets `key` to `value` among the object's tags, which stay.
@@ -80,7 +95,7 @@ impl Store {
                         let tags = self.tags(identity, Some(&version)).await;
                         (Some(version), None, tags)
                     }
-                    Current::Changed => return Ok(Applied::Changed),
+                    Current::Changed | Current::Nothing => return Ok(Applied::Changed),
                     Current::Denied => return Ok(Applied::Denied),
                 }
             }
@@ -88,27 +103,30 @@ impl Store {
         };
         let mut tags = match tags {
             Ok(tags) => tags,
-            Err(fault) => return settled(fault),
+            Err(fault) => return self.settled(fault),
         };
         tags.retain(|tag| tag.key() != key);
         if tags.len() >= MAX_TAGS {
             return Ok(Applied::TagSetFull);
         }
         tags.push(tag(key, value)?);
-        if let Err(fault) = self.set_tags(identity, version.as_deref(), tags).await {
-            return settled(fault);
-        }
+        let set = self.set_tags(identity, version.as_deref(), tags).await;
         // A version id names these bytes for ever; under a bare name they may have been replaced
-        // since the comparison, and then our tag sits on bytes that nobody scanned.
-        let Some(etag) = recheck else { return Ok(Applied::Done) };
+        // since the comparison, and then our tag sits on bytes that nobody scanned. Also when no answer
+        // came: that does not say that nothing was done.
+        let Some(etag) = recheck else {
+            return set.map_or_else(|fault| self.settled(fault), |()| Ok(Applied::Done));
+        };
         let found = self.compare(identity, etag, Stage::Tag).await;
-        match (found, version.as_deref()) {
-            (Ok(Current::Name), None) | (Ok(Current::NullVersion), Some(_)) => Ok(Applied::Done),
-            (Ok(_), version) => {
+        match (found, version.as_deref(), set) {
+            (Ok(Current::Name), None, set) | (Ok(Current::NullVersion), Some(_), set) => {
+                set.map_or_else(|fault| self.settled(fault), |()| Ok(Applied::Done))
+            }
+            (Ok(_), version, _) => {
                 self.retract(identity, version, key, value).await;
                 Ok(Applied::Changed)
             }
-            (Err(failure), version) => {
+            (Err(failure), version, _) => {
                 self.retract(identity, version, key, value).await;
                 Err(failure)
             }
@@ -130,22 +148,60 @@ impl Store {
     async fn delete_version(&self, identity: &Identity, version: &str) -> Result<Applied, Failure> {
         let delete = self.client.delete_object().bucket(&identity.bucket).key(&identity.key);
         match delete.version_id(version).send().await {
-            Ok(_) => Ok(Applied::Done),
-            Err(error) => match fault::of(Stage::Delete, &error) {
+            Ok(deleted) if deleted.version_id() == Some(version) => Ok(Applied::Done),
+            Ok(_) => self.is_gone(identity, Some(version)).await,
+            Err(error) => match fault::of(Asked::Delete, &error) {
                 Fault::Gone => Ok(Applied::Done),
-                fault => settled(fault),
+                Fault::Denied(_) if self.is_locked(identity, Some(version)).await => {
+                    Ok(Applied::Locked)
+                }
+                fault => self.settled(fault),
             },
         }
     }
 
+    /// Whether what was deleted, as an answer says that named no version, cannot be found any more.
+    async fn is_gone(
+        &self,
+        identity: &Identity,
+        version: Option<&str>,
+    ) -> Result<Applied, Failure> {
+        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        match head.set_version_id(version.map(str::to_owned)).send().await {
+            Ok(_) => Err(undone()),
+            Err(error) => match fault::of(Asked::Head, &error) {
+                Fault::Gone | Fault::NotFound(_) => Ok(Applied::Done),
+                fault => Err(fault.into_failure()),
+            },
+        }
+    }
+
+    /// Whether a deletion is denied because of a rule of retention, which ends by itself, rather than for
+    /// want of a right.
+    async fn is_locked(&self, identity: &Identity, version: Option<&str>) -> bool {
+        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        head.set_version_id(version.map(str::to_owned)).send().await.is_ok_and(|head| {
+            let now = SystemTime::now().into();
+            head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On)
+                || head.object_lock_retain_until_date().is_some_and(|until| *until > now)
+        })
+    }
+
+    /// Each try compares anew right before it, and there are few of them.
     async fn delete_by_etag(&self, identity: &Identity, etag: &str) -> Result<Applied, Failure> {
-        let (mut deleted_any, mut markers) = (false, 0);
-        loop {
+        let (mut deleted, mut may_be_deleted) = (false, false);
+        // By stores that do not know the condition, and by AWS together with a version id.
+        let mut conditional = true;
+        let mut last = undone();
+        for attempt in 0..DELETE_TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(DELETE_PAUSE * attempt).await;
+            }
             let version = match self.compare(identity, etag, Stage::Delete).await? {
                 Current::Version(version) => {
                     // The same bytes, uploaded once more since. What was scanned is below them.
                     match self.delete_version(identity, &version).await? {
-                        Applied::Done => deleted_any = true,
+                        Applied::Done => deleted = true,
                         refused => return Ok(refused),
                     }
                     continue;
@@ -153,42 +209,71 @@ impl Store {
                 // Without it, deleting there leaves a marker.
                 Current::NullVersion => Some(NULL),
                 Current::Name => None,
-                Current::Changed if deleted_any => return Ok(Applied::Done),
-                Current::Changed => return Ok(Applied::Changed),
+                Current::Changed if deleted => return Ok(Applied::Done),
+                Current::Nothing if deleted || may_be_deleted => return Ok(Applied::Done),
+                Current::Changed | Current::Nothing => return Ok(Applied::Changed),
                 Current::Denied => return Ok(Applied::Denied),
             };
-            let delete = || {
-                let delete =
-                    self.client.delete_object().bucket(&identity.bucket).key(&identity.key);
-                delete.set_version_id(version.map(str::to_owned))
-            };
-            let sent = match delete().if_match(format!("\"{etag}\"")).send().await {
-                // The condition itself is refused: by stores that do not know it, by AWS together
-                // with a version id. A condition that is not met is a 412.
-                Err(error) if refuses_condition(&error) => delete().send().await,
-                sent => sent,
-            };
-            let deleted = match sent {
-                Ok(deleted) => deleted,
-                Err(error) => return settled(fault::of(Stage::Delete, &error)),
-            };
-            match (deleted.delete_marker(), deleted.version_id()) {
-                // Versioning was switched on since the comparison: the marker hides the bytes, and
-                // perhaps a newer upload, but they can still be read by their version id. Take it
-                // away and look again.
-                (Some(true), Some(marker)) if version.is_none() && !matches!(marker, "" | NULL) => {
-                    if self.delete_version(identity, marker).await? == Applied::Denied {
-                        return Ok(Applied::Denied);
+            let answer = self.delete_once(identity, version, conditional.then_some(etag)).await;
+            may_be_deleted = true;
+            match answer {
+                Ok(answer) => match (answer.delete_marker(), answer.version_id()) {
+                    // Versioning was switched on since the comparison: the marker hides the bytes, and
+                    // perhaps a newer upload, but they can still be read by their version id. Take it
+                    // away and look again.
+                    (Some(true), Some(marker))
+                        if version.is_none() && !matches!(marker, "" | NULL) =>
+                    {
+                        if self.delete_version(identity, marker).await? == Applied::Denied {
+                            return Ok(Applied::Denied);
+                        }
                     }
-                    markers += 1;
-                    if markers == DELETE_TRIES {
-                        let detail = "deletions keep leaving delete markers";
-                        return Err(Failure::transient(Stage::Delete, "delete_marker", detail));
+                    (_, Some(named)) if version == Some(named) => return Ok(Applied::Done),
+                    _ => match self.compare(identity, etag, Stage::Delete).await? {
+                        Current::Changed | Current::Nothing => return Ok(Applied::Done),
+                        // Some stores deny what is not there.
+                        Current::Denied if answer.request_id().is_some() => {
+                            return Ok(Applied::Done);
+                        }
+                        _ => last = undone(),
+                    },
+                },
+                // A condition that is not met is a 412; this one is not understood.
+                Err(error) if conditional && refuses_condition(&error) => conditional = false,
+                Err(error) => match fault::of(Asked::Delete, &error) {
+                    // The next comparison says what is there now.
+                    Fault::Gone | Fault::NotFound(_) | Fault::Changed => {}
+                    Fault::Other(failure) if matches!(failure.kind, Kind::Suspect(_)) => {
+                        last = failure;
                     }
-                }
-                _ => return Ok(Applied::Done),
+                    Fault::Denied(_) if self.is_locked(identity, version).await => {
+                        return Ok(Applied::Locked);
+                    }
+                    fault => return self.settled(fault),
+                },
             }
         }
+        match self.compare(identity, etag, Stage::Delete).await? {
+            Current::Nothing => Ok(Applied::Done),
+            Current::Changed if deleted => Ok(Applied::Done),
+            Current::Changed => Ok(Applied::Changed),
+            _ => Err(last),
+        }
+    }
+
+    /// Sent once: the SDK's own repeats would come without a comparison before them.
+    async fn delete_once(
+        &self,
+        identity: &Identity,
+        version: Option<&str>,
+        etag: Option<&str>,
+    ) -> Result<DeleteObjectOutput, SdkError<DeleteObjectError, HttpResponse>> {
+        let once = Builder::new().retry_config(RetryConfig::disabled());
+        let delete = self.client.delete_object().bucket(&identity.bucket).key(&identity.key);
+        let delete = delete
+            .set_version_id(version.map(str::to_owned))
+            .set_if_match(etag.map(|etag| format!("\"{etag}\"")));
+        delete.customize().config_override(once).send().await
     }
 
     /// Where the scanned bytes are: under the name, or, where versions were switched on since, in
@@ -235,12 +320,15 @@ impl Store {
                     head.e_tag(),
                     head.content_length(),
                 );
-                if now.length.is_none() {
-                    let detail = "HEAD does not tell the length";
-                    return Err(Failure::transient(stage, "head_without_length", detail));
+                if now.etag.is_none() {
+                    let detail = "HEAD answers without an ETag";
+                    let dependency = Dependency::Store;
+                    return Err(Failure::suspect(dependency, stage, "store_odd", detail));
                 }
-                // The same ETag with another length means that the download was not whole.
-                let other_length = identity.length.is_some_and(|n| Some(n) != now.length);
+                // The same ETag with another length means that the download was not whole. Proxies that
+                // compress tell none.
+                let lengths = identity.length.zip(now.length);
+                let other_length = lengths.is_some_and(|(before, now)| before != now);
                 let is_version = now.version_id().is_some();
                 if now.etag.as_deref() != Some(etag) || other_length {
                     return Ok((Current::Changed, is_version));
@@ -254,10 +342,11 @@ impl Store {
                 };
                 Ok((current, is_version))
             }
-            Err(error) => match fault::of(stage, &error) {
+            Err(error) => match fault::of(Asked::Head, &error) {
                 // The answer to a HEAD has no body that could tell what is missing; the GET of
                 // the next round does.
-                Fault::Gone | Fault::NotFound(_) | Fault::Changed => Ok((Current::Changed, false)),
+                Fault::Gone | Fault::NotFound(_) => Ok((Current::Nothing, false)),
+                Fault::Changed => Ok((Current::Changed, false)),
                 Fault::Denied(_) => {
                     self.probe(PROBE_TIMEOUT).await.map(|()| (Current::Denied, false))
                 }
@@ -269,26 +358,61 @@ impl Store {
     async fn tags(&self, identity: &Identity, version: Option<&str>) -> Result<Vec<Tag>, Fault> {
         let get = self.client.get_object_tagging().bucket(&identity.bucket).key(&identity.key);
         match get.set_version_id(version.map(str::to_owned)).send().await {
-            Ok(output) => Ok(output.tag_set),
+            Ok(output) => {
+                self.has_tags.store(true, Ordering::Relaxed);
+                Ok(output.tag_set)
+            }
             // Some stores have no empty set.
             Err(error) if error.code() == Some("NoSuchTagSet") => Ok(Vec::new()),
-            Err(error) => Err(fault::of(Stage::Tag, &error)),
+            Err(error) => Err(fault::of(Asked::GetTags, &error)),
         }
     }
 
+    /// Replaces the set of tags.
     async fn set_tags(
         &self,
         identity: &Identity,
         version: Option<&str>,
         tags: Vec<Tag>,
     ) -> Result<(), Fault> {
-        let tagging = Tagging::builder().set_tag_set(Some(tags)).build();
+        let tagging = Tagging::builder().set_tag_set(Some(tags.clone())).build();
         let tagging = tagging
             .map_err(|error| Fault::Other(Failure::permanent(Stage::Tag, "tag_request", error)))?;
         let put = self.client.put_object_tagging().bucket(&identity.bucket).key(&identity.key);
         match put.set_version_id(version.map(str::to_owned)).tagging(tagging).send().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(fault::of(Stage::Tag, &error)),
+            Ok(answer) if answer.request_id().is_some() || answer.version_id().is_some() => Ok(()),
+            // Stores name the request, or the version. Something else may have answered.
+            Ok(_) => {
+                let found = self.tags(identity, version).await?;
+                if found.len() == tags.len() && tags.iter().all(|tag| found.contains(tag)) {
+                    return Ok(());
+                }
+                let detail = "the tags were taken, and are not there";
+                let dependency = Dependency::Store;
+                Err(Fault::Other(Failure::suspect(dependency, Stage::Tag, "store_odd", detail)))
+            }
+            Err(error) => Err(fault::of(Asked::SetTags, &error)),
+        }
+    }
+
+    fn settled(&self, fault: Fault) -> Result<Applied, Failure> {
+        match fault {
+            Fault::Gone | Fault::NotFound(_) | Fault::Changed => Ok(Applied::Changed),
+            Fault::Denied(_) => Ok(Applied::Denied),
+            Fault::Locked(_) => Ok(Applied::Locked),
+            // Where tags were seen it is this object that cannot be tagged.
+            Fault::Unsupported(failure)
+                if failure.stage == Stage::Tag && !self.has_tags.load(Ordering::Relaxed) =>
+            {
+                if !self.said_no_tagging.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        detail = failure.detail,
+                        "this store has no tags: verdicts are reported only; set TAG_FILES=false"
+                    );
+                }
+                Ok(Applied::NoTagging)
+            }
+            fault => Err(fault.into_failure()),
         }
     }
 
@@ -328,10 +452,8 @@ fn tag(key: &str, value: &str) -> Result<Tag, Failure> {
     tag.map_err(|error| Failure::permanent(Stage::Tag, "tag_request", error))
 }
 
-fn settled(fault: Fault) -> Result<Applied, Failure> {
-    match fault {
-        Fault::Gone | Fault::NotFound(_) | Fault::Changed => Ok(Applied::Changed),
-        Fault::Denied(_) => Ok(Applied::Denied),
-        fault => Err(fault.into_failure()),
-    }
+/// A deletion that was answered as done, of what is still there.
+fn undone() -> Failure {
+    let detail = "the store says that it is deleted, and still shows it";
+    Failure::suspect(Dependency::Store, Stage::Delete, "delete_undone", detail)
 }

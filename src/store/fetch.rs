@@ -1,14 +1,14 @@
-//! Opens one object for download: the right spelling, the right version, room on the temp disk.
+//! Opens one object for download: the right version, room on the temp disk.
 
 use std::sync::Arc;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 
 use super::arrival::{Arrival, FEW, Place, Received};
-use super::fault::{self, Fault};
+use super::fault::{self, Asked, Fault};
 use super::spool::{self, Room};
-use super::{Identity, Pin, Store};
-use crate::event::ObjectRef;
+use super::{Identity, NULL, Pin, Store};
+use crate::event::{ObjectRef, Version};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 
 /// What a GET came to.
@@ -16,12 +16,15 @@ use crate::failure::{Dependency, Failure, Kind, Stage};
 pub(crate) enum Fetched {
     /// The bytes are on their way.
     Arrival(Box<Arrival>),
-    /// There is no such object any more.
+    /// There is no such object, or not any more. One answer alone does not prove it.
     Gone,
     /// Larger than what is scanned; nothing was downloaded.
     TooLarge(Identity),
     /// Archived, or encrypted with its owner's key.
     Unreadable(Identity),
+    /// The notification names no version, and the bucket has several: each of these may be what it
+    /// announced.
+    Versions(Vec<Version>),
 }
 
 /// The headers of a GET that was answered, its body unread.
@@ -32,83 +35,164 @@ struct Opened {
 
 enum Answer {
     Opened(Box<Opened>),
-    Gone,
+    Gone {
+        /// A delete marker is what the name stands for.
+        marker: bool,
+    },
     Unreadable,
+    Versions(Vec<Version>),
 }
 
 impl Store {
-    /// Opens what is under the name now, or the version that the notification names.
+    /// Opens the version that the notification names, or what is under the name now.
     ///
     /// # Errors
     /// Whatever keeps the bytes from being had.
     pub(crate) async fn open(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
-        // Where the notification leaves the spelling of the key open, the ETag decides; where it
-        // does not either, the first spelling that exists. An upload under the other one has a
-        // notification of its own.
-        let mut existing = None;
-        let mut failed = None;
-        for key in &object.keys {
-            match self.get(object, key).await {
-                Ok(Answer::Opened(opened))
-                    if object.keys.len() == 1 || same_etag(&opened.identity, object) =>
-                {
-                    return self.make_room(object, key, opened).await;
-                }
-                Ok(Answer::Opened(_) | Answer::Unreadable) => {
-                    existing.get_or_insert(key);
-                }
-                Ok(Answer::Gone) => {}
-                // Some stores deny what is not there; the other spelling may be.
-                Err(failure) => {
-                    failed.get_or_insert(failure);
-                }
+        let mut room: Option<Room> = None;
+        loop {
+            let opened = match self.get(object).await? {
+                Answer::Opened(opened) => *opened,
+                Answer::Gone { .. } => return Ok(Fetched::Gone),
+                Answer::Unreadable => return self.unreadable(object).await,
+                Answer::Versions(versions) => return Ok(Fetched::Versions(versions)),
+            };
+            let Opened { identity, output } = opened;
+            let length = identity.bytes();
+            if self.looks_cut(object, &identity).await? {
+                let detail =
+                    format!("the store sends {length} bytes and says that there are others");
+                let label = "body_of_other_length";
+                return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
             }
-        }
-        if let Some(failure) = failed {
-            return Err(failure);
-        }
-        let Some(key) = existing else { return Ok(Fetched::Gone) };
-        match self.get(object, key).await? {
-            Answer::Opened(opened) => self.make_room(object, key, opened).await,
-            Answer::Gone => Ok(Fetched::Gone),
-            Answer::Unreadable => self.unreadable(object, key).await,
+            if length > self.max_object {
+                return Ok(Fetched::TooLarge(identity));
+            }
+            let (place, reserved) = if length <= FEW {
+                (Place::Memory(Arc::default()), None)
+            } else {
+                let free = room.take().filter(|room| room.fits(length));
+                let Some(reserved) = free.or_else(|| self.spool.reserve_now(length)) else {
+                    // The answer would go stale while waiting: ask again afterwards.
+                    drop(output);
+                    room = Some(self.spool.reserve(length).await?);
+                    continue;
+                };
+                let file = spool::unnamed_file(self.temp_dir.clone()).await?;
+                (Place::File(Arc::new(file)), Some(reserved))
+            };
+            let as_announced = is_announced(&identity, object);
+            let arrival = Arrival::new(identity, as_announced, output.body, place, reserved);
+            return Ok(Fetched::Arrival(Box::new(arrival)));
         }
     }
 
-    async fn get(&self, object: &ObjectRef, key: &str) -> Result<Answer, Failure> {
-        let answer = self.open_version(object, key, object.version_id.as_deref()).await?;
-        // Written before versioning was switched on, and covered by a newer upload since: the
-        // announced bytes are in the slot `null`. The newer ones have a notification of their own.
-        if let Answer::Opened(opened) = &answer
-            && object.version_id.is_none()
-            && object.etag.is_some()
-            && opened.identity.version_id().is_some()
-            && !same_etag(&opened.identity, object)
-        {
-            match self.open_version(object, key, Some("null")).await {
-                Ok(Answer::Opened(below)) if same_etag(&below.identity, object) => {
-                    return Ok(Answer::Opened(below));
-                }
+    /// Which of the two keys a notification means that leaves it open: the one, or both, that have the
+    /// `ETag` which it announced; else whatever exists. None where neither does.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being found out.
+    pub(crate) async fn settle(
+        &self,
+        written: &ObjectRef,
+        decoded: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let (mut announced, mut others, mut denied) = (Vec::new(), Vec::new(), None);
+        for key in [written.key.as_str(), decoded] {
+            let object = ObjectRef { key: key.to_owned(), ..written.clone() };
+            let is_it = match self.get(&object).await {
+                Ok(Answer::Opened(opened)) => is_announced(&opened.identity, &object),
+                Ok(Answer::Versions(found)) => found.iter().any(|v| v.etag == object.etag),
+                Ok(Answer::Unreadable) => false,
+                Ok(Answer::Gone { .. }) => continue,
                 Err(failure) if matches!(failure.kind, Kind::Suspect(_)) => return Err(failure),
-                // Nothing to be had there: what the name stands for is scanned.
-                _ => {}
-            }
+                // Some stores deny what is not there; the other one may be.
+                Err(failure) => {
+                    denied = Some(failure);
+                    continue;
+                }
+            };
+            if is_it { &mut announced } else { &mut others }.push(key.to_owned());
+        }
+        match (announced.is_empty(), denied) {
+            (false, _) => Ok(announced),
+            (true, Some(failure)) => Err(failure),
+            (true, None) => Ok(others),
+        }
+    }
+
+    async fn get(&self, object: &ObjectRef) -> Result<Answer, Failure> {
+        let Some(version) = object.version_id.as_deref() else {
+            return self.get_unnamed(object).await;
+        };
+        let answer = self.get_version(object, Some(version)).await?;
+        // Some stores announce ids that they do not know afterwards: what is under the name may be the
+        // announced bytes.
+        if matches!(answer, Answer::Gone { .. })
+            && object.etag.is_some()
+            && let Answer::Opened(opened) = self.get_version(object, None).await?
+            && same_etag(&opened.identity, object)
+        {
+            return Ok(Answer::Opened(opened));
         }
         Ok(answer)
     }
 
-    async fn open_version(
+    /// Opens what is under the name. In a bucket with versions the announced bytes may lie below it:
+    /// below a newer upload, or below a delete marker. There they can be read by their version id, and
+    /// come back under the name, unannounced, when what covers them is removed.
+    async fn get_unnamed(&self, object: &ObjectRef) -> Result<Answer, Failure> {
+        let answer = self.get_version(object, None).await?;
+        let current = match &answer {
+            _ if object.uncovered => return Ok(answer),
+            Answer::Opened(opened) => match &opened.identity.pin {
+                Pin::Version(version) => Some(version.clone()),
+                Pin::Etag { null_version: true, .. } => Some(NULL.to_owned()),
+                Pin::Etag { .. } | Pin::Nothing => return Ok(answer),
+            },
+            Answer::Gone { .. } => None,
+            Answer::Unreadable | Answer::Versions(_) => return Ok(answer),
+        };
+        let found = match self.versions(object).await {
+            Ok(found) => found,
+            Err(Fault::Denied(failure) | Fault::Unsupported(failure)) => {
+                return match &answer {
+                    Answer::Opened(opened) if same_etag(&opened.identity, object) => Ok(answer),
+                    Answer::Gone { marker: false } => Ok(answer),
+                    _ => {
+                        let detail = format!(
+                            "the notification names no version, and the versions of the object \
+                             cannot be listed (allow ListBucketVersions): {}",
+                            failure.detail
+                        );
+                        Err(Failure::permanent(Stage::Fetch, "versions_denied", detail))
+                    }
+                };
+            }
+            Err(Fault::NotFound(_) | Fault::Gone) => Vec::new(),
+            Err(fault) => return Err(fault.into_failure()),
+        };
+        match (found.as_slice(), current) {
+            ([], _) => Ok(answer),
+            ([only], Some(current)) if only.id == current => Ok(answer),
+            _ => Ok(Answer::Versions(found)),
+        }
+    }
+
+    async fn get_version(
         &self,
         object: &ObjectRef,
-        key: &str,
         version: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let get = self.client.get_object().bucket(&object.bucket).key(key);
+        let get = self.client.get_object().bucket(&object.bucket).key(&object.key);
         let output = match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => output,
             Err(error) => {
-                return match fault::of(Stage::Fetch, &error) {
-                    Fault::Gone => Ok(Answer::Gone),
+                let marker = error.raw_response().is_some_and(|answer| {
+                    answer.headers().get("x-amz-delete-marker").is_some_and(|text| text == "true")
+                });
+                return match fault::of(Asked::Get, &error) {
+                    Fault::Gone => Ok(Answer::Gone { marker }),
                     Fault::Unreadable => Ok(Answer::Unreadable),
                     fault => Err(fault.into_failure()),
                 };
@@ -116,7 +200,7 @@ impl Store {
         };
         let identity = Identity::new(
             &object.bucket,
-            key,
+            &object.key,
             output.version_id(),
             output.e_tag(),
             output.content_length(),
@@ -128,9 +212,9 @@ impl Store {
             None => object.etag.is_some() && !same_etag(&identity, object),
         };
         // What gateways make of a folder has none, and no bytes either.
-        let folder = key.ends_with('/') && identity.length == Some(0);
+        let folder = object.key.ends_with('/') && identity.length == Some(0);
         let nothing = identity.pin == Pin::Nothing && !folder;
-        if nothing || version.is_some_and(|id| id != "null" && other(id)) {
+        if nothing || version.is_some_and(|id| id != NULL && other(id)) {
             let detail = "an answer without ETag, or with another version than was asked for";
             let label = "body_of_unknown_object";
             return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
@@ -143,57 +227,6 @@ impl Store {
             return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
         }
         Ok(Answer::Opened(Box::new(Opened { identity, output })))
-    }
-
-    /// Finds room for the body, and a temp file.
-    async fn make_room(
-        &self,
-        object: &ObjectRef,
-        key: &str,
-        first: Box<Opened>,
-    ) -> Result<Fetched, Failure> {
-        let mut next = Some(first);
-        let mut room: Option<Room> = None;
-        loop {
-            let Opened { identity, output } = match next.take() {
-                Some(opened) => *opened,
-                None => match self.get(object, key).await? {
-                    Answer::Opened(opened) => *opened,
-                    Answer::Gone => return Ok(Fetched::Gone),
-                    Answer::Unreadable => return self.unreadable(object, key).await,
-                },
-            };
-            let length = identity.bytes();
-            if self.looks_cut(object, &identity).await? {
-                let detail =
-                    format!("the store sends {length} bytes and says that there are others");
-                let label = "body_of_other_length";
-                return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
-            }
-            if length > self.max_object {
-                return Ok(Fetched::TooLarge(identity));
-            }
-            let reserved = match room.take().filter(|room| room.fits(length)) {
-                Some(reserved) => reserved,
-                None => match self.spool.reserve_now(length) {
-                    Some(reserved) => reserved,
-                    None => {
-                        // The answer would go stale while waiting: ask again afterwards.
-                        drop(output);
-                        room = Some(self.spool.reserve(length).await?);
-                        continue;
-                    }
-                },
-            };
-            let place = if length <= FEW {
-                Place::Memory(Arc::default())
-            } else {
-                Place::File(Arc::new(spool::unnamed_file(self.temp_dir.clone()).await?))
-            };
-            let as_announced = is_announced(&identity, object);
-            let arrival = Arrival::new(identity, as_announced, output.body, place, reserved);
-            return Ok(Fetched::Arrival(Box::new(arrival)));
-        }
     }
 
     /// Receives everything.
@@ -215,31 +248,34 @@ impl Store {
             return Ok(false);
         }
         let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
-        match head.set_version_id(object.version_id.clone()).send().await {
+        match head.set_version_id(identity.slot().map(str::to_owned)).send().await {
             Ok(head) => {
                 let length = head.content_length().and_then(|length| u64::try_from(length).ok());
                 Ok(length != identity.length)
             }
-            Err(error) => Err(fault::of(Stage::Fetch, &error).into_failure()),
+            Err(error) => Err(fault::of(Asked::Head, &error).into_failure()),
         }
     }
 
     /// An object that no GET answers still has a name to tag. HEAD may know which bytes it has.
-    async fn unreadable(&self, object: &ObjectRef, key: &str) -> Result<Fetched, Failure> {
-        let head = self.client.head_object().bucket(&object.bucket).key(key);
+    async fn unreadable(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
+        let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
+        let head = self.client.head_object().bucket(bucket).key(key);
         let identity = match head.set_version_id(object.version_id.clone()).send().await {
-            Ok(head) => Identity::new(
-                &object.bucket,
-                key,
-                head.version_id(),
-                head.e_tag(),
-                head.content_length(),
-            ),
-            // A customer's key is wanted for the HEAD as well. A version id is safe to tag by, a
-            // bare name is not.
-            Err(_) => Identity {
-                pin: object.version_id.clone().map_or(Pin::Nothing, Pin::Version),
-                ..Identity::new(&object.bucket, key, None, object.etag.as_deref(), None)
+            Ok(head) => {
+                Identity::new(bucket, key, head.version_id(), head.e_tag(), head.content_length())
+            }
+            Err(error) => match fault::of(Asked::Head, &error).into_failure() {
+                failure if matches!(failure.kind, Kind::Suspect(_)) => return Err(failure),
+                // A customer's key is wanted for the HEAD as well. A version id is safe to tag by, a
+                // bare name is not.
+                _ => Identity {
+                    pin: match object.version_id.as_deref() {
+                        None | Some(NULL) => Pin::Nothing,
+                        Some(version) => Pin::Version(version.to_owned()),
+                    },
+                    ..Identity::new(bucket, key, None, object.etag.as_deref(), None)
+                },
             },
         };
         Ok(Fetched::Unreadable(identity))
@@ -248,9 +284,9 @@ impl Store {
 
 /// Whether these are the bytes that the notification spoke of, as far as it told.
 fn is_announced(identity: &Identity, object: &ObjectRef) -> bool {
-    match &object.version_id {
-        Some(version) => identity.version_id() == Some(version),
-        None => object.etag.is_none() || same_etag(identity, object),
+    match object.version_id.as_deref() {
+        Some(version) if identity.version_id() == Some(version) => true,
+        Some(_) | None => object.etag.is_none() || same_etag(identity, object),
     }
 }
 

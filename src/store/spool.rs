@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::failure::{Dependency, Failure, Kind, Stage};
 
@@ -14,18 +14,29 @@ const MIB: u64 = 1 << 20;
 /// A wait longer than this is not worth a slot: the message goes to the shortest retry tier.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// A budget of temp disk, first come first served. It outlives broker sessions, because the files
-/// do.
+/// A budget of temp disk. It outlives broker sessions, because the files do. One that waits for much
+/// of it keeps none that need less from getting theirs.
 #[derive(Debug)]
 pub(super) struct Spool {
     budget: Arc<Semaphore>,
+    /// Told when room is given back.
+    freed: Arc<Notify>,
 }
 
 /// Room for one download; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: u64,
-    _permit: OwnedSemaphorePermit,
+    /// Given back before the others are told.
+    permit: Option<OwnedSemaphorePermit>,
+    freed: Arc<Notify>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.permit.take();
+        self.freed.notify_waiters();
+    }
 }
 
 impl Room {
@@ -37,7 +48,8 @@ impl Room {
 impl Spool {
     pub(super) fn new(bytes: u64) -> Self {
         let mebibytes = usize::try_from(bytes / MIB).unwrap_or(usize::MAX);
-        Self { budget: Arc::new(Semaphore::new(mebibytes.min(Semaphore::MAX_PERMITS))) }
+        let budget = Arc::new(Semaphore::new(mebibytes.min(Semaphore::MAX_PERMITS)));
+        Self { budget, freed: Arc::default() }
     }
 
     /// Room for `length` bytes if it is free at once. Whole, or two large objects that each hold
@@ -45,10 +57,11 @@ impl Spool {
     pub(super) fn reserve_now(&self, length: u64) -> Option<Room> {
         let permits = permits(length)?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(permits).ok()?;
-        Some(Room { bytes: u64::from(permits) * MIB, _permit: permit })
+        let freed = Arc::clone(&self.freed);
+        Some(Room { bytes: u64::from(permits) * MIB, permit: Some(permit), freed })
     }
 
-    /// Room for `length` bytes, in turn.
+    /// Room for `length` bytes, when there is some.
     ///
     /// # Errors
     /// [`Kind::Busy`] when the wait lasts.
@@ -57,12 +70,16 @@ impl Spool {
             let detail = "other objects take the temp disk (SPOOL_SIZE)";
             Failure::new(Kind::Busy, Stage::Fetch, "spool_full", detail)
         };
-        let permits = permits(length).ok_or_else(busy)?;
-        let acquired = Arc::clone(&self.budget).acquire_many_owned(permits);
-        match tokio::time::timeout(LONGEST_WAIT, acquired).await {
-            Ok(Ok(permit)) => Ok(Room { bytes: u64::from(permits) * MIB, _permit: permit }),
-            Ok(Err(_)) | Err(_) => Err(busy()),
-        }
+        let room = async {
+            loop {
+                let freed = self.freed.notified();
+                if let Some(room) = self.reserve_now(length) {
+                    return room;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(LONGEST_WAIT, room).await.map_err(|_| busy())
     }
 }
 
@@ -105,8 +122,13 @@ mod tests {
         assert!(spool.reserve_now(5 * MIB).is_none());
         let busy = spool.reserve(5 * MIB).await.expect_err("no room");
         assert_eq!(busy.kind, Kind::Busy);
-        drop(first);
-        assert!(spool.reserve(5 * MIB).await.is_ok());
+        let (waited, ()) = tokio::join!(spool.reserve(5 * MIB), async {
+            // While one waits for much, others get the little that is there.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(spool.reserve_now(4 * MIB).is_some());
+            drop(first);
+        });
+        assert!(waited.is_ok());
     }
 
     #[test]

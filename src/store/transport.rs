@@ -3,6 +3,10 @@
 //! The SDK's own client lets the read buffer of each connection grow to 400 KiB, and that cannot be
 //! changed from outside. With many large objects at once these buffers would be most of the memory
 //! that the daemon takes.
+//!
+//! An answer carries what the uploader stored: metadata and headers in any number and in any bytes.
+//! None of it concerns a scan, and the SDK fails or panics on some of it. So only the headers that are
+//! used here reach it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,6 +19,9 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderName};
+use hyper::{Method, http};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{self, capture_connection};
@@ -23,6 +30,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until the headers of an answer are there, connecting included.
@@ -31,14 +40,44 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// About what a connection's read buffer grows to. The headers of an answer have to fit.
+/// About what a connection's read buffer grows to. The headers of nearly all answers fit.
 const BUFFER: usize = 64 * 1024;
+/// What an answer may have that does not fit: bytes and headers. A header map ends at 24,576.
+const LARGE_BUFFER: usize = 4 * 1024 * 1024;
+const MANY_HEADERS: usize = 20_000;
+
+/// A date, which the SDK fails on when it is none.
+const RETAIN_UNTIL: &str = "x-amz-object-lock-retain-until-date";
+
+/// The headers of an answer that are used: by this room, and by the SDK for its errors, its clock and
+/// its retries. All others belong to the uploader.
+const USED: &[&str] = &[
+    "connection",
+    "content-length",
+    "content-range",
+    "date",
+    "etag",
+    "location",
+    "transfer-encoding",
+    "x-amz-bucket-region",
+    "x-amz-delete-marker",
+    "x-amz-id-2",
+    "x-amz-object-lock-legal-hold",
+    RETAIN_UNTIL,
+    "x-amz-request-id",
+    "x-amz-retry-after",
+    "x-amz-version-id",
+];
 
 /// HTTP/1.1 over connections that are kept, with TLS or without.
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
-    client: legacy::Client<HttpsConnector<connect::HttpConnector>, SdkBody>,
+    client: Http,
+    /// For answers whose headers are too large for the other one.
+    roomy: Http,
 }
+
+type Http = legacy::Client<HttpsConnector<connect::HttpConnector>, SdkBody>;
 
 impl Transport {
     /// Trusts `ca` (PEM) besides the platform's authorities, and ignores the proxy variables, which
@@ -70,13 +109,61 @@ impl Transport {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .http1_max_buf_size(BUFFER)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_buf_size(BUFFER);
+        let client = builder.build(connector.clone());
+        let roomy = builder
+            .pool_max_idle_per_host(0)
+            .http1_max_buf_size(LARGE_BUFFER)
+            .http1_max_headers(MANY_HEADERS)
             .build(connector);
-        Ok(Self { client })
+        Ok(Self { client, roomy })
     }
+
+    /// Asks, and once more with more room where the headers of the answer need it.
+    async fn ask(
+        &self,
+        request: http::Request<SdkBody>,
+    ) -> Result<http::Response<Incoming>, legacy::Error> {
+        let again = matches!(*request.method(), Method::GET | Method::HEAD).then(|| copy(&request));
+        match (self.client.request(request).await, again) {
+            (Err(error), Some(again)) if is_too_large(&error) => self.roomy.request(again).await,
+            (answer, _) => answer,
+        }
+    }
+}
+
+/// The same request, which has no body.
+fn copy(request: &http::Request<SdkBody>) -> http::Request<SdkBody> {
+    let mut copy = http::Request::new(SdkBody::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+fn is_too_large(error: &legacy::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_parse_too_large)
+}
+
+/// Takes away what is not used, and what would only be misread.
+fn without_the_uploaders<B>(mut answer: http::Response<B>) -> http::Response<B> {
+    let mut used = HeaderMap::new();
+    for name in USED {
+        for value in answer.headers().get_all(*name) {
+            let is_date = |text| OffsetDateTime::parse(text, &Rfc3339).is_ok();
+            if value.to_str().is_ok_and(|text| *name != RETAIN_UNTIL || is_date(text)) {
+                used.append(HeaderName::from_static(name), value.clone());
+            }
+        }
+    }
+    *answer.headers_mut() = used;
+    answer
 }
 
 impl HttpClient for Transport {
@@ -111,11 +198,14 @@ impl HttpConnector for Transport {
                 Some(ConnectionMetadata::builder().proxied(false).poison_fn(poison).build())
             });
         }
-        let answering = self.client.request(request);
+        let transport = self.clone();
         HttpConnectorFuture::new(async move {
-            match tokio::time::timeout(READ_TIMEOUT, answering).await {
-                Ok(Ok(answer)) => HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
-                    .map_err(|error| ConnectorError::other(error.into(), None)),
+            match tokio::time::timeout(READ_TIMEOUT, transport.ask(request)).await {
+                Ok(Ok(answer)) => {
+                    let answer = without_the_uploaders(answer).map(SdkBody::from_body_1_x);
+                    HttpResponse::try_from(answer)
+                        .map_err(|error| ConnectorError::other(error.into(), None))
+                }
                 Ok(Err(error)) => Err(unanswered(error)),
                 Err(late) => Err(ConnectorError::timeout(late.into())),
             }

@@ -45,6 +45,12 @@ impl<H: Handler> Worker<H> {
             Outcome::Done(end) => return (Disposition::Ack, News::Ended(end)),
             Outcome::Split(parts) => return (Disposition::Split(parts), News::None),
             Outcome::Park(note) => return (Disposition::Park(note.clone()), News::Parked(note)),
+            Outcome::LookAgain(failure) => {
+                let (attempt, deferred) = (delivery.attempt, delivery.deferred);
+                let note = Note::from(&failure);
+                let wait = Disposition::Wait { tier: 0, attempt, deferred, missed: true, note };
+                return (wait, News::Deferred(failure));
+            }
             Outcome::Failed(failure, memo) => (failure, memo),
         };
         let counts = match failure.kind {
@@ -93,7 +99,10 @@ impl<H: Handler> Worker<H> {
         match self.shared.ladder.after(delivery.attempt.saturating_add(weight - 1).min(last)) {
             Step::Wait { tier, attempt } => {
                 let note = Note::from(&failure);
-                (Disposition::Wait { tier, attempt, deferred: 0, note }, News::Retried(failure))
+                (
+                    Disposition::Wait { tier, attempt, deferred: 0, missed: false, note },
+                    News::Retried(failure),
+                )
             }
             Step::GiveUp => self.give_up(delivery, failure, memo, shift).await,
         }
@@ -205,5 +214,5 @@ fn release(delivery: &Delivery, failure: Failure, shift: &Shift) -> (Disposition
 fn later(delivery: &Delivery, failure: Failure) -> (Disposition, News) {
     let (attempt, note) = (delivery.attempt, Note::from(&failure));
     let deferred = delivery.deferred.saturating_add(1);
-    (Disposition::Wait { tier: 0, attempt, deferred, note }, News::Deferred(failure))
+    (Disposition::Wait { tier: 0, attempt, deferred, missed: false, note }, News::Deferred(failure))
 }

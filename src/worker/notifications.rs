@@ -1,5 +1,6 @@
 //! The lane of notifications: a message, the object it announces, the pipeline.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,17 +57,51 @@ impl Notifications {
             repeated: delivery.redelivered || delivery.failed_before(),
             engine: &engine,
             outbox: &outbox,
+            reported: AtomicU32::new(0),
             cancelled,
         };
         match self.pipeline.run(&job).await {
             Ok(Ended::Applied) => Outcome::Done("applied"),
             Ok(Ended::Superseded) => Outcome::Done("superseded"),
-            Ok(Ended::Gone) => {
-                tracing::info!("gone before it could be scanned");
-                Outcome::Done("gone")
+            Ok(Ended::Locked) => Outcome::Done("locked"),
+            Ok(Ended::Gone) => gone(delivery),
+            Ok(Ended::Versions(versions)) => {
+                tracing::info!(
+                    versions = versions.len(),
+                    "no version was named, each gets a message"
+                );
+                let exact = |version| event::exact(&delivery.body, object, Some(version));
+                Outcome::Split(versions.iter().map(exact).collect())
             }
             Ok(Ended::Refused(note)) => Outcome::Park(note),
             Err(interrupted) => Outcome::Failed(interrupted.failure.clone(), Some(interrupted)),
+        }
+    }
+
+    /// Finds out which key is meant where the notification leaves that open; each that may be gets a
+    /// message of its own, in which it is settled.
+    async fn settle_key(
+        &self,
+        written: &ObjectRef,
+        decoded: &str,
+        delivery: &Delivery,
+        cancelled: &CancellationToken,
+    ) -> Outcome<Option<Interrupted>> {
+        let settled = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(Failure::abandoned(Stage::Fetch)),
+            settled = self.store.settle(written, decoded) => settled,
+        };
+        match settled {
+            Ok(keys) if keys.is_empty() => gone(delivery),
+            Ok(keys) => {
+                let exact = |key| {
+                    let object = ObjectRef { key, ..written.clone() };
+                    event::exact(&delivery.body, &object, None)
+                };
+                Outcome::Split(keys.into_iter().map(exact).collect())
+            }
+            Err(failure) => Outcome::Failed(failure, None),
         }
     }
 
@@ -171,9 +206,9 @@ impl Handler for Notifications {
     fn span(&self, delivery: &Delivery) -> tracing::Span {
         let attempt = delivery.attempt;
         match event::parse(&delivery.body) {
-            Ok(Notification::Object(object)) => {
-                let key = object.keys.first().map(String::as_str).unwrap_or_default();
-                tracing::error_span!("object", bucket = object.bucket.as_str(), key, attempt)
+            Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
+                let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
+                tracing::error_span!("object", bucket, key, attempt)
             }
             _ => tracing::error_span!("message", bytes = delivery.body.len(), attempt),
         }
@@ -193,6 +228,9 @@ impl Handler for Notifications {
             Ok(Notification::Object(object)) => {
                 self.handle_object(&object, delivery, publisher, cancelled).await
             }
+            Ok(Notification::Unsettled { written, decoded }) => {
+                self.settle_key(&written, &decoded, delivery, cancelled).await
+            }
             Ok(Notification::Many(parts)) => Outcome::Split(parts),
             Ok(Notification::Ignored) => Outcome::Done("ignored"),
             Err(malformed) => {
@@ -206,9 +244,11 @@ impl Handler for Notifications {
         match suspect {
             Dependency::Engine => self.probe_engine(PROBE_PATIENCE).await,
             Dependency::Store => {
-                if let Ok(Notification::Object(object)) = event::parse(&delivery.body) {
-                    let key = object.keys.first().map(String::as_str).unwrap_or_default();
-                    return self.store.probe_after(&object.bucket, key).await;
+                if let Ok(
+                    Notification::Object(object) | Notification::Unsettled { written: object, .. },
+                ) = event::parse(&delivery.body)
+                {
+                    return self.store.probe_after(&object.bucket, &object.key).await;
                 }
                 self.probe_store(STORE_PATIENCE).await
             }
@@ -224,15 +264,35 @@ impl Handler for Notifications {
         memo: Self::Memo,
         publisher: &Publisher,
     ) -> Result<(), Failure> {
-        let Ok(Notification::Object(object)) = event::parse(&delivery.body) else { return Ok(()) };
         let interrupted = memo.unwrap_or_else(|| Interrupted::from(failure));
-        let outbox = publisher.outbox();
-        self.pipeline.give_up(&object, occasion(delivery), &interrupted, &outbox).await
+        let (outbox, occasion) = (publisher.outbox(), occasion(delivery));
+        match event::parse(&delivery.body) {
+            Ok(Notification::Object(object)) => {
+                self.pipeline.give_up(&[&object], occasion, &interrupted, &outbox).await
+            }
+            Ok(Notification::Unsettled { written, decoded }) => {
+                let decoded = ObjectRef { key: decoded, ..(*written).clone() };
+                self.pipeline.give_up(&[&written, &decoded], occasion, &interrupted, &outbox).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 
+/// An object that is not there. A store that is behind, or a replica of it, may not have it yet: only a
+/// second look, one delay later, ends the notification.
+fn gone(delivery: &Delivery) -> Outcome<Option<Interrupted>> {
+    if delivery.missed {
+        tracing::info!("gone before it could be scanned");
+        return Outcome::Done("gone");
+    }
+    let detail = "the store does not have it; it is looked for once more";
+    Outcome::LookAgain(Failure::transient(Stage::Fetch, "object_missing", detail))
+}
+
 fn occasion(delivery: &Delivery) -> Occasion {
-    Occasion { attempt: delivery.attempt, redriven: delivery.redriven }
+    let Delivery { attempt, redriven, returns, .. } = *delivery;
+    Occasion { attempt, redriven, returns }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
