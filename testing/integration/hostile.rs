@@ -65,6 +65,9 @@ const KEYS: &[&str] = &[
     "//",
     ".",
     "..",
+    "\t",
+    "\u{b}\u{b}",
+    "\u{85}\u{2003}\u{3000}",
     "../../etc/passwd",
     "a/../b",
     "a//b",
@@ -260,7 +263,7 @@ fn key() -> BoxedStrategy<String> {
     let any_text = vec(any::<char>().prop_filter("no store takes it", |c| *c != '\0'), 1..40);
     let long = (any::<char>().prop_filter("", |c| *c != '\0'), 900_usize..1100);
     prop_oneof![
-        2 => select(KEYS).prop_map(str::to_owned),
+        2 => (select(KEYS), "[a-z ]{1,3}").prop_map(|(key, more)| key.to_owned() + &more),
         2 => "\\PC{1,60}",
         2 => any_text.prop_map(String::from_iter),
         1 => long.prop_map(|(one, count)| one.to_string().repeat(count)),
@@ -270,6 +273,10 @@ fn key() -> BoxedStrategy<String> {
         key
     })
     .boxed()
+}
+
+fn misread_key() -> BoxedStrategy<String> {
+    select(KEYS).prop_map(str::to_owned).boxed()
 }
 
 fn plain_key() -> BoxedStrategy<String> {
@@ -336,7 +343,8 @@ async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
             upload(plain_key(), headers(1..=6, value(any_byte())), tags(0..=0)).boxed(),
         ),
         ("a great many headers", 12, upload(plain_key(), many_headers(), tags(0..=0)).boxed()),
-        ("keys", 60, upload(key(), none(), tags(0..=2)).boxed()),
+        ("keys that are misread", KEYS.len(), upload(misread_key(), none(), tags(0..=0)).boxed()),
+        ("keys", 50, upload(key(), none(), tags(0..=2)).boxed()),
         ("tags", 40, upload(plain_key(), none(), tags(8..=10)).boxed()),
         ("everything together", 30, upload(key(), few(), tags(0..=10)).boxed()),
     ];
