@@ -10,6 +10,7 @@ mod fault;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod key;
 mod spool;
 mod transport;
 mod versions;
@@ -30,6 +31,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::error::Elapsed;
 
 use self::fault::Asked;
+use self::key::given;
 use self::spool::Spool;
 use crate::config::StoreSettings;
 use crate::event::plain_etag;
@@ -234,7 +236,7 @@ impl Store {
         key: &str,
         patience: Duration,
     ) -> Result<(), Failure> {
-        let head = self.client.head_object().bucket(bucket).key(key).send();
+        let head = self.client.head_object().bucket(bucket).key(given(key)).send();
         answered(tokio::time::timeout(patience, head).await)
     }
 

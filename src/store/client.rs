@@ -12,6 +12,7 @@ use aws_sdk_s3::config::{
 };
 use secrecy::ExposeSecret;
 
+use super::key::Unmark;
 use super::transport::Transport;
 use crate::config::StoreSettings;
 
@@ -44,6 +45,7 @@ pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result
         // Buckets as host names need DNS that self-hosted stores rarely have.
         .force_path_style(true)
         .http_client(http)
+        .interceptor(Unmark)
         // Stores of MinIO's lineage refuse the newer checksums.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)

@@ -20,6 +20,7 @@ use aws_sdk_s3::types::{ObjectLockLegalHoldStatus, Tag, Tagging};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::fault::{self, Asked, Fault};
+use super::key::given;
 use super::{Identity, NULL, PROBE_TIMEOUT, Pin, Store};
 use crate::failure::{Dependency, Failure, Kind, Stage};
 
@@ -146,7 +147,7 @@ impl Store {
     }
 
     async fn delete_version(&self, identity: &Identity, version: &str) -> Result<Applied, Failure> {
-        let delete = self.client.delete_object().bucket(&identity.bucket).key(&identity.key);
+        let delete = self.client.delete_object().bucket(&identity.bucket).key(given(&identity.key));
         match delete.version_id(version).send().await {
             Ok(deleted) if deleted.version_id() == Some(version) => Ok(Applied::Done),
             Ok(_) => self.is_gone(identity, Some(version)).await,
@@ -166,7 +167,7 @@ impl Store {
         identity: &Identity,
         version: Option<&str>,
     ) -> Result<Applied, Failure> {
-        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        let head = self.client.head_object().bucket(&identity.bucket).key(given(&identity.key));
         match head.set_version_id(version.map(str::to_owned)).send().await {
             Ok(_) => Err(undone()),
             Err(error) => match fault::of(Asked::Head, &error) {
@@ -179,7 +180,7 @@ impl Store {
     /// Whether a deletion is denied because of a rule of retention, which ends by itself, rather than for
     /// want of a right.
     async fn is_locked(&self, identity: &Identity, version: Option<&str>) -> bool {
-        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        let head = self.client.head_object().bucket(&identity.bucket).key(given(&identity.key));
         head.set_version_id(version.map(str::to_owned)).send().await.is_ok_and(|head| {
             let now = SystemTime::now().into();
             head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On)
@@ -269,7 +270,7 @@ impl Store {
         etag: Option<&str>,
     ) -> Result<DeleteObjectOutput, SdkError<DeleteObjectError, HttpResponse>> {
         let once = Builder::new().retry_config(RetryConfig::disabled());
-        let delete = self.client.delete_object().bucket(&identity.bucket).key(&identity.key);
+        let delete = self.client.delete_object().bucket(&identity.bucket).key(given(&identity.key));
         let delete = delete
             .set_version_id(version.map(str::to_owned))
             .set_if_match(etag.map(|etag| format!("\"{etag}\"")));
@@ -310,7 +311,7 @@ impl Store {
         stage: Stage,
         version: Option<&str>,
     ) -> Result<(Current, bool), Failure> {
-        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        let head = self.client.head_object().bucket(&identity.bucket).key(given(&identity.key));
         match head.set_version_id(version.map(str::to_owned)).send().await {
             Ok(head) => {
                 let now = Identity::new(
@@ -356,7 +357,8 @@ impl Store {
     }
 
     async fn tags(&self, identity: &Identity, version: Option<&str>) -> Result<Vec<Tag>, Fault> {
-        let get = self.client.get_object_tagging().bucket(&identity.bucket).key(&identity.key);
+        let get =
+            self.client.get_object_tagging().bucket(&identity.bucket).key(given(&identity.key));
         match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => {
                 self.has_tags.store(true, Ordering::Relaxed);
@@ -378,7 +380,8 @@ impl Store {
         let tagging = Tagging::builder().set_tag_set(Some(tags.clone())).build();
         let tagging = tagging
             .map_err(|error| Fault::Other(Failure::permanent(Stage::Tag, "tag_request", error)))?;
-        let put = self.client.put_object_tagging().bucket(&identity.bucket).key(&identity.key);
+        let put =
+            self.client.put_object_tagging().bucket(&identity.bucket).key(given(&identity.key));
         match put.set_version_id(version.map(str::to_owned)).tagging(tagging).send().await {
             Ok(answer) if answer.request_id().is_some() || answer.version_id().is_some() => Ok(()),
             // Stores name the request, or the version. Something else may have answered.

@@ -6,6 +6,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 
 use super::arrival::{Arrival, FEW, Place, Received};
 use super::fault::{self, Asked, Fault};
+use super::key::given;
 use super::spool::{self, Room};
 use super::{Identity, NULL, Pin, Store};
 use crate::event::{ObjectRef, Version};
@@ -184,7 +185,7 @@ impl Store {
         object: &ObjectRef,
         version: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let get = self.client.get_object().bucket(&object.bucket).key(&object.key);
+        let get = self.client.get_object().bucket(&object.bucket).key(given(&object.key));
         let output = match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(output) => output,
             Err(error) => {
@@ -247,7 +248,7 @@ impl Store {
         if same_size || !told || !is_announced(identity, object) {
             return Ok(false);
         }
-        let head = self.client.head_object().bucket(&identity.bucket).key(&identity.key);
+        let head = self.client.head_object().bucket(&identity.bucket).key(given(&identity.key));
         match head.set_version_id(identity.slot().map(str::to_owned)).send().await {
             Ok(head) => {
                 let length = head.content_length().and_then(|length| u64::try_from(length).ok());
@@ -260,7 +261,7 @@ impl Store {
     /// An object that no GET answers still has a name to tag. HEAD may know which bytes it has.
     async fn unreadable(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
         let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
-        let head = self.client.head_object().bucket(bucket).key(key);
+        let head = self.client.head_object().bucket(bucket).key(given(key));
         let identity = match head.set_version_id(object.version_id.clone()).send().await {
             Ok(head) => {
                 Identity::new(bucket, key, head.version_id(), head.e_tag(), head.content_length())
