@@ -50,6 +50,10 @@ chaos: ## break everything around the daemon, account for every object (ONLY=nam
 	@STACK_DATABASE=test target/debug/stack run --no-daemon -- target/debug/stack chaos \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed '$(SEED)')
 
+.PHONY: fuzz
+fuzz: setup ## fuzz all that reads the words of others (SECONDS=number for each target, ONLY=names)
+	@testing/fuzz.sh '$(or $(SECONDS),600)' '$(ONLY)'
+
 .PHONY: bench
 bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS=number)
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"

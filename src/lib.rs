@@ -46,6 +46,9 @@ pub mod admin;
 mod clock;
 pub mod config;
 pub mod failure;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 mod http;
 pub mod metrics;

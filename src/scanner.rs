@@ -11,6 +11,8 @@ mod clamav_rest;
 mod clamd;
 mod connect;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod proof;
 mod version;
 

@@ -9,6 +9,8 @@ mod credentials;
 mod effects;
 mod fault;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod key;
 mod spool;
 mod survey;

@@ -163,7 +163,7 @@ fn zeros(length: u64) -> impl Stream<Item = io::Result<Bytes>> {
 }
 
 /// The whole of the rule: both the status and a well-formed body must say the same.
-fn judge(
+pub(super) fn judge(
     dialect: Dialect,
     status: StatusCode,
     body: &[u8],

@@ -83,7 +83,10 @@ enum Stream {
     Unix(UnixStream),
 }
 
-async fn instream<S: AsyncRead + AsyncWrite>(stream: S, sample: Sample) -> Result<Answer, Failure> {
+pub(super) async fn instream<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    sample: Sample,
+) -> Result<Answer, Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
     // The reply is listened for while sending: clamd answers and closes as soon as its limit is
     // exceeded, and what it said is lost once the connection is reset.

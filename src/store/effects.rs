@@ -51,7 +51,7 @@ pub(crate) enum Applied {
 }
 
 /// Where the scanned bytes are right now.
-enum Current {
+pub(super) enum Current {
     /// Under this version id, which the bucket may have given them since.
     Version(String),
     /// In the slot `null` of a bucket that has, or had, versions.
@@ -304,7 +304,7 @@ impl Store {
     }
 
     /// Compares at the name or at a version; also tells whether a version is what was found there.
-    async fn compare_at(
+    pub(super) async fn compare_at(
         &self,
         identity: &Identity,
         etag: &str,

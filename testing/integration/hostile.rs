@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bucket_av_scanner_testing::eicar::eicar;
+use bucket_av_scanner_testing::eicar::{eicar, hex};
 use bucket_av_scanner_testing::scripted::Store;
 use bucket_av_scanner_testing::scripted::store::{Version, Versioning};
 use bucket_av_scanner_testing::{Daemon, notification};
@@ -20,6 +20,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -64,6 +65,9 @@ const KEYS: &[&str] = &[
     "//",
     ".",
     "..",
+    "\t",
+    "\u{b}\u{b}",
+    "\u{85}\u{2003}\u{3000}",
     "../../etc/passwd",
     "a/../b",
     "a//b",
@@ -169,11 +173,16 @@ impl Upload {
         reports: &[Value],
         parked: &BTreeSet<String>,
     ) -> Option<String> {
-        let mut of_it = reports.iter();
-        let of_it = of_it.find(|r| r["key"] == *self.key && r["bucket"] == self.bucket());
-        let Some(report) = of_it else { return Some("no report".into()) };
-        let told = |name: &str| report[name].as_str().unwrap_or("-").to_owned();
-        let told = [told("status"), told("action"), told("error"), told("reason")].join("/");
+        let of_it = |r: &&Value| r["key"] == *self.key && r["bucket"] == self.bucket();
+        let told: BTreeSet<String> = reports
+            .iter()
+            .filter(of_it)
+            .map(|report| {
+                ["status", "action", "error", "reason", "sha256"]
+                    .map(|name| report[name].as_str().unwrap_or("-"))
+                    .join("/")
+            })
+            .collect();
         let versions = store.versions(self.bucket(), &self.key);
         let tag = versions.last().and_then(|version| version.tag_value("scanned"));
         let untouched = versions.last().is_some_and(|version| version.tags == self.tags);
@@ -190,9 +199,10 @@ impl Upload {
         } else {
             ("clean/tag/-/-", tag == Some("clean") && kept && !is_parked)
         };
-        (told != expected || !right).then(|| {
-            let left = versions.len();
-            format!("reported {told}, {left} versions left, tag {tag:?}, parked: {is_parked}")
+        let expected = format!("{expected}/{}", hex(&Sha256::digest(&self.content)));
+        (told != BTreeSet::from([expected]) || !right).then(|| {
+            let (told, left) = (Vec::from_iter(told).join(", "), versions.len());
+            format!("reported [{told}], {left} versions left, tag {tag:?}, parked: {is_parked}")
         })
     }
 }
@@ -253,7 +263,7 @@ fn key() -> BoxedStrategy<String> {
     let any_text = vec(any::<char>().prop_filter("no store takes it", |c| *c != '\0'), 1..40);
     let long = (any::<char>().prop_filter("", |c| *c != '\0'), 900_usize..1100);
     prop_oneof![
-        2 => select(KEYS).prop_map(str::to_owned),
+        2 => (select(KEYS), "[a-z ]{1,3}").prop_map(|(key, more)| key.to_owned() + &more),
         2 => "\\PC{1,60}",
         2 => any_text.prop_map(String::from_iter),
         1 => long.prop_map(|(one, count)| one.to_string().repeat(count)),
@@ -263,6 +273,10 @@ fn key() -> BoxedStrategy<String> {
         key
     })
     .boxed()
+}
+
+fn misread_key() -> BoxedStrategy<String> {
+    select(KEYS).prop_map(str::to_owned).boxed()
 }
 
 fn plain_key() -> BoxedStrategy<String> {
@@ -306,21 +320,15 @@ fn upload(
     )
 }
 
-/// `count` of them, none with a key that one of another kind had.
+/// `count` of them, none with a key that was taken before.
 fn uploads(
     runner: &mut TestRunner,
+    taken: &mut BTreeSet<String>,
     count: usize,
     of: &impl Strategy<Value = Upload>,
-    keys: &mut BTreeSet<String>,
 ) -> Vec<Upload> {
-    let mut uploads = Vec::new();
-    while uploads.len() < count {
-        let upload = of.new_tree(runner).unwrap().current();
-        if keys.insert(upload.key.clone()) {
-            uploads.push(upload);
-        }
-    }
-    uploads
+    let made = std::iter::repeat_with(|| of.new_tree(runner).unwrap().current());
+    made.filter(|upload| taken.insert(upload.key.clone())).take(count).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,7 +343,8 @@ async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
             upload(plain_key(), headers(1..=6, value(any_byte())), tags(0..=0)).boxed(),
         ),
         ("a great many headers", 12, upload(plain_key(), many_headers(), tags(0..=0)).boxed()),
-        ("keys", 60, upload(key(), none(), tags(0..=2)).boxed()),
+        ("keys that are misread", KEYS.len(), upload(misread_key(), none(), tags(0..=0)).boxed()),
+        ("keys", 50, upload(key(), none(), tags(0..=2)).boxed()),
         ("tags", 40, upload(plain_key(), none(), tags(8..=10)).boxed()),
         ("everything together", 30, upload(key(), few(), tags(0..=10)).boxed()),
     ];
@@ -349,9 +358,9 @@ async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
         ("SCAN_CONCURRENCY", "16"),
     ])
     .await;
-    let (mut complaints, mut keys) = (Vec::new(), BTreeSet::new());
+    let (mut taken, mut complaints) = (BTreeSet::new(), Vec::new());
     for (kind, count, strategy) in kinds {
-        let uploads = uploads(&mut runner, count, &strategy, &mut keys);
+        let uploads = uploads(&mut runner, &mut taken, count, &strategy);
         for complaint in scan_all(&store, &daemon, &uploads).await {
             complaints.push(format!("{kind}: {complaint}"));
         }
