@@ -33,4 +33,6 @@ if [ -n "$unpinned" ]; then
     echo "[lint] images without a full version: $unpinned"
     exit 1
 fi
+# The fuzz targets have a lock file of their own, which has to follow.
+cargo tree --quiet --locked --manifest-path fuzz/Cargo.toml > /dev/null
 echo "[lint] scripts, Dockerfiles and compose file are fine"

@@ -183,27 +183,27 @@ impl Engine {
     }
 
     /// What it means that a clamav-rest does not answer in time. Releases of 2022 hang when clamd's
-    /// limit is exceeded, so such an object must not be sent as often as one that failed by chance.
+    /// limit is exceeded, so such an object must not be sent as often as one that failed by chance. A
+    /// single time it may have been clamd that hung for a moment.
     async fn hung(&self, length: u64, attempt: u32, late: Failure) -> Failure {
-        let unanswerable = || {
-            let detail = "clamav-rest does not answer for an object of this size: raise \
-                          StreamMaxLength in clamd.conf, or update clamav-rest to 0.5 or later";
-            Failure::permanent(Stage::Scan, UNCLEAR, detail).engine_touched()
-        };
         let patience = self.timeout.min(Duration::from_mins(1));
         let works = tokio::time::timeout(patience, self.expect_eicar()).await;
         if !matches!(works, Ok(Ok(()))) {
             return late;
         }
         let suspected = match tokio::time::timeout(patience, self.refuses_size(length)).await {
-            Ok(Ok(true)) => return unanswerable(),
             // The limit may lie above the sample.
             Ok(Ok(false)) => length > LARGEST_SAMPLE,
             Ok(Err(_)) => false,
-            // The sample hangs too. Many scans at once may be the reason.
-            Err(_) => true,
+            // The sample is refused, or hangs too. Many scans at once may be the reason.
+            Ok(Ok(true)) | Err(_) => true,
         };
-        if suspected && attempt >= MAX_HANGING_ATTEMPTS { unanswerable() } else { late }
+        if !suspected || attempt < MAX_HANGING_ATTEMPTS {
+            return late;
+        }
+        let detail = "clamav-rest does not answer for an object of this size: raise StreamMaxLength \
+                      in clamd.conf, or update clamav-rest to 0.5 or later";
+        Failure::permanent(Stage::Scan, UNCLEAR, detail).engine_touched()
     }
 
     /// The engine may have come back with another database since it was last seen to work: with an

@@ -18,6 +18,9 @@ const NAME: &str = "x.bin";
 
 /// The bytes of a reply of clamd: played as one piece, in two, and before the sample was sent.
 /// Only the exact words are an answer, and of the early ones only that it is too large.
+///
+/// # Panics
+/// When anything else is taken for one.
 pub fn clamd(reply: &[u8]) {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Builder::new_current_thread().enable_time().build().ok());
@@ -76,6 +79,9 @@ async fn play(reply: &[u8], cut: Option<usize>, early: bool) -> Option<Answer> {
 
 /// An answer of clamav-rest: a line of the dialect (`1` or `2`), a blank and the HTTP status, then
 /// the body. Status and body must both say it for a verdict.
+///
+/// # Panics
+/// When one of them is enough.
 pub fn clamav_rest(answer: &[u8]) {
     let Some(end) = answer.iter().position(|byte| *byte == b'\n') else { return };
     let (line, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 1..]);
