@@ -33,7 +33,8 @@ pub struct Settings {
     pub scanner: ScannerSettings,
     /// What a verdict does.
     pub policy: PolicySettings,
-    /// The webhook; without it reports only go to the results exchange.
+    /// The webhook; without it reports of deletions are kept in a queue, all others only offered to the
+    /// results exchange.
     pub publish: Option<PublishSettings>,
     /// The retry ladder.
     pub ladder: Ladder,
@@ -295,11 +296,11 @@ impl Settings {
             ));
         }
         if self.publish.is_none() && self.policy.delete_file {
-            warnings.push(
-                "DELETE_FILE=true without PUBLISH_URL: deletions are only told by the log and the \
-                 results exchange"
-                    .to_owned(),
-            );
+            warnings.push(format!(
+                "DELETE_FILE=true without PUBLISH_URL: deletions are told by the log and by the \
+                     newest 10,000 reports in the queue {}.reports.log",
+                self.broker.queue
+            ));
         }
         let free = rustix::fs::statvfs(&self.store.temp_dir)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
