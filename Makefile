@@ -106,6 +106,7 @@ lint: setup
 	@testing/lint.sh
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
 .PHONY: audit

@@ -13,6 +13,7 @@ use std::fmt;
 use bucket_av_scanner_testing::eicar::{eicar, hex};
 use bucket_av_scanner_testing::scripted::Store;
 use bucket_av_scanner_testing::scripted::store::{Version, Versioning};
+use bucket_av_scanner_testing::sink::Received;
 use bucket_av_scanner_testing::{Daemon, notification};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -107,6 +108,7 @@ struct Upload {
 
 /// What the notification tells.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field that may be absent")]
 struct Announced {
     /// The raw key at the top, as MinIO has it.
     raw_key: bool,
@@ -391,7 +393,7 @@ async fn scan_all(store: &Store, daemon: &Daemon, uploads: &[Upload]) -> Vec<Str
             let of_it = uploads.iter().find(|u| notification::form_encoded(&u.key) == encoded);
             parked.extend(of_it.map(|upload| upload.key.clone()));
         }
-        let reports: Vec<Value> = daemon.reports().iter().map(|report| report.json()).collect();
+        let reports: Vec<Value> = daemon.reports().iter().map(Received::json).collect();
         let wrong: Vec<String> = uploads
             .iter()
             .filter_map(|upload| {
