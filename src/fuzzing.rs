@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use crate::config::{self, VARIABLES, Variable};
+use crate::config::{self, VARIABLES};
 use crate::event::{self, Notification, ObjectRef};
 
 pub use crate::scanner::fuzzing::{clamav_rest, clamd};
@@ -22,6 +22,9 @@ const MAX_BUCKET: usize = 255;
 
 /// The body of a message. What comes out can be asked for, a split message is split to the end, and
 /// what is published about one object announces the same.
+///
+/// # Panics
+/// When one of these does not hold.
 pub fn event(body: &[u8]) {
     match event::parse(body) {
         Ok(Notification::Many(parts)) => {
@@ -79,6 +82,9 @@ const MARK: &str = "Zq7-secret";
 /// problems, and neither shows a secret.
 ///
 /// Names that end in `_FILE` get a file with the value as its content.
+///
+/// # Panics
+/// When a secret is shown.
 pub fn config(input: &[u8]) {
     thread_local! {
         static FOLDER: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
@@ -115,23 +121,25 @@ fn config_in(folder: &Path, input: &[u8]) {
         return;
     }
     // Once more with secrets that can be told when they are printed.
-    for Variable { name, .. } in VARIABLES.iter().filter(|variable| variable.secret) {
-        let value = env.get(*name).map_or_else(|| MARK.to_owned(), |now| format!("{now}{MARK}"));
-        env.insert((*name).to_owned(), value);
+    let secrets = || VARIABLES.iter().filter(|variable| variable.secret).map(|v| v.name);
+    for name in secrets() {
+        let value = env.get(name).map_or_else(|| MARK.to_owned(), |now| format!("{now}{MARK}"));
+        env.insert(name.to_owned(), value);
         env.remove(&format!("{name}_FILE"));
-        let told = load(&env);
-        assert!(!told.contains(MARK), "{name} is shown in: {told}");
     }
-    // And in the file, if it is a table that takes one more line.
+    let told = load(&env);
+    assert!(!told.contains(MARK), "a secret is shown in: {told}");
+    // And in the file, if it is a table that takes more lines.
     let is_table = yaml.is_some_and(|_| !loaded.contains("is not a YAML table"));
     if let Some(yaml) = yaml.filter(|_| is_table) {
-        for Variable { name, .. } in VARIABLES.iter().filter(|variable| variable.secret) {
-            env.remove(*name);
-            let longer = [yaml, format!("\n{name}: {MARK}\n").as_bytes()].concat();
-            file(folder, "settings.yaml", &longer);
-            let told = load(&env);
-            assert!(!told.contains(MARK), "{name} in the file is shown in: {told}");
+        let mut longer = yaml.to_vec();
+        for name in secrets() {
+            env.remove(name);
+            longer.extend(format!("\n{name}: {MARK}\n").bytes());
         }
+        file(folder, "settings.yaml", &longer);
+        let told = load(&env);
+        assert!(!told.contains(MARK), "a secret of the file is shown in: {told}");
     }
 }
 

@@ -76,6 +76,9 @@ impl Rig {
 
 /// The bytes of an HTTP answer, head and body, to a GET of an object and to a HEAD. What is taken
 /// for an object is in these bytes, whole, under the `ETag` and version that they tell.
+///
+/// # Panics
+/// When something else is taken for one.
 pub fn store_headers(answer: &[u8]) {
     thread_local! {
         static RIG: RefCell<Option<Rig>> = const { RefCell::new(None) };

@@ -108,7 +108,7 @@ struct Upload {
 
 /// What the notification tells.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is told or not, whatever the others are")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field that may be absent")]
 struct Announced {
     /// The raw key at the top, as MinIO has it.
     raw_key: bool,
