@@ -204,9 +204,7 @@ struct Object {
 /// # Errors
 /// [`Malformed`] for everything that is neither a notification nor known to be harmless.
 pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
-    let text = text(body);
-    // Some bytes were no text.
-    let replaced = matches!(text, Cow::Owned(_));
+    let (text, stand_in) = text(body);
     let (records, raw_path) = records(&text)?;
     match records.as_slice() {
         [] => Ok(Notification::Ignored),
@@ -215,7 +213,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
             match &notification {
                 // Other metadata may be in any bytes, but this name is no object's.
                 Notification::Object(object) | Notification::Unsettled { written: object, .. }
-                    if replaced && object.key.contains(char::REPLACEMENT_CHARACTER) =>
+                    if stand_in.is_some_and(|stand_in| object.key.contains(stand_in)) =>
                 {
                     Err(Malformed::NoObject)
                 }
@@ -223,15 +221,32 @@ pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
             }
         }
         many if many.len() > MAX_RECORDS => Err(Malformed::TooManyRecords),
-        _ if replaced => Err(Malformed::NotANotification),
+        _ if stand_in.is_some() => Err(Malformed::NotANotification),
         many => Ok(Notification::Many(many.iter().map(|record| wrap(record)).collect())),
     }
 }
 
 /// The body without a byte-order mark. Stores copy metadata of uploads into their notifications, some
-/// in whatever bytes it was sent: they must not keep the rest from being read.
-fn text(body: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
+/// in whatever bytes it was sent: they must not keep the rest from being read. Where there are such
+/// bytes, also the character that stands in for them, which is nowhere else in the text.
+fn text(body: &[u8]) -> (Cow<'_, str>, Option<char>) {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match String::from_utf8_lossy(body) {
+        Cow::Borrowed(text) => (Cow::Borrowed(text), None),
+        Cow::Owned(lossy) => {
+            // Private use; one upload cannot hold all of them.
+            let unused = ('\u{e000}'..='\u{f8ff}').find(|c| !lossy.contains(*c));
+            let stand_in = unused.unwrap_or(char::REPLACEMENT_CHARACTER);
+            let mut text = String::with_capacity(lossy.len());
+            for chunk in body.utf8_chunks() {
+                text.push_str(chunk.valid());
+                if !chunk.invalid().is_empty() {
+                    text.push(stand_in);
+                }
+            }
+            (Cow::Owned(text), Some(stand_in))
+        }
+    }
 }
 
 /// The records of a message, and MinIO's bucket and raw key.
@@ -365,7 +380,7 @@ pub(crate) fn exact(body: &[u8], object: &ObjectRef, version: Option<&Version>) 
 
 /// The only record of a message, where it can be changed without changing what else is in it.
 fn template(body: &[u8]) -> Option<Value> {
-    let text = text(body);
+    let (text, _) = text(body);
     let (records, _) = records(&text).ok()?;
     let [record] = records.as_slice() else { return None };
     let record: Value = serde_json::from_str(unwrapped(record).get()).ok()?;

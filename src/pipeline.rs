@@ -4,8 +4,9 @@
 //! (a tag) comes before its report; one that destroys it (a deletion) only after the broker has
 //! confirmed the report. A crash at any point repeats work and loses none.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,16 @@ const EFFECTS: Duration = Duration::from_mins(4);
 const LAST_TAG: Duration = Duration::from_mins(1);
 /// Downloads of one round, when bodies break off. The SDK's own retries end at the headers.
 const TRIES: u32 = 3;
+/// Versions that are remembered.
+const KNOWN: usize = 256;
 /// Rounds, when the object is overwritten between scan and effect.
 const ROUNDS: u32 = 3;
 
 /// What one object needs from others, and what was decided before.
 pub(crate) struct Pipeline {
+    /// Versions that were scanned and acted upon, newest first. They are immutable, so that a removal
+    /// that uncovers one of them once more calls for nothing.
+    ended: Mutex<VecDeque<Identity>>,
     store: Arc<Store>,
     policy: PolicySettings,
     metrics: Arc<Metrics>,
@@ -90,7 +96,7 @@ impl From<Failure> for Interrupted {
 
 impl Pipeline {
     pub(crate) fn new(store: Arc<Store>, policy: PolicySettings, metrics: Arc<Metrics>) -> Self {
-        Self { store, policy, metrics }
+        Self { ended: Mutex::default(), store, policy, metrics }
     }
 
     /// Takes one object to its end.
@@ -114,6 +120,7 @@ impl Pipeline {
             let examined = match found? {
                 Found::Examined(examined) => examined,
                 Found::Gone => return Ok(Ended::Gone),
+                Found::Known => return Ok(Ended::Applied),
                 Found::Versions(versions) => return Ok(Ended::Versions(versions)),
             };
             self.count(&examined);
@@ -127,7 +134,14 @@ impl Pipeline {
             });
             self.metrics.took("effects", started.elapsed());
             match applied {
-                Ok(Some(ended)) => return Ok(ended),
+                Ok(Some(ended)) => {
+                    if matches!(ended, Ended::Applied) && examined.identity.version_id().is_some() {
+                        let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+                        known.truncate(KNOWN - 1);
+                        known.push_front(examined.identity);
+                    }
+                    return Ok(ended);
+                }
                 Ok(None) => {
                     tracing::info!(round, "overwritten meanwhile, scanning the new bytes");
                     before = Some(examined);
@@ -198,6 +212,11 @@ impl Pipeline {
         let mut tries = 0;
         let (download, (verdict, engine)) = loop {
             let arrival = match self.store.open(job.object, job.look).await? {
+                Fetched::Arrival(arrival)
+                    if job.object.uncovered && self.knows(&arrival.identity) =>
+                {
+                    return Ok(Found::Known);
+                }
                 Fetched::Arrival(arrival) => arrival,
                 Fetched::Gone => return Ok(Found::Gone),
                 Fetched::Versions(versions) => return Ok(Found::Versions(versions)),
@@ -242,6 +261,11 @@ impl Pipeline {
             started,
             finished: clock::now(),
         })))
+    }
+
+    fn knows(&self, identity: &Identity) -> bool {
+        let known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.version_id().is_some() && known.contains(identity)
     }
 
     /// Carries the verdict out and reports it. `None`: other bytes are there now.
@@ -419,6 +443,8 @@ impl Pipeline {
 enum Found {
     Examined(Box<Examined>),
     Gone,
+    /// A version that was scanned and acted upon a while ago.
+    Known,
     Versions(Vec<Version>),
 }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::DateTime;
 use tokio::time::error::Elapsed;
 
 use self::fault::Asked;
@@ -62,6 +63,8 @@ pub(crate) struct Identity {
     pub(crate) etag: Option<String>,
     /// Bytes, where the store told it.
     pub(crate) length: Option<u64>,
+    /// `Last-Modified` in seconds since 1970, where the store told it.
+    modified: Option<i64>,
 }
 
 /// What makes sure that an effect reaches the scanned bytes and no others.
@@ -105,7 +108,13 @@ impl Identity {
             pin,
             etag: etag.map(str::to_owned),
             length: length.and_then(|n| u64::try_from(n).ok()),
+            modified: None,
         }
+    }
+
+    fn modified(mut self, modified: Option<&DateTime>) -> Self {
+        self.modified = modified.map(DateTime::secs);
+        self
     }
 
     /// What a notification announced, whose length some stores get wrong.

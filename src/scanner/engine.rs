@@ -116,6 +116,9 @@ impl Engine {
             let before = self.version_now().await;
             let verdict = meaning(self.scan_once_or_again(object).await?);
             self.confirm(&verdict).await.map_err(Failure::engine_touched)?;
+            if matches!(verdict, Verdict::Infected { .. }) {
+                self.expect_database(&before).await.map_err(Failure::engine_touched)?;
+            }
             let version = before.older(self.version_now().await);
             let limits_reported = self.limits_reported();
             Ok((verdict, EngineState { name: self.name(), version, limits_reported }))
@@ -241,6 +244,16 @@ impl Engine {
         // Not knowing it is no fault.
         drop(asked.await);
         self.version()
+    }
+
+    /// What was found was found by another database than the harmless test was passed by, where the
+    /// engine names another one by now.
+    async fn expect_database(&self, before: &Version) -> Result<(), Failure> {
+        let now = self.protocol.version().await.database;
+        if now.is_some() && before.database.is_some() && now != before.database {
+            return Err(fault("database_changed", "the database was replaced during the scan"));
+        }
+        Ok(())
     }
 
     async fn expect_eicar(&self) -> Result<(), Failure> {

@@ -8,6 +8,7 @@
 //! An effect is believed when the store shows it, not for a status code: what stands before a store may
 //! answer 200 to everything while the store is away.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use super::fault::{self, Asked, Fault};
 use super::key::given;
 use super::{Identity, NULL, Pin, Store};
+use crate::event::plain_etag;
 use crate::failure::{Dependency, Failure, Kind, Stage};
 
 /// S3's limit of tags on an object.
@@ -48,6 +50,13 @@ pub(crate) enum Applied {
     NoTagging,
     /// The store told nothing that could pin the bytes.
     NoIdentity,
+}
+
+/// Whether a difference in `Last-Modified` means other bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Modified {
+    Counts,
+    MayDiffer,
 }
 
 /// Where the scanned bytes are right now.
@@ -83,7 +92,7 @@ impl Store {
             Pin::Etag { etag, .. } => {
                 // Two round trips that need not wait for each other.
                 let (current, tags) = tokio::join!(
-                    self.compare(identity, etag, Stage::Tag),
+                    self.compare(identity, etag, Stage::Tag, Modified::Counts),
                     self.tags(identity, None)
                 );
                 match current? {
@@ -118,7 +127,8 @@ impl Store {
         let Some(etag) = recheck else {
             return set.map_or_else(|fault| self.settled(fault), |()| Ok(Applied::Done));
         };
-        let found = self.compare(identity, etag, Stage::Tag).await;
+        // Some stores take a new tag for a modification.
+        let found = self.compare(identity, etag, Stage::Tag, Modified::MayDiffer).await;
         match (found, version.as_deref(), set) {
             (Ok(Current::Name), None, set) | (Ok(Current::NullVersion), Some(_), set) => {
                 set.map_or_else(|fault| self.settled(fault), |()| Ok(Applied::Done))
@@ -150,9 +160,11 @@ impl Store {
         let delete = self.client.delete_object().bucket(&identity.bucket).key(given(&identity.key));
         match delete.version_id(version).send().await {
             Ok(deleted) if deleted.version_id() == Some(version) => Ok(Applied::Done),
-            Ok(_) => self.is_gone(identity, Some(version)).await,
+            Ok(answer) => {
+                self.is_gone(identity, Some(version), answer.request_id().is_some()).await
+            }
             Err(error) => match fault::of(Asked::Delete, &error) {
-                Fault::Gone => Ok(Applied::Done),
+                Fault::Gone => self.is_gone(identity, Some(version), false).await,
                 Fault::Denied(_) if self.is_locked(identity, Some(version)).await => {
                     Ok(Applied::Locked)
                 }
@@ -161,17 +173,28 @@ impl Store {
         }
     }
 
-    /// Whether what was deleted, as an answer says that named no version, cannot be found any more.
+    /// Whether what was to be deleted cannot be found any more. A GET says so with a code; a HEAD could be
+    /// answered by anything. `told`: the store itself said that it deleted something.
     async fn is_gone(
         &self,
         identity: &Identity,
         version: Option<&str>,
+        told: bool,
     ) -> Result<Applied, Failure> {
-        let head = self.client.head_object().bucket(&identity.bucket).key(given(&identity.key));
-        match head.set_version_id(version.map(str::to_owned)).send().await {
+        let get = self.client.get_object().bucket(&identity.bucket).key(given(&identity.key));
+        match get.set_version_id(version.map(str::to_owned)).send().await {
+            Ok(found) if version.is_none_or(|version| version == NULL) => {
+                let etag = found.e_tag().map(plain_etag).filter(|etag| !etag.is_empty());
+                match etag {
+                    Some(etag) if Some(etag) != identity.etag.as_deref() => Ok(Applied::Done),
+                    _ => Err(undone()),
+                }
+            }
             Ok(_) => Err(undone()),
-            Err(error) => match fault::of(Asked::Head, &error) {
-                Fault::Gone | Fault::NotFound(_) => Ok(Applied::Done),
+            Err(error) => match fault::of(Asked::Get, &error) {
+                Fault::Gone => Ok(Applied::Done),
+                // Some stores deny what is not there.
+                Fault::Denied(_) if told => Ok(Applied::Done),
                 fault => Err(fault.into_failure()),
             },
         }
@@ -194,27 +217,30 @@ impl Store {
         // By stores that do not know the condition, and by AWS together with a version id.
         let mut conditional = true;
         let mut last = undone();
-        for attempt in 0..DELETE_TRIES {
-            if attempt > 0 {
-                tokio::time::sleep(DELETE_PAUSE * attempt).await;
-            }
-            let version = match self.compare(identity, etag, Stage::Delete).await? {
-                Current::Version(version) => {
-                    // The same bytes, uploaded once more since. What was scanned is below them.
-                    match self.delete_version(identity, &version).await? {
-                        Applied::Done => deleted = true,
-                        refused => return Ok(refused),
+        let mut pause = Duration::ZERO;
+        for _ in 0..DELETE_TRIES {
+            tokio::time::sleep(pause).await;
+            pause += DELETE_PAUSE;
+            let version =
+                match self.compare(identity, etag, Stage::Delete, Modified::Counts).await? {
+                    Current::Version(version) => {
+                        // The same bytes, uploaded once more since. What was scanned is below them.
+                        match self.delete_version(identity, &version).await? {
+                            Applied::Done => deleted = true,
+                            refused => return Ok(refused),
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                // Without it, deleting there leaves a marker.
-                Current::NullVersion => Some(NULL),
-                Current::Name => None,
-                Current::Changed if deleted => return Ok(Applied::Done),
-                Current::Nothing if deleted || may_be_deleted => return Ok(Applied::Done),
-                Current::Changed | Current::Nothing => return Ok(Applied::Changed),
-                Current::Denied => return Ok(Applied::Denied),
-            };
+                    // Without it, deleting there leaves a marker.
+                    Current::NullVersion => Some(NULL),
+                    Current::Name => None,
+                    Current::Changed if deleted => return Ok(Applied::Done),
+                    Current::Nothing if deleted || may_be_deleted => {
+                        return self.is_gone(identity, None, deleted).await;
+                    }
+                    Current::Changed | Current::Nothing => return Ok(Applied::Changed),
+                    Current::Denied => return Ok(Applied::Denied),
+                };
             let answer = self.delete_once(identity, version, conditional.then_some(etag)).await;
             may_be_deleted = true;
             match answer {
@@ -230,17 +256,16 @@ impl Store {
                         }
                     }
                     (_, Some(named)) if version == Some(named) => return Ok(Applied::Done),
-                    _ => match self.compare(identity, etag, Stage::Delete).await? {
-                        Current::Changed | Current::Nothing => return Ok(Applied::Done),
-                        // Some stores deny what is not there.
-                        Current::Denied if answer.request_id().is_some() => {
-                            return Ok(Applied::Done);
-                        }
-                        _ => last = undone(),
+                    _ => match self.is_gone(identity, version, answer.request_id().is_some()).await
+                    {
+                        Ok(gone) => return Ok(gone),
+                        Err(failure) => last = failure,
                     },
                 },
                 // A condition that is not met is a 412; this one is not understood.
-                Err(error) if conditional && refuses_condition(&error) => conditional = false,
+                Err(error) if conditional && refuses_condition(&error) => {
+                    (conditional, pause) = (false, Duration::ZERO);
+                }
                 Err(error) => match fault::of(Asked::Delete, &error) {
                     // The next comparison says what is there now.
                     Fault::Gone | Fault::NotFound(_) | Fault::Changed => {}
@@ -254,8 +279,8 @@ impl Store {
                 },
             }
         }
-        match self.compare(identity, etag, Stage::Delete).await? {
-            Current::Nothing => Ok(Applied::Done),
+        match self.compare(identity, etag, Stage::Delete, Modified::Counts).await? {
+            Current::Nothing => self.is_gone(identity, None, deleted).await,
             Current::Changed if deleted => Ok(Applied::Done),
             Current::Changed => Ok(Applied::Changed),
             _ => Err(last),
@@ -284,7 +309,14 @@ impl Store {
         identity: &Identity,
         etag: &str,
         stage: Stage,
+        modified: Modified,
     ) -> Result<Current, Failure> {
+        // An uploader can make two objects of the same MD5, and so of the same ETag.
+        let identity = match modified {
+            Modified::Counts => Cow::Borrowed(identity),
+            Modified::MayDiffer => Cow::Owned(Identity { modified: None, ..identity.clone() }),
+        };
+        let identity = &*identity;
         let null_only = matches!(identity.pin, Pin::Etag { null_version: true, .. });
         if null_only {
             return self.compare_at(identity, etag, stage, Some(NULL)).await.map(|(at, _)| at);
@@ -320,7 +352,8 @@ impl Store {
                     head.version_id(),
                     head.e_tag(),
                     head.content_length(),
-                );
+                )
+                .modified(head.last_modified());
                 if now.etag.is_none() {
                     let detail = "HEAD answers without an ETag";
                     let dependency = Dependency::Store;
@@ -330,8 +363,10 @@ impl Store {
                 // compress tell none.
                 let lengths = identity.length.zip(now.length);
                 let other_length = lengths.is_some_and(|(before, now)| before != now);
+                let times = identity.modified.zip(now.modified);
+                let other_time = times.is_some_and(|(before, now)| before != now);
                 let is_version = now.version_id().is_some();
-                if now.etag.as_deref() != Some(etag) || other_length {
+                if now.etag.as_deref() != Some(etag) || other_length || other_time {
                     return Ok((Current::Changed, is_version));
                 }
                 let current = match (now.pin, version) {

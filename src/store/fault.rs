@@ -19,6 +19,12 @@ const OUR_FAULT: &[&str] = &[
     "RequestTimeTooSkewed",
 ];
 
+/// What stores say of a version that a rule of retention keeps: MinIO's lineage, and AWS.
+const LOCKED: &[&str] = &[
+    "Object is WORM protected and cannot be overwritten",
+    "Access Denied because object protected by object lock.",
+];
+
 /// What was asked of the store. What an answer means depends on it: the answer to a HEAD has no body
 /// that could name a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,10 +141,8 @@ fn classify(asked: Asked, status: u16, code: &str, message: &str, detail: &str) 
         // S3 has no code of its own for a customer's key that was not sent; the message is all
         // there is to tell it from other invalid requests.
         (400, "InvalidRequest") if says("encrypt") => Fault::Unreadable,
-        // MinIO's lineage says WORM, AWS and Ceph speak of the lock.
-        (400, "ObjectLocked" | "InvalidRequest") | (403, _)
-            if asked == Asked::Delete && (says("worm") || says("object lock")) =>
-        {
+        // Whole phrases: messages may name the object, and its name is the uploader's.
+        (400 | 403, _) if asked == Asked::Delete && LOCKED.contains(&message) => {
             Fault::Locked(transient("store_locked"))
         }
         (_, "ObjectLocked") => Fault::Locked(transient("store_locked")),
@@ -262,6 +266,13 @@ mod tests {
                 "AccessDenied",
                 "Access Denied because object protected by object lock.",
                 "locked",
+            ),
+            (
+                Delete,
+                403,
+                "AccessDenied",
+                "no right on arn:aws:s3:::b/ringworm object lock",
+                "denied",
             ),
             (Delete, 400, "InvalidRequest", "", "denied"),
             (Get, 403, "SignatureDoesNotMatch", "", "suspect store_credentials"),

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use aws_sdk_s3::operation::RequestId;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 
 use super::arrival::{Arrival, FEW, Place, Received};
 use super::fault::{self, Asked, Fault};
 use super::key::given;
 use super::spool::{self, Room};
+use super::versions::seconds;
 use super::{Identity, NULL, Pin, Store};
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Dependency, Failure, Kind, Stage};
@@ -95,56 +97,29 @@ impl Store {
         }
     }
 
-    /// Which of the two keys a notification means that leaves it open: the one, or both, that have the
-    /// `ETag` which it announced; else whatever exists. None where neither does.
-    ///
-    /// # Errors
-    /// Whatever keeps it from being found out.
-    pub(crate) async fn settle(
-        &self,
-        written: &ObjectRef,
-        decoded: &str,
-        look: Look,
-    ) -> Result<Vec<String>, Failure> {
-        let (mut announced, mut others, mut denied) = (Vec::new(), Vec::new(), None);
-        for key in [written.key.as_str(), decoded] {
-            let object = ObjectRef { key: key.to_owned(), ..written.clone() };
-            let is_it = match self.get(&object, look).await {
-                Ok(Answer::Opened(opened)) => is_announced(&opened.identity, &object),
-                Ok(Answer::Versions(found)) => found.iter().any(|v| v.etag == object.etag),
-                Ok(Answer::Unreadable) => false,
-                Ok(Answer::Gone { .. }) => continue,
-                Err(failure) if matches!(failure.kind, Kind::Suspect(_)) => return Err(failure),
-                // Some stores deny what is not there; the other one may be.
-                Err(failure) => {
-                    denied = Some(failure);
-                    continue;
-                }
-            };
-            if is_it { &mut announced } else { &mut others }.push(key.to_owned());
-        }
-        match (announced.is_empty(), denied) {
-            (false, _) => Ok(announced),
-            (true, Some(failure)) => Err(failure),
-            (true, None) => Ok(others),
-        }
-    }
-
     async fn get(&self, object: &ObjectRef, look: Look) -> Result<Answer, Failure> {
         let Some(version) = object.version_id.as_deref() else {
             return self.get_unnamed(object, look).await;
         };
         let answer = self.get_version(object, Some(version)).await?;
-        // Some stores announce ids that they do not know afterwards: what is under the name may be the
-        // announced bytes.
-        if matches!(answer, Answer::Gone { .. })
-            && object.etag.is_some()
-            && let Answer::Opened(opened) = self.get_version(object, None).await?
+        if !matches!(answer, Answer::Gone { .. }) || object.etag.is_none() {
+            return Ok(answer);
+        }
+        // Some stores announce ids that they do not know afterwards. What is under the name may be the
+        // announced bytes, or a version below it.
+        if let Answer::Opened(opened) = self.get_version(object, None).await?
             && same_etag(&opened.identity, object)
         {
             return Ok(Answer::Opened(opened));
         }
-        Ok(answer)
+        if look == Look::First {
+            return Ok(answer);
+        }
+        match self.versions(object, false).await {
+            Ok(found) if !found.announced.is_empty() => Ok(Answer::Versions(found.announced)),
+            Err(Fault::Other(failure)) if failure.kind != Kind::Transient => Err(failure),
+            Ok(_) | Err(_) => Ok(answer),
+        }
     }
 
     /// Opens what is under the name. In a bucket with versions the announced bytes may lie below it:
@@ -154,6 +129,10 @@ impl Store {
         let answer = self.get_version(object, None).await?;
         let current = match &answer {
             _ if object.uncovered => return Ok(answer),
+            // A cache, or a node that is behind.
+            Answer::Opened(opened) if look == Look::First && is_older(&opened.identity, object) => {
+                return Ok(Answer::Gone { marker: false });
+            }
             Answer::Opened(opened) => match &opened.identity.pin {
                 Pin::Version(version) => Some(version.clone()),
                 Pin::Etag { null_version: true, .. } => Some(NULL.to_owned()),
@@ -161,32 +140,41 @@ impl Store {
             },
             // Not all stores tell of a marker.
             Answer::Gone { marker: false } if look == Look::First => return Ok(answer),
-            Answer::Gone { .. } => None,
-            Answer::Unreadable | Answer::Versions(_) => return Ok(answer),
+            Answer::Gone { .. } | Answer::Unreadable => None,
+            Answer::Versions(_) => return Ok(answer),
         };
-        let found = match self.versions(object).await {
+        let expected = current.is_some() || matches!(answer, Answer::Gone { marker: true });
+        let found = match self.versions(object, expected).await {
             Ok(found) => found,
-            Err(Fault::Denied(failure) | Fault::Unsupported(failure)) => {
+            Err(Fault::NotFound(_) | Fault::Gone) => return Ok(answer),
+            Err(Fault::Other(failure)) if failure.kind != Kind::Transient => return Err(failure),
+            Err(fault) => {
                 return match &answer {
                     Answer::Opened(opened) if same_etag(&opened.identity, object) => Ok(answer),
-                    Answer::Gone { marker: false } => Ok(answer),
+                    Answer::Gone { marker: false } | Answer::Unreadable => Ok(answer),
                     _ => {
                         let detail = format!(
                             "the notification names no version, and the versions of the object \
                              cannot be listed (allow ListBucketVersions): {}",
-                            failure.detail
+                            fault.into_failure().detail
                         );
                         Err(Failure::permanent(Stage::Fetch, "versions_denied", detail))
                     }
                 };
             }
-            Err(Fault::NotFound(_) | Fault::Gone) => Vec::new(),
-            Err(fault) => return Err(fault.into_failure()),
         };
-        match (found.as_slice(), current) {
+        if current.as_ref().is_some_and(|id| id != NULL && !found.ids.contains(id)) {
+            let detail = "a list of versions without the one that was just read";
+            let label = "store_odd";
+            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+        }
+        let versions = found.announced_or_latest();
+        match (versions.as_slice(), current) {
             ([], _) => Ok(answer),
             ([only], Some(current)) if only.id == current => Ok(answer),
-            _ => Ok(Answer::Versions(found)),
+            // No versions are kept there.
+            ([only], None) if only.id == NULL && matches!(answer, Answer::Unreadable) => Ok(answer),
+            _ => Ok(Answer::Versions(versions)),
         }
     }
 
@@ -215,17 +203,21 @@ impl Store {
             output.version_id(),
             output.e_tag(),
             output.content_length(),
-        );
+        )
+        .modified(output.last_modified());
         // A page that an ingress shows while the store is away answers 200 as well. An object has an
         // ETag, and what was asked for by its version id is that version.
         let other = |asked: &str| match identity.version_id() {
             Some(found) => found != asked,
             None => object.etag.is_some() && !same_etag(&identity, object),
         };
+        // Stores name each request. Where something else answers, only the announced ETag is believed.
+        let named = output.request_id().is_some();
         // What gateways make of a folder has none, and no bytes either.
-        let folder = object.key.ends_with('/') && identity.length == Some(0);
+        let folder = named && object.key.ends_with('/') && identity.length == Some(0);
         let nothing = identity.pin == Pin::Nothing && !folder;
-        if nothing || version.is_some_and(|id| id != NULL && other(id)) {
+        let page = !named && !same_etag(&identity, object);
+        if nothing || page || version.is_some_and(|id| id != NULL && other(id)) {
             let detail = "an answer without ETag, or with another version than was asked for";
             let label = "body_of_unknown_object";
             return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
@@ -262,9 +254,25 @@ impl Store {
         match head.set_version_id(identity.slot().map(str::to_owned)).send().await {
             Ok(head) => {
                 let length = head.content_length().and_then(|length| u64::try_from(length).ok());
-                Ok(length != identity.length)
+                match length {
+                    Some(_) => Ok(length != identity.length),
+                    None => Ok(self.length_by_range(identity).await? != identity.length),
+                }
             }
             Err(error) => Err(fault::of(Asked::Head, &error).into_failure()),
+        }
+    }
+
+    /// The length of an object whose HEAD does not tell it: the answer to a range does.
+    async fn length_by_range(&self, identity: &Identity) -> Result<Option<u64>, Failure> {
+        let get = self.client.get_object().bucket(&identity.bucket).key(given(&identity.key));
+        let get = get.set_version_id(identity.slot().map(str::to_owned)).range("bytes=0-0");
+        match get.send().await {
+            // RFC 9110, 14.4: `bytes 0-0/1234`.
+            Ok(part) => {
+                Ok(part.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok()))
+            }
+            Err(error) => Err(fault::of(Asked::Get, &error).into_failure()),
         }
     }
 
@@ -299,6 +307,13 @@ fn is_announced(identity: &Identity, object: &ObjectRef) -> bool {
         Some(version) if identity.version_id() == Some(version) => true,
         Some(_) | None => object.etag.is_none() || same_etag(identity, object),
     }
+}
+
+/// Whether these are other bytes than the announced ones, and were there before them.
+fn is_older(identity: &Identity, object: &ObjectRef) -> bool {
+    let uploaded = object.event_time.as_deref().and_then(seconds);
+    let older = identity.modified.zip(uploaded).is_some_and(|(at, uploaded)| at < uploaded - 2);
+    older && object.etag.is_some() && !same_etag(identity, object)
 }
 
 fn same_etag(identity: &Identity, object: &ObjectRef) -> bool {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -21,6 +22,9 @@ pub(super) struct Spool {
     budget: Arc<Semaphore>,
     /// Told when room is given back.
     freed: Arc<Notify>,
+    /// MiB that were waited for in vain: the next one that needs so many is served in turn, or a stream
+    /// of objects that need less would keep it waiting for ever. 0 when there is none.
+    in_turn: AtomicU32,
 }
 
 /// Room for one download; given back when dropped.
@@ -49,7 +53,7 @@ impl Spool {
     pub(super) fn new(bytes: u64) -> Self {
         let mebibytes = usize::try_from(bytes / MIB).unwrap_or(usize::MAX);
         let budget = Arc::new(Semaphore::new(mebibytes.min(Semaphore::MAX_PERMITS)));
-        Self { budget, freed: Arc::default() }
+        Self { budget, freed: Arc::default(), in_turn: AtomicU32::new(0) }
     }
 
     /// Room for `length` bytes if it is free at once. Whole, or two large objects that each hold
@@ -57,8 +61,12 @@ impl Spool {
     pub(super) fn reserve_now(&self, length: u64) -> Option<Room> {
         let permits = permits(length)?;
         let permit = Arc::clone(&self.budget).try_acquire_many_owned(permits).ok()?;
+        Some(self.room(permits, permit))
+    }
+
+    fn room(&self, permits: u32, permit: OwnedSemaphorePermit) -> Room {
         let freed = Arc::clone(&self.freed);
-        Some(Room { bytes: u64::from(permits) * MIB, permit: Some(permit), freed })
+        Room { bytes: u64::from(permits) * MIB, permit: Some(permit), freed }
     }
 
     /// Room for `length` bytes, when there is some.
@@ -70,16 +78,28 @@ impl Spool {
             let detail = "other objects take the temp disk (SPOOL_SIZE)";
             Failure::new(Kind::Busy, Stage::Fetch, "spool_full", detail)
         };
+        let permits = permits(length).ok_or_else(busy)?;
         let room = async {
+            if (1..=permits).contains(&self.in_turn.load(Ordering::Relaxed)) {
+                let acquired = Arc::clone(&self.budget).acquire_many_owned(permits).await.ok()?;
+                self.in_turn.store(0, Ordering::Relaxed);
+                return Some(self.room(permits, acquired));
+            }
             loop {
                 let freed = self.freed.notified();
                 if let Some(room) = self.reserve_now(length) {
-                    return room;
+                    return Some(room);
                 }
                 freed.await;
             }
         };
-        tokio::time::timeout(LONGEST_WAIT, room).await.map_err(|_| busy())
+        match tokio::time::timeout(LONGEST_WAIT, room).await {
+            Ok(room) => room.ok_or_else(busy),
+            Err(_) => {
+                self.in_turn.fetch_max(permits, Ordering::Relaxed);
+                Err(busy())
+            }
+        }
     }
 }
 
@@ -122,6 +142,10 @@ mod tests {
         assert!(spool.reserve_now(5 * MIB).is_none());
         let busy = spool.reserve(5 * MIB).await.expect_err("no room");
         assert_eq!(busy.kind, Kind::Busy);
+        drop(first);
+
+        let spool = Spool::new(10 * MIB);
+        let first = spool.reserve_now(6 * MIB).expect("room for the first");
         let (waited, ()) = tokio::join!(spool.reserve(5 * MIB), async {
             // While one waits for much, others get the little that is there.
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -129,6 +153,41 @@ mod tests {
             drop(first);
         });
         assert!(waited.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_smaller_ones_does_not_starve_a_larger_one() {
+        let spool = Spool::new(10 * MIB);
+        let small = || async {
+            let room = spool.reserve(4 * MIB).await;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            drop(room);
+        };
+        let one = async {
+            loop {
+                small().await;
+            }
+        };
+        let other = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            loop {
+                small().await;
+            }
+        };
+        let large = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            // It comes again after each delay of 10 s, an hour long.
+            for _ in 0..180 {
+                if spool.reserve(8 * MIB).await.is_ok() {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+            false
+        };
+        let served =
+            tokio::select! { () = one => false, () = other => false, served = large => served };
+        assert!(served, "180 times in an hour put off, not an attempt counted");
     }
 
     #[test]

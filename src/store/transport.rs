@@ -19,6 +19,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::date_time::{DateTime, Format};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Method, http};
@@ -30,8 +31,6 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until the headers of an answer are there, connecting included.
@@ -46,8 +45,11 @@ const BUFFER: usize = 64 * 1024;
 const LARGE_BUFFER: usize = 4 * 1024 * 1024;
 const MANY_HEADERS: usize = 20_000;
 
-/// A date, which the SDK fails on when it is none.
+/// Dates, which the SDK fails on when they are none.
 const RETAIN_UNTIL: &str = "x-amz-object-lock-retain-until-date";
+const LAST_MODIFIED: &str = "last-modified";
+const LEGAL_HOLD: &str = "x-amz-object-lock-legal-hold";
+const LOCK_MODE: &str = "x-amz-object-lock-mode";
 
 /// The headers of an answer that are used: by this room, and by the SDK for its errors, its clock and
 /// its retries. All others belong to the uploader.
@@ -57,12 +59,14 @@ const USED: &[&str] = &[
     "content-range",
     "date",
     "etag",
+    LAST_MODIFIED,
     "location",
     "transfer-encoding",
     "x-amz-bucket-region",
     "x-amz-delete-marker",
     "x-amz-id-2",
-    "x-amz-object-lock-legal-hold",
+    LEGAL_HOLD,
+    LOCK_MODE,
     RETAIN_UNTIL,
     "x-amz-request-id",
     "x-amz-retry-after",
@@ -159,9 +163,18 @@ fn is_too_large(error: &legacy::Error) -> bool {
 fn without_the_uploaders<B>(mut answer: http::Response<B>) -> http::Response<B> {
     let mut used = HeaderMap::new();
     for name in USED {
+        // A store answers these once; what is there twice, somebody has stored.
+        let once = matches!(*name, RETAIN_UNTIL | LAST_MODIFIED | LOCK_MODE | LEGAL_HOLD);
+        if once && answer.headers().get_all(*name).iter().count() > 1 {
+            continue;
+        }
         for value in answer.headers().get_all(*name) {
-            let is_date = |text| OffsetDateTime::parse(text, &Rfc3339).is_ok();
-            if value.to_str().is_ok_and(|text| *name != RETAIN_UNTIL || is_date(text)) {
+            let is_usable = |text| match *name {
+                RETAIN_UNTIL => DateTime::from_str(text, Format::DateTime).is_ok(),
+                LAST_MODIFIED => DateTime::from_str(text, Format::HttpDate).is_ok(),
+                _ => true,
+            };
+            if value.to_str().is_ok_and(is_usable) {
                 used.append(HeaderName::from_static(name), value.clone());
             }
         }

@@ -81,33 +81,6 @@ impl Notifications {
         }
     }
 
-    /// Finds out which key is meant where the notification leaves that open; each that may be gets a
-    /// message of its own, in which it is settled.
-    async fn settle_key(
-        &self,
-        written: &ObjectRef,
-        decoded: &str,
-        delivery: &Delivery,
-        cancelled: &CancellationToken,
-    ) -> Outcome<Option<Interrupted>> {
-        let settled = tokio::select! {
-            biased;
-            () = cancelled.cancelled() => Err(Failure::abandoned(Stage::Fetch)),
-            settled = self.store.settle(written, decoded, look(delivery)) => settled,
-        };
-        match settled {
-            Ok(keys) if keys.is_empty() => gone(delivery),
-            Ok(keys) => {
-                let exact = |key| {
-                    let object = ObjectRef { key, ..written.clone() };
-                    event::exact(&delivery.body, &object, None)
-                };
-                Outcome::Split(keys.into_iter().map(exact).collect())
-            }
-            Err(failure) => Outcome::Failed(failure, None),
-        }
-    }
-
     /// Tells what is new about the engine.
     fn describe(&self, engine: &Engine) {
         let (version, limits_reported) = (engine.version(), engine.limits_reported());
@@ -242,7 +215,10 @@ impl Handler for Notifications {
                 self.handle_object(&object, delivery, publisher, cancelled).await
             }
             Ok(Notification::Unsettled { written, decoded }) => {
-                self.settle_key(&written, &decoded, delivery, cancelled).await
+                // Each gets a message of its own, in which the key is settled.
+                let decoded = ObjectRef { key: decoded, ..(*written).clone() };
+                let exact = |object| event::exact(&delivery.body, object, None);
+                Outcome::Split([&*written, &decoded].map(exact).to_vec())
             }
             Ok(Notification::Many(parts)) => Outcome::Split(parts),
             Ok(Notification::Ignored) => Outcome::Done("ignored"),

@@ -9,6 +9,7 @@ mod endpoints;
 mod engines;
 mod evidence;
 mod hostile;
+mod lies;
 mod limits;
 mod logging;
 mod messages;

@@ -175,7 +175,9 @@ async fn an_object_overwritten_between_scan_and_tag_is_scanned_again() {
         match (request.method.as_str(), request.path.contains("tagging")) {
             ("GET", false) => {
                 let n = gets.fetch_add(1, Ordering::Relaxed);
-                Reply::new(200, format!("content {n}")).header("etag", etag(n))
+                Reply::new(200, format!("content {n}"))
+                    .header("etag", etag(n))
+                    .header("x-amz-request-id", "1A2B3C")
             }
             ("GET", true) => Reply::new(200, "<Tagging><TagSet/></Tagging>"),
             ("HEAD", _) => {
@@ -301,6 +303,7 @@ async fn a_store_that_refuses_conditions_still_gets_its_infected_object_deleted(
         let gone = AtomicBool::new(false);
         let (report, requests, daemon) = with_store(&[], move |request| {
             match (request.method.as_str(), request.header("if-match").is_some()) {
+                ("GET", _) if gone.load(Ordering::Relaxed) => error(404, "NoSuchKey"),
                 ("GET", _) => body(&eicar()),
                 ("HEAD", _) if gone.load(Ordering::Relaxed) => Reply::new(404, ""),
                 ("HEAD", _) => head("e1", 68),
