@@ -22,6 +22,9 @@ pub struct Stack {
     state: State,
 }
 
+/// sysexits.h: `EX_UNAVAILABLE`, which `rabbitmqctl` says of a node that does not answer.
+const UNAVAILABLE: i32 = 69;
+
 impl Stack {
     /// The stack that this test runs in.
     ///
@@ -133,15 +136,20 @@ impl Stack {
         spec.args = args.iter().map(|arg| String::from(*arg)).collect();
         // These belong to the node; with them the tool would claim its port.
         spec.env.retain(|name, _| !name.ends_with("ERL_ARGS") && !name.contains("DIST_PORT"));
-        let Output { status, stdout, stderr } = spec.command().output().context("rabbitmqctl")?;
-        if status.success() {
-            return Ok(String::from_utf8_lossy(&stdout).into_owned());
+        // On a busy machine the tool may not reach the node in time.
+        let mut tries = 3;
+        loop {
+            tries -= 1;
+            let Output { status, stdout, stderr } =
+                spec.command().output().context("rabbitmqctl")?;
+            if status.success() {
+                return Ok(String::from_utf8_lossy(&stdout).into_owned());
+            }
+            if status.code() != Some(UNAVAILABLE) || tries == 0 {
+                let said = String::from_utf8_lossy(&stderr);
+                return Err(Error::new(format!("rabbitmqctl {}: {said}", args.join(" "))));
+            }
         }
-        Err(Error::new(format!(
-            "rabbitmqctl {}: {}",
-            args.join(" "),
-            String::from_utf8_lossy(&stderr)
-        )))
     }
 
     /// Tells the bridge where the events of a bucket go.
