@@ -13,16 +13,16 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const BUCKET: &str = "b";
+pub(super) const BUCKET: &str = "b";
 /// Of one object, while the store answers.
 const MOST_REQUESTS: usize = 25;
 
-struct Scene {
-    store: Arc<Store>,
-    daemon: Daemon,
+pub(super) struct Scene {
+    pub(super) store: Arc<Store>,
+    pub(super) daemon: Daemon,
 }
 
-async fn scene(
+pub(super) async fn scene(
     overrides: &[(&str, &str)],
     hook: impl Fn(&Call, &mut Contents) -> Option<Reply> + Send + Sync + 'static,
 ) -> Scene {
@@ -40,16 +40,16 @@ async fn scene(
 }
 
 impl Scene {
-    fn put(&self, key: &str, content: &[u8]) -> (String, String) {
+    pub(super) fn put(&self, key: &str, content: &[u8]) -> (String, String) {
         self.store.put(BUCKET, key, Version::new(content))
     }
 
-    fn versioning(&self, versioning: Versioning) {
+    pub(super) fn versioning(&self, versioning: Versioning) {
         self.store.with(|contents| contents.bucket(BUCKET).versioning = versioning);
     }
 
     /// Announces what is there now, without a version.
-    async fn announce(&self, key: &str, etag: &str) {
+    pub(super) async fn announce(&self, key: &str, etag: &str) {
         let event = notification::put(BUCKET, key, None, Some(etag));
         self.tell(&event).await;
     }
@@ -80,7 +80,7 @@ impl Scene {
         eventually(end, || async { metric(&self.daemon, &name).await >= 1 }).await;
     }
 
-    fn calls(&self, key: &str, operation: Operation) -> usize {
+    pub(super) fn calls(&self, key: &str, operation: Operation) -> usize {
         let calls = self.store.calls_on(BUCKET, key);
         calls.iter().filter(|call| call.operation == operation).count()
     }
@@ -98,12 +98,12 @@ impl Scene {
     }
 }
 
-fn as_it_is(_: &Call, _: &mut Contents) -> Option<Reply> {
+pub(super) fn as_it_is(_: &Call, _: &mut Contents) -> Option<Reply> {
     None
 }
 
 /// Once, whatever else happens.
-fn once() -> impl Fn() -> bool {
+pub(super) fn once() -> impl Fn() -> bool {
     let done = AtomicBool::new(false);
     move || !done.swap(true, Ordering::Relaxed)
 }

@@ -5,49 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bucket_av_scanner_testing::eicar::eicar;
+use bucket_av_scanner_testing::notification;
 use bucket_av_scanner_testing::scripted::store::{Call, Contents, Operation, Version, Versioning};
-use bucket_av_scanner_testing::scripted::{Reply, Store, store};
+use bucket_av_scanner_testing::scripted::{Reply, store};
 use bucket_av_scanner_testing::sink::Received;
-use bucket_av_scanner_testing::{Daemon, notification};
 use serde_json::{Value, json};
 
+use super::evidence::{self, BUCKET, Scene, as_it_is, once};
 use super::*;
 
-const BUCKET: &str = "b";
-
-struct Scene {
-    store: Arc<Store>,
-    daemon: Daemon,
-}
-
+/// As of the tests of evidence, with versions or without, and one more attempt.
 async fn scene(
     versioning: Versioning,
     overrides: &[(&str, &str)],
     hook: impl Fn(&Call, &mut Contents) -> Option<Reply> + Send + Sync + 'static,
 ) -> Scene {
-    let store = Arc::new(Store::start_with(hook));
-    let mut all = vec![
-        ("MINIO_SERVER_URL", store.url()),
-        ("RETRY_DELAYS", "1s"),
-        ("RETRY_LIMIT", "2"),
-        ("REPORT_CLEAN", "true"),
-    ];
-    all.extend(overrides);
-    let daemon = daemon(&all).await;
-    store.with(|contents| contents.bucket(BUCKET).versioning = versioning);
-    Scene { store, daemon }
+    let scene = evidence::scene(&[&[("RETRY_LIMIT", "2")], overrides].concat(), hook).await;
+    scene.versioning(versioning);
+    scene
 }
 
 impl Scene {
-    fn put(&self, key: &str, content: &[u8]) -> (String, String) {
-        self.store.put(BUCKET, key, Version::new(content))
-    }
-
-    async fn announce(&self, key: &str, etag: &str) {
-        let event = notification::put(BUCKET, key, None, Some(etag));
-        notify(&self.daemon, event.to_string().as_bytes()).await;
-    }
-
     /// Many uploads of one key, announced in one message: so none is looked at before all are there.
     async fn announce_all(&self, key: &str, etags: &[String]) {
         let mut event = notification::put(BUCKET, key, None, None);
@@ -64,11 +42,6 @@ impl Scene {
 
     fn has(&self, key: &str, version: &str) -> bool {
         self.store.versions(BUCKET, key).iter().any(|v| v.id == version)
-    }
-
-    fn calls(&self, key: &str, operation: Operation) -> usize {
-        let calls = self.store.calls_on(BUCKET, key);
-        calls.iter().filter(|call| call.operation == operation).count()
     }
 
     /// Waits until nothing is left to do, and says what the daemon made of it.
@@ -102,15 +75,6 @@ impl Scene {
             .collect();
         format!("ends {ends:?}\nreports {reports:?}\n")
     }
-}
-
-fn as_it_is(_: &Call, _: &mut Contents) -> Option<Reply> {
-    None
-}
-
-fn once() -> impl Fn() -> bool {
-    let done = AtomicBool::new(false);
-    move || !done.swap(true, Ordering::Relaxed)
 }
 
 #[tokio::test]
