@@ -56,7 +56,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     let chosen = choose(&options)?;
     if options.list {
         for scenario in chosen {
-            say!("{:<24}{}", scenario.name, scenario.what);
+            say!("{:<26}{}", scenario.name, scenario.what);
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -69,11 +69,11 @@ const HEAD: [&str; 13] = [
     "back ms",
     "s",
 ];
-const WIDTHS: [usize; 13] = [23, 8, 5, 8, 7, 10, 8, 6, 7, 7, 9, 8, 5];
+const WIDTHS: [usize; 13] = [26, 8, 5, 8, 7, 10, 8, 6, 7, 7, 9, 8, 5];
 
 pub(super) fn head() {
     say!("");
-    say!("                                wrongly      clean,   missing");
+    say!("                                   wrongly      clean,   missing");
     say!("{}", line(&HEAD.map(str::to_owned)));
 }
 
