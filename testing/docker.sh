@@ -281,8 +281,11 @@ broker_restarted() {
     until_true 120 "all workers are healthy" all_healthy
 }
 
+# An infected object whose message came back after its deletion is looked for twice, 10 s apart.
+queues_are_empty() { [ "$(depth .)" = 0 ]; }
+
 nothing_left_over() {
-    until_true 30 "no message is left in any queue" test "$(depth .)" = 0
+    until_true 30 "no message is left in any queue" queues_are_empty
     $manage status
 }
 

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -32,6 +32,11 @@ const MAX_TAGS: usize = 10;
 const DELETE_TRIES: u32 = 3;
 /// Before the next one.
 const DELETE_PAUSE: Duration = Duration::from_millis(300);
+/// So long a store that fails right behind a DELETE is asked again what came of it: a later delivery finds
+/// nothing there and cannot tell whose deletion that was.
+const CONFIRMATION: Duration = Duration::from_secs(20);
+/// Before the first repeat; doubled for each further one.
+const CONFIRMATION_PAUSE: Duration = Duration::from_millis(500);
 
 /// What an effect came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,16 +166,34 @@ impl Store {
         match delete.version_id(version).send().await {
             Ok(deleted) if deleted.version_id() == Some(version) => Ok(Applied::Done),
             Ok(answer) => {
-                self.is_gone(identity, Some(version), answer.request_id().is_some()).await
+                self.confirm(identity, Some(version), answer.request_id().is_some()).await
             }
             Err(error) => match fault::of(Asked::Delete, &error) {
-                Fault::Gone => self.is_gone(identity, Some(version), false).await,
+                Fault::Gone => self.confirm(identity, Some(version), false).await,
                 Fault::Denied(_) if self.is_locked(identity, Some(version)).await => {
                     Ok(Applied::Locked)
+                }
+                // It may have been done all the same.
+                Fault::Other(failure) if matches!(failure.kind, Kind::Suspect(_)) => {
+                    match patiently(|| self.is_gone(identity, Some(version), false)).await {
+                        Ok(true) => Ok(Applied::Done),
+                        Ok(false) | Err(_) => Err(failure),
+                    }
                 }
                 fault => self.settled(fault),
             },
         }
+    }
+
+    /// [`Applied::Done`] when the scanned bytes are gone.
+    async fn confirm(
+        &self,
+        identity: &Identity,
+        version: Option<&str>,
+        told: bool,
+    ) -> Result<Applied, Failure> {
+        let gone = patiently(|| self.is_gone(identity, version, told)).await?;
+        if gone { Ok(Applied::Done) } else { Err(undone()) }
     }
 
     /// Whether what was to be deleted cannot be found any more. A GET says so with a code; a HEAD could be
@@ -180,21 +203,18 @@ impl Store {
         identity: &Identity,
         version: Option<&str>,
         told: bool,
-    ) -> Result<Applied, Failure> {
+    ) -> Result<bool, Failure> {
         let get = self.client.get_object().bucket(&identity.bucket).key(given(&identity.key));
         match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(found) if version.is_none_or(|version| version == NULL) => {
                 let etag = found.e_tag().map(plain_etag).filter(|etag| !etag.is_empty());
-                match etag {
-                    Some(etag) if Some(etag) != identity.etag.as_deref() => Ok(Applied::Done),
-                    _ => Err(undone()),
-                }
+                Ok(etag.is_some_and(|etag| Some(etag) != identity.etag.as_deref()))
             }
-            Ok(_) => Err(undone()),
+            Ok(_) => Ok(false),
             Err(error) => match fault::of(Asked::Get, &error) {
-                Fault::Gone => Ok(Applied::Done),
+                Fault::Gone => Ok(true),
                 // Some stores deny what is not there.
-                Fault::Denied(_) if told => Ok(Applied::Done),
+                Fault::Denied(_) if told => Ok(true),
                 fault => Err(fault.into_failure()),
             },
         }
@@ -221,26 +241,27 @@ impl Store {
         for _ in 0..DELETE_TRIES {
             tokio::time::sleep(pause).await;
             pause += DELETE_PAUSE;
-            let version =
-                match self.compare(identity, etag, Stage::Delete, Modified::Counts).await? {
-                    Current::Version(version) => {
-                        // The same bytes, uploaded once more since. What was scanned is below them.
-                        match self.delete_version(identity, &version).await? {
-                            Applied::Done => deleted = true,
-                            refused => return Ok(refused),
-                        }
-                        continue;
+            let compare = || self.compare(identity, etag, Stage::Delete, Modified::Counts);
+            let current = if may_be_deleted { patiently(compare).await } else { compare().await };
+            let version = match current? {
+                Current::Version(version) => {
+                    // The same bytes, uploaded once more since. What was scanned is below them.
+                    match self.delete_version(identity, &version).await? {
+                        Applied::Done => deleted = true,
+                        refused => return Ok(refused),
                     }
-                    // Without it, deleting there leaves a marker.
-                    Current::NullVersion => Some(NULL),
-                    Current::Name => None,
-                    Current::Changed if deleted => return Ok(Applied::Done),
-                    Current::Nothing if deleted || may_be_deleted => {
-                        return self.is_gone(identity, None, deleted).await;
-                    }
-                    Current::Changed | Current::Nothing => return Ok(Applied::Changed),
-                    Current::Denied => return Ok(Applied::Denied),
-                };
+                    continue;
+                }
+                // Without it, deleting there leaves a marker.
+                Current::NullVersion => Some(NULL),
+                Current::Name => None,
+                Current::Changed if deleted => return Ok(Applied::Done),
+                Current::Nothing if deleted || may_be_deleted => {
+                    return self.confirm(identity, None, deleted).await;
+                }
+                Current::Changed | Current::Nothing => return Ok(Applied::Changed),
+                Current::Denied => return Ok(Applied::Denied),
+            };
             let answer = self.delete_once(identity, version, conditional.then_some(etag)).await;
             may_be_deleted = true;
             match answer {
@@ -256,11 +277,13 @@ impl Store {
                         }
                     }
                     (_, Some(named)) if version == Some(named) => return Ok(Applied::Done),
-                    _ => match self.is_gone(identity, version, answer.request_id().is_some()).await
-                    {
-                        Ok(gone) => return Ok(gone),
-                        Err(failure) => last = failure,
-                    },
+                    _ => {
+                        let told = answer.request_id().is_some();
+                        if patiently(|| self.is_gone(identity, version, told)).await? {
+                            return Ok(Applied::Done);
+                        }
+                        last = undone();
+                    }
                 },
                 // A condition that is not met is a 412; this one is not understood.
                 Err(error) if conditional && refuses_condition(&error) => {
@@ -279,8 +302,9 @@ impl Store {
                 },
             }
         }
-        match self.compare(identity, etag, Stage::Delete, Modified::Counts).await? {
-            Current::Nothing => self.is_gone(identity, None, deleted).await,
+        let compare = || self.compare(identity, etag, Stage::Delete, Modified::Counts);
+        match patiently(compare).await? {
+            Current::Nothing => self.confirm(identity, None, deleted).await,
             Current::Changed if deleted => Ok(Applied::Done),
             Current::Changed => Ok(Applied::Changed),
             _ => Err(last),
@@ -489,6 +513,26 @@ impl Store {
                 failure = %fault.into_failure(),
                 "a tag on overwritten bytes stays until they are scanned"
             ),
+        }
+    }
+}
+
+/// Looks again while the store fails, and gives its last answer.
+async fn patiently<T, F>(look: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let until = Instant::now() + CONFIRMATION;
+    let mut pause = CONFIRMATION_PAUSE;
+    loop {
+        match look().await {
+            Err(failure)
+                if matches!(failure.kind, Kind::Suspect(_)) && Instant::now() + pause < until =>
+            {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            answer => return answer,
         }
     }
 }

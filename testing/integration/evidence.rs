@@ -1,8 +1,9 @@
 //! An answer of the store is believed only as far as it goes: what is gone, deleted, tagged or denied
 //! has to be shown. The store is a double that keeps objects as S3 does, and lies where a test says so.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bucket_av_scanner_testing::eicar::eicar;
 use bucket_av_scanner_testing::scripted::store::{Call, Contents, Operation, Version, Versioning};
@@ -401,6 +402,38 @@ async fn a_deletion_whose_answer_was_lost_is_one_when_nothing_is_there() {
     let log = scene.daemon.output();
     assert_eq!(log.matches("infected object deleted").count(), 1, "{log}");
     assert_eq!(log.matches(": deleting ").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_right_behind_a_deletion_is_asked_until_it_tells() {
+    for versioning in [Versioning::Off, Versioning::Enabled] {
+        let away = Mutex::new(None::<Instant>);
+        let scene = scene(&[], move |call, contents| {
+            let mut away = away.lock().unwrap();
+            match *away {
+                None if call.operation == Operation::DeleteObject => {
+                    *away = Some(Instant::now());
+                    let done = contents.answer(call);
+                    // With a version the answer is lost as well.
+                    Some(if call.version.is_none() { done } else { Reply::close() })
+                }
+                Some(at) if at.elapsed() < Duration::from_secs(8) => {
+                    Some(store::error(503, "SlowDown"))
+                }
+                _ => None,
+            }
+        })
+        .await;
+        scene.versioning(versioning);
+        let (version, etag) = scene.put("k", &eicar());
+        let mut event = notification::put(BUCKET, "k", None, Some(&etag));
+        if versioning == Versioning::Enabled {
+            event["Records"][0]["s3"]["object"]["versionId"] = version.into();
+        }
+        scene.tell(&event).await;
+        let lines = || scene.daemon.output().matches("infected object deleted").count();
+        eventually("a line behind the deletion", || async { lines() == 1 }).await;
+    }
 }
 
 #[tokio::test]
