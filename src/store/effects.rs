@@ -208,7 +208,9 @@ impl Store {
         match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(found) if version.is_none_or(|version| version == NULL) => {
                 let etag = found.e_tag().map(plain_etag).filter(|etag| !etag.is_empty());
-                Ok(etag.is_some_and(|etag| Some(etag) != identity.etag.as_deref()))
+                // Stores name each request; a page of something before them may have an ETag as well.
+                let named = found.request_id().is_some();
+                Ok(named && etag.is_some_and(|etag| Some(etag) != identity.etag.as_deref()))
             }
             Ok(_) => Ok(false),
             Err(error) => match fault::of(Asked::Get, &error) {

@@ -339,6 +339,34 @@ async fn a_page_with_an_etag_is_not_the_object() {
 }
 
 #[tokio::test]
+async fn a_page_with_an_etag_is_no_newer_upload() {
+    // The same page, to the DELETE and to the GET that looks what came of it.
+    let (deleted, looked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, _| {
+        let hit = match call.operation {
+            Operation::DeleteObject => deleted.fetch_add(1, Ordering::Relaxed) == 0,
+            Operation::GetObject if deleted.load(Ordering::Relaxed) == 1 => {
+                looked.fetch_add(1, Ordering::Relaxed) == 0
+            }
+            _ => false,
+        };
+        hit.then(|| {
+            Reply::new(200, "<html>maintenance</html>")
+                .header("server", "nginx")
+                .header("content-type", "text/html")
+                .header("etag", "\"65f1c2d3-18\"")
+        })
+    })
+    .await;
+    let (_, etag) = scene.put("k", &eicar());
+    scene.announce("k", &etag).await;
+    eventually("the infected one is deleted", || async {
+        scene.store.current(BUCKET, "k").is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn older_bytes_than_those_announced_do_not_supersede_them() {
     for tags in ["true", "false"] {
         let stale = Arc::new(AtomicBool::new(true));

@@ -131,11 +131,12 @@ async fn wrong_tags(world: &World, struck: usize) -> Result<HashMap<String, Dura
     let (mut since, mut longest) = (HashMap::new(), HashMap::new());
     let end = Instant::now() + Duration::from_mins(1);
     while Instant::now() < end {
-        let scans = world.engine.scans();
         let uploads = world.ledger.uploads();
         let all = uploads.iter().filter(|one| one.key.starts_with("struck"));
         let (old, new): (Vec<_>, Vec<_>) = all.partition(|one| one.over);
+        // Asked behind each look: what was scanned before a tag was seen is among the answers.
         let said = |sha256: &str, ends: &str| {
+            let scans = world.engine.scans();
             scans.iter().any(|scan| scan.sha256 == sha256 && scan.answer.ends_with(ends))
         };
         if old.len() == struck && new.len() == struck && new.iter().all(|one| said(&one.sha256, ""))
