@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use super::survey::{Finding, no_tags, status, told};
 use crate::config::PolicySettings;
+use crate::event::plain_etag;
 
 /// How the keys of trial objects begin.
 const TRIAL_PREFIX: &str = ".avscan-check-";
@@ -140,7 +141,8 @@ impl Trial<'_> {
                 return None;
             }
         };
-        let etag = answer.e_tag().map(bare).filter(|etag| !etag.is_empty()).map(str::to_owned);
+        let etag =
+            answer.e_tag().map(plain_etag).filter(|etag| !etag.is_empty()).map(str::to_owned);
         let named = versioned == answer.version_id().is_some_and(|id| !matches!(id, "" | "null"));
         let length = answer.content_length();
         let body = answer.body.collect().await.map(aws_sdk_s3::primitives::AggregatedBytes::to_vec);
@@ -174,7 +176,7 @@ impl Trial<'_> {
                 return;
             }
         };
-        let seen = head.e_tag().map(bare);
+        let seen = head.e_tag().map(plain_etag);
         self.findings.push(match (head.content_length(), seen) {
             (_, seen) if seen != etag => {
                 let text = format!(
@@ -320,9 +322,4 @@ impl Trial<'_> {
         let head = self.store.client.head_object().bucket(self.bucket).key(self.key);
         head.set_version_id(version).send().await
     }
-}
-
-/// An `ETag` without its quotes and without the mark of a weak one.
-fn bare(etag: &str) -> &str {
-    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
 }

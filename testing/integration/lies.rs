@@ -367,6 +367,36 @@ async fn a_page_with_an_etag_is_no_newer_upload() {
 }
 
 #[tokio::test]
+async fn a_page_with_an_etag_does_not_hide_the_copy_below() {
+    // Versions are switched on, and the same bytes uploaded once more, before the deletion. Behind that
+    // of the upper ones a page answers the HEAD.
+    let deleted = AtomicBool::new(false);
+    let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, contents| match call
+        .operation
+    {
+        Operation::HeadObject if call.count == 0 => {
+            let objects = contents.bucket(BUCKET);
+            let copy = objects.versions(&call.key).last().unwrap().clone();
+            objects.versioning = Versioning::Enabled;
+            objects.put(&call.key, copy);
+            None
+        }
+        Operation::DeleteObject => {
+            deleted.store(true, Ordering::Relaxed);
+            None
+        }
+        Operation::HeadObject if deleted.swap(false, Ordering::Relaxed) => {
+            Some(Reply::new(200, "").header("etag", "\"65f1c2d3-18\""))
+        }
+        _ => None,
+    })
+    .await;
+    let (_, etag) = scene.put("k", &eicar());
+    scene.announce("k", &etag).await;
+    eventually("both are deleted", || async { scene.store.versions(BUCKET, "k").is_empty() }).await;
+}
+
+#[tokio::test]
 async fn older_bytes_than_those_announced_do_not_supersede_them() {
     for tags in ["true", "false"] {
         let stale = Arc::new(AtomicBool::new(true));
