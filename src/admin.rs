@@ -32,7 +32,7 @@ const BACKLOG: u32 = 1024;
 /// # Errors
 /// When the address cannot be used. [`AdminAddress::Everywhere`] is IPv4 alone on a host without
 /// IPv6, and an error only when that cannot be used either.
-pub fn listen(address: AdminAddress) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: AdminAddress) -> io::Result<TcpListener> {
     match address {
         AdminAddress::At(address) => bind(address),
         AdminAddress::Everywhere => match bind((Ipv6Addr::UNSPECIFIED, ADMIN_PORT).into()) {
@@ -58,7 +58,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `stop` is cancelled. A connection gets one answer; one that asks nothing is dropped
 /// after a while, so that a bare TCP connect works as a probe, and at once where others need its
 /// place, so that idle ones keep no probe from being answered.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     metrics: Arc<Metrics>,

@@ -16,7 +16,7 @@ pub use self::redrive::{Redrive, redrive};
 use crate::admin;
 use crate::config::{Loaded, Settings};
 use crate::courier::Courier;
-use crate::failure::{self, Failure};
+use crate::failure::{Failure, Reason};
 use crate::health::{Health, Part};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -277,7 +277,7 @@ fn unsettled_at_the_end() -> Fatal {
 }
 
 fn refusal(failure: &Failure) -> String {
-    if failure.label == failure::CREDENTIALS {
+    if failure.reason == Reason::StoreCredentials {
         return format!(
             "the store refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the \
              clock",

@@ -37,7 +37,7 @@ pub struct Settings {
     /// results exchange.
     pub publish: Option<PublishSettings>,
     /// The retry ladder.
-    pub ladder: Ladder,
+    pub(crate) ladder: Ladder,
     /// Further certificate authorities, PEM, checked to be readable.
     pub tls_ca: Option<Vec<u8>>,
     /// The address of the admin server.

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use crate::config::{PublishSettings, Secret};
-use crate::failure::{Dependency, Failure, Kind, Stage, causes};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
 use crate::http;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -91,9 +91,9 @@ impl Courier {
             }
             Judgement::Rejected(detail) => {
                 answers.refused.clear();
-                return Err(Failure::permanent(Stage::Report, "webhook_rejected", detail));
+                return Err(Failure::permanent(Stage::Report, Reason::WebhookRejected, detail));
             }
-            Judgement::Down(pause, detail) => return Err(down("webhook_down", pause, detail)),
+            Judgement::Down(pause, detail) => return Err(down(Reason::WebhookDown, pause, detail)),
             Judgement::Refused(detail) => (false, detail),
             Judgement::Gone(detail) => (true, detail),
         };
@@ -108,10 +108,10 @@ impl Courier {
         };
         match concerns(facts) {
             Concerned::ThisReport => {
-                Err(Failure::transient(Stage::Report, "webhook_refused", detail))
+                Err(Failure::transient(Stage::Report, Reason::WebhookRefused, detail))
             }
             Concerned::Unknown => {
-                Err(Failure::new(Kind::Busy, Stage::Report, "webhook_refused", detail))
+                Err(Failure::new(Kind::Busy, Stage::Report, Reason::WebhookRefused, detail))
             }
             Concerned::All if gone => {
                 if answers.said_gone.is_none_or(|at| at.elapsed() > LONGEST_PAUSE) {
@@ -120,9 +120,9 @@ impl Courier {
                         "the webhook is gone for good ({detail}): set PUBLISH_URL anew"
                     );
                 }
-                Err(down("webhook_gone", Some(LONGEST_PAUSE), detail))
+                Err(down(Reason::WebhookGone, Some(LONGEST_PAUSE), detail))
             }
-            Concerned::All => Err(down("webhook_down", None, detail)),
+            Concerned::All => Err(down(Reason::WebhookDown, None, detail)),
         }
     }
 
@@ -182,7 +182,7 @@ struct Secrets {
 }
 
 fn headers(id: &str, body: &[u8], secrets: &Secrets) -> Result<HeaderMap, Failure> {
-    let unusable = |what: &str| Failure::permanent(Stage::Report, "report_unusable", what);
+    let unusable = |what: &str| Failure::permanent(Stage::Report, Reason::ReportUnusable, what);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let value = |text: &str| {
@@ -295,9 +295,9 @@ fn retry_after(value: &str) -> Option<Duration> {
     Some(pause.min(LONGEST_PAUSE))
 }
 
-fn down(label: &'static str, pause: Option<Duration>, detail: String) -> Failure {
+fn down(reason: Reason, pause: Option<Duration>, detail: String) -> Failure {
     let kind = Kind::Down(Dependency::Webhook);
-    Failure { pause, ..Failure::new(kind, Stage::Report, label, detail) }
+    Failure { pause, ..Failure::new(kind, Stage::Report, reason, detail) }
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@
 
 use std::fmt;
 
+use strum::{Display, IntoStaticStr};
+
 /// A system outside the process (or the host under it) that a delivery needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Dependency {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum Dependency {
     /// The object store.
     Store,
     /// The antivirus engine.
@@ -18,22 +21,10 @@ pub enum Dependency {
     Host,
 }
 
-impl Dependency {
-    /// The name used in logs, metrics and `/readyz`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Engine => "engine",
-            Self::Webhook => "webhook",
-            Self::Host => "host",
-        }
-    }
-}
-
-/// How far a delivery had come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
+/// How far a delivery had come: in logs, metrics and the header `avscan-stage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum Stage {
     /// Reading the notification.
     Event,
     /// Downloading the object.
@@ -48,24 +39,140 @@ pub enum Stage {
     Report,
 }
 
-impl Stage {
-    /// The name used in logs, metrics and dead-letter headers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::Fetch => "fetch",
-            Self::Scan => "scan",
-            Self::Tag => "tag",
-            Self::Delete => "delete",
-            Self::Report => "report",
-        }
-    }
+/// Why a delivery failed: in logs, metrics and the header `avscan-reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum Reason {
+    // The message.
+    /// It announces nothing that can be read.
+    Malformed,
+    /// A bug of ours.
+    Panic,
+    /// It was redelivered so often that it may be what stops its readers.
+    CrashSuspected,
+    /// It was redelivered because a delivery takes longer than the broker allows.
+    ConsumerTimeout,
+    /// A dependency went down, or the broker session ended, before it was done.
+    Abandoned,
+    /// A dependency is known to be down.
+    GateClosed,
+    /// It took too long.
+    Deadline,
+    /// An effect was cut short by the end of the process.
+    CutShort,
+
+    // The store.
+    /// It refuses our credentials, or our clock differs from its own.
+    StoreCredentials,
+    /// What answers does not answer as a store.
+    StoreOdd,
+    /// It failed (HTTP 500 and above).
+    StoreError,
+    /// It did not answer in time.
+    StoreTimeout,
+    /// No connection.
+    StoreUnreachable,
+    /// It does not know this kind of request.
+    StoreUnsupported,
+    /// The request could not be made.
+    StoreRequest,
+    /// It refused the request.
+    StoreRefused,
+    /// It does not allow the request for this object.
+    StoreDenied,
+    /// A rule of retention, or a legal hold, keeps the version.
+    StoreLocked,
+    /// There is no such object or version.
+    StoreNotFound,
+    /// The announced object was not there.
+    ObjectMissing,
+    /// The object is not the expected one any more.
+    ObjectChanged,
+    /// Archived, or encrypted with a key that the uploader keeps.
+    Unreadable,
+    /// GET and HEAD keep answering about different bytes.
+    IdentityUnstable,
+    /// The object is overwritten again and again.
+    KeepsChanging,
+    /// Its versions cannot be listed.
+    VersionsDenied,
+    /// More versions of one key than are looked through.
+    TooManyVersions,
+    /// The connection broke during the body.
+    BodyBroken,
+    /// The body stopped arriving.
+    BodyStalled,
+    /// Fewer bytes than announced.
+    BodyTruncated,
+    /// More bytes than announced.
+    BodyTooLong,
+    /// Another length than HEAD tells.
+    BodyOfOtherLength,
+    /// No length, or a part of the object only.
+    BodyOfUnknownLength,
+    /// No `ETag`, or another version than was asked for.
+    BodyOfUnknownObject,
+    /// A tag that the SDK cannot send.
+    TagRequest,
+    /// The object is still there after its deletion was confirmed.
+    DeleteUndone,
+
+    // The engine.
+    /// No connection.
+    EngineUnreachable,
+    /// It did not answer in time.
+    EngineTimeout,
+    /// It closed the connection during a scan.
+    EngineBrokeOff,
+    /// It answered before every byte was sent.
+    EngineEarlyReply,
+    /// Its answer is no verdict.
+    EngineReply,
+    /// It reported an error of its own.
+    EngineError,
+    /// It neither scans the object nor says why.
+    EngineUnclear,
+    /// It did not find the EICAR test file.
+    EngineBlind,
+    /// It found something in a harmless text.
+    EngineFindsEverything,
+    /// It has not passed a self-test yet.
+    EngineUnproved,
+    /// Its database was replaced during the scan.
+    DatabaseChanged,
+    /// `STRICT_LIMITS`, and it calls files clean that it did not look into.
+    LimitsHidden,
+
+    // This host.
+    /// The temp folder cannot be written.
+    TempDisk,
+    /// Other downloads use the disk space that this one needs.
+    SpoolFull,
+    /// No file descriptors, memory or disk.
+    HostResources,
+
+    // Reports and the broker.
+    /// The broker did not confirm a message.
+    NotPublished,
+    /// An acknowledgement could not be sent.
+    NotAcknowledged,
+    /// The report could not be written as JSON.
+    ReportJson,
+    /// The message in the reports queue cannot be sent.
+    ReportUnusable,
+    /// The webhook does not answer, or asks for a pause.
+    WebhookDown,
+    /// The webhook refuses every report, for good (410).
+    WebhookGone,
+    /// The webhook refuses this report, perhaps only now.
+    WebhookRefused,
+    /// The webhook refuses this report for good.
+    WebhookRejected,
 }
 
 /// What a failure means for the delivery it struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Trying again cannot help.
     Permanent,
     /// Trying again may help, and only this object is concerned.
@@ -81,36 +188,33 @@ pub enum Kind {
     Abandoned,
 }
 
-/// The label of failures that say that the store does not take our credentials (or our clock).
-pub const CREDENTIALS: &str = "store_credentials";
-
-/// A fault: what it means, where it struck, a constant label, and a detail for people.
+/// A fault: what it means for the delivery, where and why it struck, and a detail for people.
 ///
 /// `Display` is for logs and dead-letter headers; it never contains secrets or object bytes.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What it means for the delivery.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Where it struck.
-    pub stage: Stage,
-    /// A constant, for metrics and dead-letter reasons.
-    pub label: &'static str,
+    pub(crate) stage: Stage,
+    /// Why.
+    pub(crate) reason: Reason,
     /// One line for people.
-    pub detail: String,
+    pub(crate) detail: String,
     /// The engine had been sent bytes of this object. Such a delivery always counts an attempt, so
     /// that a file which crashes the engine is parked in the end.
-    pub engine_touched: bool,
+    pub(crate) engine_touched: bool,
     /// How long the dependency asked to be left alone (`Retry-After`).
-    pub pause: Option<std::time::Duration>,
+    pub(crate) pause: Option<std::time::Duration>,
 }
 
 impl Failure {
     /// A failure of `kind` at `stage`.
-    pub fn new(kind: Kind, stage: Stage, label: &'static str, detail: impl fmt::Display) -> Self {
+    pub(crate) fn new(kind: Kind, stage: Stage, reason: Reason, detail: impl fmt::Display) -> Self {
         Self {
             kind,
             stage,
-            label,
+            reason,
             detail: one_line(&detail.to_string()),
             engine_touched: false,
             pause: None,
@@ -118,39 +222,37 @@ impl Failure {
     }
 
     /// Trying again cannot help.
-    pub fn permanent(stage: Stage, label: &'static str, detail: impl fmt::Display) -> Self {
-        Self::new(Kind::Permanent, stage, label, detail)
+    pub(crate) fn permanent(stage: Stage, reason: Reason, detail: impl fmt::Display) -> Self {
+        Self::new(Kind::Permanent, stage, reason, detail)
     }
 
     /// Trying again may help.
-    pub fn transient(stage: Stage, label: &'static str, detail: impl fmt::Display) -> Self {
-        Self::new(Kind::Transient, stage, label, detail)
+    pub(crate) fn transient(stage: Stage, reason: Reason, detail: impl fmt::Display) -> Self {
+        Self::new(Kind::Transient, stage, reason, detail)
     }
 
     /// `dependency` may be down as a whole.
-    pub fn suspect(
+    pub(crate) fn suspect(
         dependency: Dependency,
         stage: Stage,
-        label: &'static str,
+        reason: Reason,
         detail: impl fmt::Display,
     ) -> Self {
-        Self::new(Kind::Suspect(dependency), stage, label, detail)
+        Self::new(Kind::Suspect(dependency), stage, reason, detail)
     }
 
     /// The broker session ended under the delivery.
-    #[must_use]
-    pub fn abandoned(stage: Stage) -> Self {
+    pub(crate) fn abandoned(stage: Stage) -> Self {
         Self::new(
             Kind::Abandoned,
             stage,
-            "abandoned",
+            Reason::Abandoned,
             "cut short: a dependency is down, or the broker session ended",
         )
     }
 
     /// The same failure, after the engine had been sent bytes.
-    #[must_use]
-    pub fn engine_touched(mut self) -> Self {
+    pub(crate) fn engine_touched(mut self) -> Self {
         self.engine_touched = true;
         self
     }
@@ -158,7 +260,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.label, self.stage.as_str(), self.detail)
+        write!(f, "{} ({}): {}", self.reason, self.stage, self.detail)
     }
 }
 
@@ -193,8 +295,11 @@ mod tests {
 
     #[test]
     fn details_cannot_break_a_log_line() {
-        let failure =
-            Failure::transient(Stage::Scan, "x", format!("a\nb\x1b[31m{}", "y".repeat(900)));
+        let failure = Failure::transient(
+            Stage::Scan,
+            Reason::EngineReply,
+            format!("a\nb\x1b[31m{}", "y".repeat(900)),
+        );
         assert!(!failure.detail.contains(['\n', '\x1b']));
         assert_eq!(failure.detail.chars().count(), 500);
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use strum::{Display, IntoStaticStr};
 
-/// A part of the world whose state is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Part {
+/// A monitored dependency: in logs, metrics and `/readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum Part {
     /// The RabbitMQ session.
     Broker,
     /// The object store.
@@ -23,18 +24,6 @@ pub enum Part {
 }
 
 impl Part {
-    /// The name used in logs and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Broker => "broker",
-            Self::Store => "store",
-            Self::Engine => "engine",
-            Self::Host => "host",
-            Self::Webhook => "webhook",
-        }
-    }
-
     /// The settings to look at when it is down.
     const fn settings(self) -> &'static str {
         match self {
@@ -72,22 +61,22 @@ enum State {
 
 /// The body of `/readyz`.
 #[derive(Debug, Serialize)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// Every needed part is up.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// The needed parts that are not, with the reason.
-    pub missing: BTreeMap<&'static str, String>,
+    pub(crate) missing: BTreeMap<&'static str, String>,
     /// Parts that are down without making the daemon unready, and `engine_version` where that
     /// should not be used any more.
-    pub degraded: BTreeMap<&'static str, String>,
+    pub(crate) degraded: BTreeMap<&'static str, String>,
     /// Whether the engine reports encrypted archives and exceeded limits; `null` before the first
     /// self-test.
-    pub limits_reported: Option<bool>,
+    pub(crate) limits_reported: Option<bool>,
 }
 
 /// The state of every [`Part`]. Each change is logged once, here.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     parts: Mutex<BTreeMap<Part, State>>,
     limits_reported: Mutex<Option<bool>>,
     engine_outdated: Mutex<Option<String>>,
@@ -106,46 +95,38 @@ impl Default for Health {
 
 impl Health {
     /// `part` answered.
-    pub fn up(&self, part: Part) {
+    pub(crate) fn up(&self, part: Part) {
         if self.replace(part, State::Up) {
-            tracing::info!("{} is up", part.as_str());
+            tracing::info!("{part} is up");
         }
     }
 
     /// `part` does not answer, or not as it should.
-    pub fn down(&self, part: Part, reason: impl std::fmt::Display) {
+    pub(crate) fn down(&self, part: Part, reason: impl std::fmt::Display) {
         let reason = reason.to_string();
         if self.replace(part, State::Down(reason.clone())) {
             let check = part.settings();
-            tracing::warn!(reason, check, "{} is down, trying again", part.as_str());
+            tracing::warn!(reason, check, "{part} is down, trying again");
         }
     }
 
     /// Whether the engine told of its limits in the last self-test.
-    pub fn set_limits_reported(&self, reported: bool) {
+    pub(crate) fn set_limits_reported(&self, reported: bool) {
         *self.limits_reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(reported);
     }
 
     /// Why the engine's version should not be used any more; it is, all the same.
-    pub fn set_engine_outdated(&self, why: Option<String>) {
+    pub(crate) fn set_engine_outdated(&self, why: Option<String>) {
         *self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
-    /// Whether `part` was up when last seen.
-    #[must_use]
-    pub fn is_up(&self, part: Part) -> bool {
-        self.lock().get(&part) == Some(&State::Up)
-    }
-
     /// Every part seen so far and whether it is up.
-    #[must_use]
-    pub fn parts(&self) -> Vec<(Part, bool)> {
+    pub(crate) fn parts(&self) -> Vec<(Part, bool)> {
         self.lock().iter().map(|(part, state)| (*part, *state == State::Up)).collect()
     }
 
     /// What `/readyz` says.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(&self) -> Readiness {
         let mut missing = BTreeMap::new();
         let mut degraded = BTreeMap::new();
         for (part, state) in self.lock().iter() {
@@ -154,7 +135,8 @@ impl Health {
                 State::Unknown => "not reached yet".to_owned(),
                 State::Down(reason) => reason.clone(),
             };
-            if part.needed() { &mut missing } else { &mut degraded }.insert(part.as_str(), reason);
+            if part.needed() { &mut missing } else { &mut degraded }
+                .insert(part.into_str(), reason);
         }
         let outdated = self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner).clone();
         degraded.extend(outdated.map(|why| ("engine_version", why)));

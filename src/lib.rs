@@ -4,6 +4,7 @@
 //!
 //! Data flows one way through rooms, and a room imports only those before it:
 //!
+//! - `verdict` is what is known of an object's bytes;
 //! - `queue` turns `RabbitMQ` into deliveries and settles each exactly once;
 //! - `event` parses a notification into the objects that it announces;
 //! - `store` fetches, tags and deletes one exact version of an object;
@@ -15,12 +16,14 @@
 //! - `worker` keeps deliveries in flight, decides what becomes of failed ones, drains;
 //! - [`app`] builds all of it from the configuration and keeps a broker session alive.
 //!
-//! Beside the rooms stand services, which import no room: [`config`], [`failure`], [`retry`],
-//! `http`, `tls`, [`health`], [`admin`], [`metrics`], [`telemetry`], [`shutdown`], `clock`.
+//! Beside the rooms stand services, which import no room: [`config`], `failure`, `retry`,
+//! `http`, `tls`, `health`, `admin`, `metrics`, [`telemetry`], [`shutdown`], `clock`.
 //!
 //! Two promises decide every trade-off: nothing is called clean or deleted but by an explicit
 //! verdict on its very bytes, and no notification ends otherwise than applied and reported, or
 //! parked and reported.
+
+mod verdict;
 
 mod queue;
 
@@ -42,17 +45,17 @@ mod worker;
 
 pub mod app;
 
-pub mod admin;
+mod admin;
 mod clock;
 pub mod config;
-pub mod failure;
+mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod health;
+mod health;
 mod http;
-pub mod metrics;
-pub mod retry;
+mod metrics;
+mod retry;
 pub mod shutdown;
 pub mod telemetry;
 mod tls;

@@ -11,81 +11,125 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use strum::IntoStaticStr;
 
+use crate::failure::{Reason, Stage};
 use crate::health::Health;
 
-/// One label.
+/// How a notification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum NotificationEnd {
+    /// The verdict was applied, and reported where it is due.
+    Applied,
+    /// As above, of newer bytes than those announced.
+    Superseded,
+    /// The object was not there.
+    Gone,
+    /// A rule of retention keeps the infected object.
+    Locked,
+    /// It announces nothing to scan.
+    Ignored,
+    /// Into the dead-letter queue.
+    Parked,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum ReportEnd {
+    /// The broker has it.
+    Queued,
+    /// The webhook has it.
+    Delivered,
+    /// One attempt to deliver it failed.
+    Failed,
+    /// Into the dead-letter queue.
+    Parked,
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum Timed {
+    /// From the request to the last byte.
+    Fetch,
+    /// From the last byte to the verdict.
+    Scan,
+    /// Tag or deletion, with its report.
+    Effects,
+    /// A whole delivery.
+    Delivery,
+}
+
+/// A label that is a word of a closed set.
+type Word = &'static str;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(missing_docs, reason = "label names")]
-pub struct EndLabel {
-    pub end: &'static str,
+struct EndLabel {
+    end: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(missing_docs, reason = "label names")]
-pub struct VerdictLabels {
-    pub status: &'static str,
-    pub reason: &'static str,
+struct VerdictLabels {
+    status: Word,
+    reason: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(missing_docs, reason = "label names")]
-pub struct StageLabel {
-    pub stage: &'static str,
+struct StageLabel {
+    stage: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(missing_docs, reason = "label names")]
-pub struct FailureLabels {
-    pub lane: &'static str,
-    pub stage: &'static str,
-    pub reason: &'static str,
+struct FailureLabels {
+    queue: Word,
+    stage: Word,
+    reason: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(missing_docs, reason = "label names")]
-pub struct OutcomeLabel {
-    pub outcome: &'static str,
+struct OutcomeLabel {
+    outcome: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(missing_docs, reason = "label names")]
-pub struct PartLabel {
-    pub part: &'static str,
+struct PartLabel {
+    part: Word,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Every metric. Cheap to clone parts of; shared as one `Arc`.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// How notifications ended: applied, ignored, gone, superseded, parked.
-    pub notifications: Family<EndLabel, Counter>,
+    notifications: Family<EndLabel, Counter>,
     /// Verdicts by status and reason.
-    pub verdicts: Family<VerdictLabels, Counter>,
+    verdicts: Family<VerdictLabels, Counter>,
     /// Bytes that were scanned to a verdict.
-    pub scanned_bytes: Counter,
+    pub(crate) scanned_bytes: Counter,
     /// Duration of fetch, scan, effects and whole deliveries.
-    pub stage_seconds: Family<StageLabel, Histogram>,
+    stage_seconds: Family<StageLabel, Histogram>,
     /// Deliveries being worked on.
-    pub in_flight: Gauge,
+    pub(crate) in_flight: Gauge,
     /// Messages sent to a retry queue.
-    pub retries: Family<FailureLabels, Counter>,
+    retries: Family<FailureLabels, Counter>,
     /// Messages sent to a dead-letter queue.
-    pub dead_letters: Family<FailureLabels, Counter>,
+    dead_letters: Family<FailureLabels, Counter>,
     /// Reports by what became of them: queued, delivered, failed, parked.
-    pub reports: Family<OutcomeLabel, Counter>,
+    reports: Family<OutcomeLabel, Counter>,
     /// Reports that not every queue of others at the results exchange confirmed.
-    pub results_unconfirmed: Counter,
+    pub(crate) results_unconfirmed: Counter,
     /// Broker sessions that ended by a fault.
-    pub sessions_lost: Counter,
+    pub(crate) sessions_lost: Counter,
     /// Age of the engine's virus database, where the engine tells it.
-    pub database_age: Seconds,
+    pub(crate) database_age: Seconds,
     /// 1 when the engine reports encrypted archives and exceeded limits.
-    pub limits_reported: Gauge,
+    pub(crate) limits_reported: Gauge,
     /// 1 when the engine's version has known holes, or is out of support.
-    pub engine_outdated: Gauge,
+    pub(crate) engine_outdated: Gauge,
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
 }
 
@@ -173,27 +217,46 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts the end of a notification.
-    pub fn ended(&self, end: &'static str) {
-        self.notifications.get_or_create(&EndLabel { end }).inc();
+    pub(crate) fn notification(&self, end: NotificationEnd) {
+        self.notifications.get_or_create(&EndLabel { end: end.into() }).inc();
     }
 
     /// Counts what became of a report.
-    pub fn report(&self, outcome: &'static str) {
-        self.reports.get_or_create(&OutcomeLabel { outcome }).inc();
+    pub(crate) fn report(&self, end: ReportEnd) {
+        self.reports.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
     }
 
-    /// Records how long `stage` took.
-    pub fn took(&self, stage: &'static str, duration: Duration) {
-        self.stage_seconds.get_or_create(&StageLabel { stage }).observe(duration.as_secs_f64());
+    /// Counts a verdict; objects without one by the reason.
+    pub(crate) fn verdict(&self, status: Word, reason: Option<Word>) {
+        let labels = VerdictLabels { status, reason: reason.unwrap_or_default() };
+        self.verdicts.get_or_create(&labels).inc();
+    }
+
+    /// Counts a message of `queue` that was sent to a retry queue.
+    pub(crate) fn retry(&self, queue: Word, stage: Stage, reason: Reason) {
+        let labels = FailureLabels { queue, stage: stage.into(), reason: reason.into() };
+        self.retries.get_or_create(&labels).inc();
+    }
+
+    /// Counts a message of `queue` that was sent to its dead-letter queue.
+    pub(crate) fn dead_letter(&self, queue: Word, stage: Stage, reason: Word) {
+        let labels = FailureLabels { queue, stage: stage.into(), reason };
+        self.dead_letters.get_or_create(&labels).inc();
+    }
+
+    /// Records how long something took.
+    pub(crate) fn took(&self, timed: Timed, duration: Duration) {
+        let label = StageLabel { stage: timed.into() };
+        self.stage_seconds.get_or_create(&label).observe(duration.as_secs_f64());
     }
 
     /// All metrics in the OpenMetrics text format.
     ///
     /// # Errors
     /// When the encoder fails.
-    pub fn render(&self, health: &Health) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(&self, health: &Health) -> Result<String, std::fmt::Error> {
         for (part, up) in health.parts() {
-            let label = PartLabel { part: part.as_str() };
+            let label = PartLabel { part: part.into() };
             self.up.get_or_create(&label).set(i64::from(up));
         }
         let mut text = String::new();

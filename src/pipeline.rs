@@ -15,14 +15,15 @@ use tracing::Instrument;
 use crate::clock;
 use crate::config::PolicySettings;
 use crate::event::{ObjectRef, Version};
-use crate::failure::{Dependency, Failure, Kind, Stage};
-use crate::metrics::{Metrics, VerdictLabels};
-use crate::policy::{self, Action, Circumstances, Status};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
+use crate::metrics::{Metrics, ReportEnd, Timed};
+use crate::policy::{self, Action, Context};
 use crate::queue::{Note, Outbox, Record};
 use crate::report::{EffectError, EngineInfo, Examined, LAST_REPORT, Occasion, Report};
-use crate::scanner::{Engine, Reason, Verdict};
+use crate::scanner::Engine;
 use crate::store::{Applied, Fetched, Identity, Look, Pin, Store};
 use crate::telemetry;
+use crate::verdict::{Status, UnscannableReason, Verdict};
 
 /// Fetching and scanning, all rounds together. With the effects behind it a delivery stays well
 /// below the half hour after which brokers take it away by default.
@@ -130,9 +131,9 @@ impl Pipeline {
             let applied = applied.await.unwrap_or_else(|_| {
                 let minutes = (DEADLINE + EFFECTS).as_secs() / 60;
                 let detail = format!("effects not done after {minutes} min");
-                Err(Failure::transient(self.stage_of_effect(&examined), "deadline", detail))
+                Err(Failure::transient(self.stage_of_effect(&examined), Reason::Deadline, detail))
             });
-            self.metrics.took("effects", started.elapsed());
+            self.metrics.took(Timed::Effects, started.elapsed());
             match applied {
                 Ok(Some(ended)) => {
                     if matches!(ended, Ended::Applied) && examined.identity.version_id().is_some() {
@@ -153,12 +154,12 @@ impl Pipeline {
             Some(known) if !changed => {
                 let detail = format!("HEAD shows other bytes than GET, in each of {ROUNDS} rounds");
                 let stage = self.stage_of_effect(&known);
-                let failure = Failure::transient(stage, "identity_unstable", detail);
+                let failure = Failure::transient(stage, Reason::IdentityUnstable, detail);
                 Err(Interrupted { failure, known: Some(known) })
             }
             _ => {
                 let detail = format!("other bytes in each of {ROUNDS} rounds");
-                Err(Failure::transient(Stage::Fetch, "keeps_changing", detail).into())
+                Err(Failure::transient(Stage::Fetch, Reason::KeepsChanging, detail).into())
             }
         }
     }
@@ -186,7 +187,7 @@ impl Pipeline {
             () = job.cancelled.cancelled() => Err(touched(Failure::abandoned(Stage::Scan))),
             examined = examined => examined.unwrap_or_else(|_| {
                 let detail = format!("not done after {} min", DEADLINE.as_secs() / 60);
-                Err(touched(Failure::transient(Stage::Fetch, "deadline", detail)))
+                Err(touched(Failure::transient(Stage::Fetch, Reason::Deadline, detail)))
             }),
         }
     }
@@ -221,10 +222,10 @@ impl Pipeline {
                 Fetched::Gone => return Ok(Found::Gone),
                 Fetched::Versions(versions) => return Ok(Found::Versions(versions)),
                 Fetched::TooLarge(identity) => {
-                    return Ok(unread(identity, Reason::TooLarge, started));
+                    return Ok(unread(identity, UnscannableReason::TooLarge, started));
                 }
                 Fetched::Unreadable(identity) => {
-                    return Ok(unread(identity, Reason::Unreadable, started));
+                    return Ok(unread(identity, UnscannableReason::Unreadable, started));
                 }
             };
             tries += 1;
@@ -239,8 +240,8 @@ impl Pipeline {
             let scanning = job.engine.scan(&spooled, job.occasion.attempt);
             match tokio::try_join!(receiving, scanning) {
                 Ok(((download, fetched), scanned)) => {
-                    self.metrics.took("fetch", fetched);
-                    self.metrics.took("scan", clock.elapsed().saturating_sub(fetched));
+                    self.metrics.took(Timed::Fetch, fetched);
+                    self.metrics.took(Timed::Scan, clock.elapsed().saturating_sub(fetched));
                     break (download, scanned);
                 }
                 Err(failure)
@@ -270,9 +271,9 @@ impl Pipeline {
 
     /// Carries the verdict out and reports it. `None`: other bytes are there now.
     async fn apply(&self, job: &Job<'_>, examined: &Examined) -> Result<Option<Ended>, Failure> {
-        let how =
-            Circumstances { repeated: job.repeated, pinned: examined.identity.pin != Pin::Nothing };
-        let plan = policy::plan(&examined.verdict, &self.policy, how);
+        let context =
+            Context { repeated: job.repeated, pinned: examined.identity.pin != Pin::Nothing };
+        let plan = policy::plan(&examined.verdict, &self.policy, context);
         let report = Report::of(job.object, examined, job.occasion, plan.action, None);
         let (identity, status) = (&examined.identity, plan.status);
         let applied = match plan.action {
@@ -323,13 +324,13 @@ impl Pipeline {
             return Ok(Some(Ended::Locked));
         }
         let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
-        let detail = format!("verdict {}, but the object could not be changed", status.as_str());
-        Ok(Some(Ended::Refused(Note { reason: error.as_str(), stage, detail })))
+        let detail = format!("verdict {}, but the object could not be changed", status.into_str());
+        Ok(Some(Ended::Refused(Note { reason: error.into_str(), stage, detail })))
     }
 
     /// What was found out about bytes that are gone is still worth knowing.
     async fn report_superseded(&self, job: &Job<'_>, examined: &Examined) -> Result<(), Failure> {
-        let how = Circumstances { repeated: job.repeated, pinned: true };
+        let how = Context { repeated: job.repeated, pinned: true };
         let plan = policy::plan(&examined.verdict, &self.policy, how);
         if plan.status == Status::Clean || plan.action != Action::Tag {
             return Ok(());
@@ -387,7 +388,7 @@ impl Pipeline {
         if error.is_of_deletion() {
             self.tag_instead(&examined.identity, status).await;
         }
-        let (status, error) = (status.as_str(), error.as_str());
+        let (status, error) = (status.into_str(), error.into_str());
         tracing::error!(status, error, "the verdict is known, but the object could not be changed");
     }
 
@@ -407,7 +408,7 @@ impl Pipeline {
     async fn tag(&self, identity: &Identity, status: Status) -> Result<Applied, Failure> {
         let (store, identity) = (Arc::clone(&self.store), identity.clone());
         let key = self.policy.tag_key.clone();
-        to_its_end(async move { store.tag(&identity, &key, status.as_str()).await }).await
+        to_its_end(async move { store.tag(&identity, &key, status.into_str()).await }).await
     }
 
     async fn delete(&self, identity: &Identity) -> Result<Applied, Failure> {
@@ -421,21 +422,21 @@ impl Pipeline {
     }
 
     async fn send(&self, outbox: &Outbox, report: Report) -> Result<(), Failure> {
-        let json = serde_json::to_vec(&report)
-            .map_err(|error| Failure::new(Kind::Permanent, Stage::Report, "report_json", error))?;
+        let json = serde_json::to_vec(&report).map_err(|error| {
+            Failure::new(Kind::Permanent, Stage::Report, Reason::ReportJson, error)
+        })?;
         let record = if report.is_of_deletion() { Record::Kept } else { Record::Reported };
-        outbox.publish(record, report.status, &report.id.to_string(), &json).await?;
-        self.metrics.report("queued");
+        outbox.publish(record, report.status.into_str(), &report.id.to_string(), &json).await?;
+        self.metrics.report(ReportEnd::Queued);
         Ok(())
     }
 
     fn count(&self, examined: &Examined) {
-        let status = policy::Status::from(&examined.verdict).as_str();
         let reason = match examined.verdict {
-            Verdict::Unscannable { reason, .. } => reason.as_str(),
-            Verdict::Clean | Verdict::Infected { .. } => "",
+            Verdict::Unscannable { reason, .. } => Some(reason.into_str()),
+            Verdict::Clean | Verdict::Infected { .. } => None,
         };
-        self.metrics.verdicts.get_or_create(&VerdictLabels { status, reason }).inc();
+        self.metrics.verdict(Status::from(&examined.verdict).into_str(), reason);
     }
 }
 
@@ -457,7 +458,7 @@ async fn to_its_end(
         Ok(applied) => applied,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Failure::transient(Stage::Tag, "cut_short", error)),
+            Err(error) => Err(Failure::transient(Stage::Tag, Reason::CutShort, error)),
         },
     }
 }
@@ -490,12 +491,19 @@ fn log_end(examined: &Examined, action: Action) {
     let size = examined.identity.bytes();
     match (&examined.verdict, action) {
         (Verdict::Infected { .. }, Action::Delete) => audit(examined, "infected object deleted"),
-        (Verdict::Clean, _) => tracing::info!(size, action = action.as_str(), "clean"),
+        (Verdict::Clean, _) => tracing::info!(size, action = action.into_str(), "clean"),
         (Verdict::Infected { signature }, _) => {
-            tracing::warn!(version, sha256, signature, size, action = action.as_str(), "infected");
+            tracing::warn!(
+                version,
+                sha256,
+                signature,
+                size,
+                action = action.into_str(),
+                "infected"
+            );
         }
         (Verdict::Unscannable { reason, .. }, _) => {
-            let (action, reason) = (action.as_str(), reason.as_str());
+            let (action, reason) = (action.into_str(), reason.into_str());
             tracing::warn!(version, size, action, reason, "not scanned");
         }
     }

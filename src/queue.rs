@@ -60,6 +60,10 @@ pub(crate) struct Note {
 
 impl From<&Failure> for Note {
     fn from(failure: &Failure) -> Self {
-        Self { reason: failure.label, stage: failure.stage, detail: failure.detail.clone() }
+        Self {
+            reason: failure.reason.into_str(),
+            stage: failure.stage,
+            detail: failure.detail.clone(),
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! The result of one object: its JSON, its id. The format is `docs/report.schema.json`.
 
 use serde::Serialize;
+use strum::{Display, IntoStaticStr};
 use uuid::Uuid;
 
 use crate::clock;
 use crate::event::ObjectRef;
-use crate::policy::{Action, Status};
-use crate::scanner::{EngineState, Reason, Verdict};
+use crate::policy::Action;
+use crate::scanner::EngineState;
 use crate::store::Identity;
+use crate::verdict::{Status, UnscannableReason, Verdict};
 
 /// What a report is, for receivers that take other events too (Standard Webhooks).
 const TYPE: &str = "object.scanned";
@@ -34,14 +36,14 @@ pub(crate) struct Report {
     etag: Option<String>,
     size: Option<u64>,
     sha256: Option<String>,
-    pub(crate) status: &'static str,
-    reason: Option<&'static str>,
+    pub(crate) status: Status,
+    reason: Option<UnscannableReason>,
     signature: Option<String>,
     /// The engine's name for what kept it from looking into the object.
     heuristic: Option<String>,
-    action: &'static str,
+    action: Action,
     /// Why the effect that an earlier report announced was not possible.
-    error: Option<&'static str>,
+    error: Option<EffectError>,
     engine: Option<EngineInfo>,
     event_time: Option<String>,
     scan_started: Option<String>,
@@ -64,14 +66,21 @@ pub(crate) struct Occasion {
 }
 
 /// Why an effect was not possible, or not any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, IntoStaticStr, Serialize)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum EffectError {
+    /// The store does not allow the deletion.
     DeleteDenied,
+    /// The deletion failed in every attempt.
     DeleteFailed,
     /// A rule of retention keeps the object.
     Locked,
+    /// The store does not allow the tag.
     TagDenied,
+    /// Tagging failed in every attempt.
     TagFailed,
+    /// The object has as many tags as the store allows.
     TagSetFull,
     /// The store has no tags.
     TagUnsupported,
@@ -82,20 +91,6 @@ pub(crate) enum EffectError {
 }
 
 impl EffectError {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::DeleteDenied => "delete_denied",
-            Self::DeleteFailed => "delete_failed",
-            Self::Locked => "locked",
-            Self::TagDenied => "tag_denied",
-            Self::TagFailed => "tag_failed",
-            Self::TagSetFull => "tag_set_full",
-            Self::TagUnsupported => "tag_unsupported",
-            Self::NoIdentity => "no_identity",
-            Self::Superseded => "superseded",
-        }
-    }
-
     /// Whether the object was to be deleted, and is still there.
     pub(crate) const fn is_of_deletion(self) -> bool {
         matches!(self, Self::DeleteDenied | Self::DeleteFailed | Self::Locked)
@@ -176,17 +171,20 @@ impl Report {
         let (reason, signature, heuristic) = match verdict {
             Verdict::Clean => (None, None, None),
             Verdict::Infected { signature } => (None, Some(signature.clone()), None),
-            Verdict::Unscannable { reason, heuristic } => {
-                (Some(reason.as_str()), None, heuristic.clone())
-            }
+            Verdict::Unscannable { reason, heuristic } => (Some(*reason), None, heuristic.clone()),
         };
         let is_of_deletion =
             action == Action::Delete || error.is_some_and(EffectError::is_of_deletion);
-        let error = error.map(EffectError::as_str);
         let pin = identity.version_id().or(identity.etag.as_deref());
-        let why = error.or(reason).unwrap_or_default();
+        let why = error.map(|error| error.into_str()).or(reason.map(|reason| reason.into_str()));
         Self {
-            id: id(object, &identity.key, pin, [status.as_str(), action.as_str(), why], occasion),
+            id: id(
+                object,
+                &identity.key,
+                pin,
+                [status.into_str(), action.into_str(), why.unwrap_or_default()],
+                occasion,
+            ),
             kind: TYPE,
             reported_at: String::new(),
             sequence: 0,
@@ -196,11 +194,11 @@ impl Report {
             etag: identity.etag.clone(),
             size: identity.length,
             sha256: examined.sha256.clone(),
-            status: status.as_str(),
+            status,
             reason,
             signature,
             heuristic,
-            action: action.as_str(),
+            action,
             error,
             engine: examined.engine.clone(),
             event_time: object.event_time.clone(),
@@ -215,9 +213,15 @@ impl Report {
     pub(crate) fn of_failure(object: &ObjectRef, occasion: Occasion, action: Action) -> Self {
         let key = object.key.clone();
         let pin = object.version_id.as_deref().or(object.etag.as_deref());
-        let (status, reason) = (Status::No.as_str(), Reason::ScanFailed.as_str());
+        let (status, reason) = (Status::No, UnscannableReason::ScanFailed);
         Self {
-            id: id(object, &key, pin, [status, action.as_str(), reason], occasion),
+            id: id(
+                object,
+                &key,
+                pin,
+                [status.into_str(), action.into_str(), reason.into_str()],
+                occasion,
+            ),
             kind: TYPE,
             reported_at: String::new(),
             sequence: 0,
@@ -231,7 +235,7 @@ impl Report {
             reason: Some(reason),
             signature: None,
             heuristic: None,
-            action: action.as_str(),
+            action,
             error: None,
             engine: None,
             event_time: object.event_time.clone(),

@@ -6,25 +6,25 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 /// The ladder of delays that a failed message climbs, and how often it may.
 #[derive(Debug, Clone)]
-pub struct Ladder {
+pub(crate) struct Ladder {
     /// The delay of each tier, shortest first; never empty.
-    pub tiers: Vec<Tier>,
+    pub(crate) tiers: Vec<Tier>,
     /// Retries before a message is parked.
-    pub limit: u32,
+    pub(crate) limit: u32,
 }
 
 /// One tier of the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tier {
+pub(crate) struct Tier {
     /// The delay as it was configured, for the queue's name (`10s`).
-    pub name: String,
+    pub(crate) name: String,
     /// The delay.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
 }
 
 /// What becomes of a message after its failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Wait in the tier with this index, then count as this attempt.
     Wait {
         /// Index into [`Ladder::tiers`].
@@ -39,8 +39,7 @@ pub enum Step {
 impl Ladder {
     /// What follows a failed `attempt` (the first is 1). The last tier repeats until `limit`
     /// retries are used up.
-    #[must_use]
-    pub fn after(&self, attempt: u32) -> Step {
+    pub(crate) fn after(&self, attempt: u32) -> Step {
         if attempt > self.limit {
             return Step::GiveUp;
         }
@@ -52,8 +51,7 @@ impl Ladder {
     /// How long a message that comes as this `attempt` has waited at least since it failed; `None`
     /// for one that has not. `deferred`: how often it was put off, in the shortest tier, without an
     /// attempt being counted.
-    #[must_use]
-    pub fn waited(&self, attempt: u32, deferred: u32) -> Option<Duration> {
+    pub(crate) fn waited(&self, attempt: u32, deferred: u32) -> Option<Duration> {
         let rung = if deferred > 0 { 0 } else { attempt.checked_sub(2)? };
         let last = self.tiers.len().saturating_sub(1);
         let rung = usize::try_from(rung).unwrap_or(last).min(last);
@@ -63,7 +61,7 @@ impl Ladder {
 
 /// Delays between reconnects: 250 ms doubling to 2 s, with jitter so that replicas which lost the
 /// same broker do not come back in step. Never ends.
-pub fn reconnect_delays() -> impl Iterator<Item = Duration> + Send {
+pub(crate) fn reconnect_delays() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(250))
         .with_max_delay(Duration::from_secs(2))

@@ -21,58 +21,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::{EngineAddress, ScannerSettings};
-use crate::failure::{Dependency, Failure, Stage};
+use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::http;
 use crate::store::Reader;
+use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
 pub(crate) use self::version::Version;
-
-/// What is known of an object's bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The engine said so of every byte.
-    Clean,
-    /// The engine found something, and this is its name for it.
-    Infected {
-        /// The engine's name for what it found.
-        signature: String,
-    },
-    /// Neither can be said.
-    Unscannable {
-        /// Why.
-        reason: Reason,
-        /// The engine's own name for it, where it reported one.
-        heuristic: Option<String>,
-    },
-}
-
-/// Why an object could not be scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// Larger than `VOLUME_SIZE`, or than what the engine takes.
-    TooLarge,
-    /// It contains something encrypted.
-    Encrypted,
-    /// Unpacking it exceeds a limit of the engine.
-    LimitsExceeded,
-    /// Archived, or encrypted with its owner's key.
-    Unreadable,
-    /// All attempts failed.
-    ScanFailed,
-}
-
-impl Reason {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::Encrypted => "encrypted",
-            Self::LimitsExceeded => "limits_exceeded",
-            Self::Unreadable => "unreadable",
-            Self::ScanFailed => "scan_failed",
-        }
-    }
-}
 
 /// What an engine answered, before anyone asks what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +113,7 @@ impl Scanner {
         };
         tokio::time::timeout(patience.min(self.timeout), opened)
             .await
-            .unwrap_or_else(|_| Err(fault("engine_timeout", "no answer to the self-test")))
+            .unwrap_or_else(|_| Err(fault(Reason::EngineTimeout, "no answer to the self-test")))
     }
 }
 
@@ -200,13 +155,16 @@ fn meaning(answer: Answer) -> Verdict {
         Answer::Clean => Verdict::Clean,
         // A garbled answer to an object never comes here, only one to a sample of the self-test.
         Answer::TooLarge | Answer::Garbled => {
-            Verdict::Unscannable { reason: Reason::TooLarge, heuristic: None }
+            Verdict::Unscannable { reason: UnscannableReason::TooLarge, heuristic: None }
         }
         Answer::Found(name) if name.starts_with("Heuristics.Limits.Exceeded") => {
-            Verdict::Unscannable { reason: Reason::LimitsExceeded, heuristic: Some(name) }
+            Verdict::Unscannable {
+                reason: UnscannableReason::LimitsExceeded,
+                heuristic: Some(name),
+            }
         }
         Answer::Found(name) if name.starts_with("Heuristics.Encrypted.") => {
-            Verdict::Unscannable { reason: Reason::Encrypted, heuristic: Some(name) }
+            Verdict::Unscannable { reason: UnscannableReason::Encrypted, heuristic: Some(name) }
         }
         Answer::Found(signature) => Verdict::Infected { signature },
     }
@@ -227,12 +185,12 @@ fn expect_infected(answer: Answer) -> Result<(), Failure> {
             "the engine refuses the EICAR test file".to_owned()
         }
     };
-    Err(fault("engine_blind", detail))
+    Err(fault(Reason::EngineBlind, detail))
 }
 
 /// A fault of the engine.
-fn fault(label: &'static str, detail: impl std::fmt::Display) -> Failure {
-    Failure::suspect(Dependency::Engine, Stage::Scan, label, detail)
+fn fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
+    Failure::suspect(Dependency::Engine, Stage::Scan, reason, detail)
 }
 
 #[cfg(test)]
@@ -242,11 +200,11 @@ mod tests {
     #[test]
     fn what_was_not_looked_into_is_unscannable_and_never_infected() {
         for (name, reason) in [
-            ("Heuristics.Limits.Exceeded.MaxFileSize", Reason::LimitsExceeded),
-            ("Heuristics.Limits.Exceeded.MaxRecursion", Reason::LimitsExceeded),
-            ("Heuristics.Limits.Exceeded", Reason::LimitsExceeded),
-            ("Heuristics.Encrypted.Zip", Reason::Encrypted),
-            ("Heuristics.Encrypted.PDF", Reason::Encrypted),
+            ("Heuristics.Limits.Exceeded.MaxFileSize", UnscannableReason::LimitsExceeded),
+            ("Heuristics.Limits.Exceeded.MaxRecursion", UnscannableReason::LimitsExceeded),
+            ("Heuristics.Limits.Exceeded", UnscannableReason::LimitsExceeded),
+            ("Heuristics.Encrypted.Zip", UnscannableReason::Encrypted),
+            ("Heuristics.Encrypted.PDF", UnscannableReason::Encrypted),
         ] {
             let heuristic = Some(name.to_owned());
             let unscannable = Verdict::Unscannable { reason, heuristic };

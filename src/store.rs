@@ -40,7 +40,7 @@ use self::key::given;
 use self::spool::Spool;
 use crate::config::StoreSettings;
 use crate::event::plain_etag;
-use crate::failure::{Dependency, Failure, Stage};
+use crate::failure::{Dependency, Failure, Reason, Stage};
 
 /// A store that says nothing for this long is down.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -202,19 +202,19 @@ impl Store {
     }
 
     async fn probe_listing(&self, patience: Duration) -> Result<(), Failure> {
-        let down = |label, detail: String| {
-            Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail))
+        let down = |reason, detail: String| {
+            Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail))
         };
         let list = self.client.list_buckets().send();
         match tokio::time::timeout(patience, list).await {
             Ok(Ok(list)) if list.buckets.is_some() || list.owner.is_some() => Ok(()),
-            Ok(Ok(_)) => down("store_odd", "what answers there is no S3 store".to_owned()),
+            Ok(Ok(_)) => down(Reason::StoreOdd, "what answers there is no S3 store".to_owned()),
             Ok(Err(error)) => match (error.code(), fault::of(Asked::Buckets, &error)) {
                 (_, fault) if fault.concerns_the_store() => Err(fault.into_failure()),
                 (Some(_), _) => Ok(()),
-                (None, fault) => down("store_odd", fault.into_failure().detail),
+                (None, fault) => down(Reason::StoreOdd, fault.into_failure().detail),
             },
-            Err(_) => down("store_timeout", format!("no answer within {patience:?}")),
+            Err(_) => down(Reason::StoreTimeout, format!("no answer within {patience:?}")),
         }
     }
 
@@ -294,7 +294,7 @@ impl Store {
         let probed = tokio::time::timeout(PROBE_TIMEOUT, spool::probe(self.temp_dir.clone()));
         probed.await.unwrap_or_else(|_| {
             let detail = "the temp folder does not answer";
-            Err(Failure::suspect(Dependency::Host, Stage::Fetch, "temp_disk", detail))
+            Err(Failure::suspect(Dependency::Host, Stage::Fetch, Reason::TempDisk, detail))
         })
     }
 }
@@ -314,7 +314,7 @@ where
         },
         Err(_) => {
             let (dependency, stage) = (Dependency::Store, Stage::Fetch);
-            Err(Failure::suspect(dependency, stage, "store_timeout", "no answer in time"))
+            Err(Failure::suspect(dependency, stage, Reason::StoreTimeout, "no answer in time"))
         }
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::notifications::Notifications;
 pub(crate) use self::reports::Reports;
 use self::shift::Stop;
-use crate::failure::{Dependency, Failure, Kind};
+use crate::failure::{Dependency, Failure, Kind, Reason};
 use crate::health::{Health, Part};
 use crate::metrics::Metrics;
 use crate::queue::{Delivery, Lane, Note, Publisher, Session};
@@ -38,9 +38,9 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 const LONG_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a handler made of a delivery.
-pub(crate) enum Outcome<M> {
+pub(crate) enum Outcome<E, M> {
     /// Done; how it ended, for the metrics.
-    Done(&'static str),
+    Done(E),
     /// Several objects in one message.
     Split(Vec<Vec<u8>>),
     /// It goes to the dead-letter queue; everything that had to be said has been said.
@@ -57,6 +57,11 @@ pub(crate) enum Outcome<M> {
 pub(crate) trait Handler: Send + Sync + 'static {
     /// What is remembered of a failed attempt.
     type Memo: Default + Send;
+
+    /// How a delivery ends.
+    type End: Send;
+    /// Its end in the dead-letter queue.
+    const PARKED: Self::End;
 
     /// Whether a message that keeps coming back unsettled may be what kills its readers.
     const MAY_CRASH: bool;
@@ -75,7 +80,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn span(&self, delivery: &Delivery) -> tracing::Span;
 
     /// Counts an end that has come about.
-    fn ended(&self, end: &'static str);
+    fn ended(&self, end: Self::End);
 
     /// Works on one delivery. `cancelled` ends what leaves no trace, and nothing else.
     fn handle(
@@ -83,7 +88,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         delivery: &Delivery,
         publisher: &Publisher,
         cancelled: &CancellationToken,
-    ) -> impl Future<Output = Outcome<Self::Memo>> + Send;
+    ) -> impl Future<Output = Outcome<Self::End, Self::Memo>> + Send;
 
     /// Whether `suspect` is up, asked after a failure that it may have caused.
     fn probe(
@@ -267,7 +272,7 @@ impl<H: Handler> Worker<H> {
                 Err(failure) => failure,
             };
             let refused = failure.kind == Kind::Permanent
-                || (failure.label == crate::failure::CREDENTIALS
+                || (failure.reason == Reason::StoreCredentials
                     && !self.was_ready.load(Ordering::Relaxed));
             if refused {
                 return Some(End::Refused(failure));

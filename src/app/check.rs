@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use super::say;
 use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, Settings};
 use crate::courier::Courier;
+use crate::failure::Reason;
 use crate::queue::{self, Tls, Topology};
 use crate::scanner::Scanner;
 use crate::shutdown;
@@ -113,7 +114,7 @@ async fn store(settings: &Settings) -> Result<String, String> {
     store.probe_temp().await.map_err(|f| format!("TMPDIR cannot be used: {}", f.detail))?;
     match store.probe(Duration::from_secs(10)).await {
         Ok(()) => Ok(format!("{url} answers and takes the credentials")),
-        Err(failure) if failure.label == crate::failure::CREDENTIALS => Err(format!(
+        Err(failure) if failure.reason == Reason::StoreCredentials => Err(format!(
             "{url} refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the clock",
             failure.detail
         )),

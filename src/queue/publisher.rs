@@ -18,7 +18,7 @@ use super::results::{Announcement, Results};
 use super::topology::{Lane, Topology, exists};
 use super::{Disposition, Note};
 use crate::clock;
-use crate::failure::{Failure, Kind, Stage};
+use crate::failure::{Failure, Kind, Reason, Stage};
 
 /// A broker that has not confirmed by then is treated as gone.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -177,7 +177,7 @@ impl Publisher {
             return Ok(());
         }
         let (kind, detail) = (Kind::Abandoned, "the channel is gone, or the broker hangs");
-        Err(Failure::new(kind, Stage::Report, "not_acknowledged", detail))
+        Err(Failure::new(kind, Stage::Report, Reason::NotAcknowledged, detail))
     }
 
     /// Whether the broker says that there is no such queue. No answer is no.
@@ -219,7 +219,7 @@ impl Publisher {
             }
             for (name, value) in [
                 (REASON, note.reason),
-                (STAGE, note.stage.as_str()),
+                (STAGE, note.stage.into_str()),
                 (DETAIL, &note.detail),
                 (FIRST_FAILURE, first),
                 (LAST_FAILURE, &now),
@@ -286,6 +286,6 @@ impl Publisher {
             tracing::warn!(queue, problem, "a message could not be published");
             self.lost.cancel();
         }
-        Err(Failure::new(Kind::Abandoned, Stage::Report, "not_published", problem))
+        Err(Failure::new(Kind::Abandoned, Stage::Report, Reason::NotPublished, problem))
     }
 }

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::version::Version;
 use super::{Answer, Sample, expect_infected, fault, is_name, is_refusal};
-use crate::failure::{Dependency, Failure, Stage, causes};
+use crate::failure::{Dependency, Failure, Reason, Stage, causes};
 use crate::store::Reader;
 
 const CHUNK: usize = 128 * 1024;
@@ -78,9 +78,9 @@ impl Server {
             }
         }
         // The first failure may only say that this release has no /v2/scan.
-        let label = answers.last().map_or("engine_reply", |failure| failure.label);
+        let reason = answers.last().map_or(Reason::EngineReply, |failure| failure.reason);
         let details: Vec<String> = answers.iter().map(|failure| failure.detail.clone()).collect();
-        Err(fault(label, details.join("; ")))
+        Err(fault(reason, details.join("; ")))
     }
 
     /// Scans one sample. The caller sets the deadline.
@@ -119,7 +119,7 @@ impl Server {
             return answer;
         }
         let detail = format!("HTTP {} before all bytes were sent", status.as_u16());
-        Err(fault("engine_early_reply", detail).engine_touched())
+        Err(fault(Reason::EngineEarlyReply, detail).engine_touched())
     }
 
     pub(super) async fn version(&self) -> Option<Version> {
@@ -171,7 +171,7 @@ pub(super) fn judge(
 ) -> Result<Answer, Failure> {
     let unclear = || {
         let text: String = String::from_utf8_lossy(body).chars().take(WORDS).collect();
-        fault("engine_reply", format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
+        fault(Reason::EngineReply, format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
     };
     if status == StatusCode::PAYLOAD_TOO_LARGE {
         return Ok(Answer::TooLarge);
@@ -208,7 +208,7 @@ async fn limited(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
     while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&error))? {
         body.extend_from_slice(&chunk);
         if body.len() > LONGEST_BODY {
-            return Err(fault("engine_reply", "an endless answer").engine_touched());
+            return Err(fault(Reason::EngineReply, "an endless answer").engine_touched());
         }
     }
     Ok(body)
@@ -221,14 +221,14 @@ fn unanswered(error: &reqwest::Error) -> Failure {
         let os = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         // EMFILE, ENFILE: this host's trouble and not the service's.
         if matches!(os, Some(23 | 24)) {
-            return Failure::suspect(Dependency::Host, Stage::Scan, "host_resources", detail);
+            return Failure::suspect(Dependency::Host, Stage::Scan, Reason::HostResources, detail);
         }
         next = cause.source();
     }
     if error.is_connect() {
-        return fault("engine_unreachable", detail);
+        return fault(Reason::EngineUnreachable, detail);
     }
-    fault("engine_broke_off", detail).engine_touched()
+    fault(Reason::EngineBrokeOff, detail).engine_touched()
 }
 
 #[cfg(test)]

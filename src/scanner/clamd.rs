@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::version::Version;
 use super::{Answer, Sample, connect, fault, is_name};
-use crate::failure::{Dependency, Failure, Stage};
+use crate::failure::{Dependency, Failure, Reason, Stage};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed write the reply may still be on its way, and it says more than the write error.
@@ -61,10 +61,10 @@ impl Address {
             // EMFILE, ENFILE: this host's trouble and not clamd's.
             Ok(Err(error)) if matches!(error.raw_os_error(), Some(23 | 24)) => {
                 let dependency = Dependency::Host;
-                Err(Failure::suspect(dependency, Stage::Scan, "host_resources", error))
+                Err(Failure::suspect(dependency, Stage::Scan, Reason::HostResources, error))
             }
-            Ok(Err(error)) => Err(fault("engine_unreachable", format!("{self}: {error}"))),
-            Err(_) => Err(fault("engine_unreachable", format!("{self}: no answer"))),
+            Ok(Err(error)) => Err(fault(Reason::EngineUnreachable, format!("{self}: {error}"))),
+            Err(_) => Err(fault(Reason::EngineUnreachable, format!("{self}: no answer"))),
         }
     }
 }
@@ -100,12 +100,12 @@ pub(super) async fn instream<S: AsyncRead + AsyncWrite>(
     match sent {
         Ok(()) => match reply.await {
             Ok(reply) => read(&whole(&reply)?),
-            Err(error) => Err(fault("engine_reply", format!("no reply: {error}"))),
+            Err(error) => Err(fault(Reason::EngineReply, format!("no reply: {error}"))),
         },
         Err(Unsent::Sample(failure)) => Err(failure),
         Err(Unsent::Engine(error)) => match tokio::time::timeout(LAST_WORDS, reply).await {
             Ok(reply) => early_answer(reply),
-            Err(_) => Err(fault("engine_broke_off", format!("while sending: {error}"))),
+            Err(_) => Err(fault(Reason::EngineBrokeOff, format!("while sending: {error}"))),
         },
     }
 }
@@ -140,7 +140,12 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
                 let got;
                 (chunk, got) = reader.read(chunk, 4).await.map_err(|error| {
                     let dependency = Dependency::Host;
-                    Unsent::Sample(Failure::suspect(dependency, Stage::Scan, "temp_disk", error))
+                    Unsent::Sample(Failure::suspect(
+                        dependency,
+                        Stage::Scan,
+                        Reason::TempDisk,
+                        error,
+                    ))
                 })?;
                 if got == 0 {
                     break;
@@ -179,10 +184,10 @@ fn whole(reply: &[u8]) -> Result<String, Failure> {
     match reply.split_last() {
         Some((0, line)) if !line.contains(&0) => match std::str::from_utf8(line) {
             Ok(line) => Ok(line.to_owned()),
-            Err(_) => Err(fault("engine_reply", "not text")),
+            Err(_) => Err(fault(Reason::EngineReply, "not text")),
         },
-        Some(_) => Err(fault("engine_reply", "the reply broke off")),
-        None => Err(fault("engine_reply", "the connection closed without a reply")),
+        Some(_) => Err(fault(Reason::EngineReply, "the reply broke off")),
+        None => Err(fault(Reason::EngineReply, "the connection closed without a reply")),
     }
 }
 
@@ -196,18 +201,18 @@ fn read(line: &str) -> Result<Answer, Failure> {
     let found = line.strip_prefix("stream: ").and_then(|rest| rest.strip_suffix(" FOUND"));
     match found {
         Some(name) if is_name(name) => Ok(Answer::Found(name.to_owned())),
-        _ => Err(fault("engine_error", format!("clamd said: {line}"))),
+        _ => Err(fault(Reason::EngineError, format!("clamd said: {line}"))),
     }
 }
 
 /// A reply to a sample that had not been sent in full is no verdict on it; only that it is too
 /// large can be said early.
 fn early_answer(reply: io::Result<Vec<u8>>) -> Result<Answer, Failure> {
-    let reply = reply.map_err(|error| fault("engine_broke_off", error))?;
+    let reply = reply.map_err(|error| fault(Reason::EngineBrokeOff, error))?;
     match read(&whole(&reply)?)? {
         Answer::TooLarge => Ok(Answer::TooLarge),
         Answer::Clean | Answer::Found(_) | Answer::Garbled => {
-            Err(fault("engine_early_reply", "a verdict before all bytes were sent"))
+            Err(fault(Reason::EngineEarlyReply, "a verdict before all bytes were sent"))
         }
     }
 }
@@ -299,7 +304,7 @@ mod tests {
         let sample = vec![7; 100_000];
         for reply in [&b"stream: OK\0"[..], b"stream: A FOUND\0"] {
             let failure = scan(&sample, Some(5000), reply).await.expect_err("early");
-            assert_eq!(failure.label, "engine_early_reply");
+            assert_eq!(failure.reason, Reason::EngineEarlyReply);
         }
         let limit = b"INSTREAM size limit exceeded. ERROR\0";
         assert_eq!(scan(&sample, Some(5000), limit).await.unwrap(), Answer::TooLarge);

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::proof::Proof;
 use super::{
-    Answer, Proved, Reason, Sample, Scanner, Verdict, Version, canary, expect_infected, fault,
-    is_refusal, meaning,
+    Answer, Proved, Sample, Scanner, UnscannableReason, Verdict, Version, canary, expect_infected,
+    fault, is_refusal, meaning,
 };
-use crate::failure::{Failure, Stage};
+use crate::failure::{Failure, Reason, Stage};
 use crate::store::Spooled;
 
 /// The engine's version is asked again when it is older than this.
@@ -20,8 +20,6 @@ const LIMITS_SERVE: Duration = Duration::from_secs(5);
 const LARGEST_SAMPLE: u64 = 64 << 20;
 /// An object that may hang a clamav-rest by its size is sent again until this attempt.
 const MAX_HANGING_ATTEMPTS: u32 = 3;
-/// The label of an object that a clamav-rest neither scans nor refuses in so many words.
-const UNCLEAR: &str = "engine_unclear";
 
 /// An engine that passed the self-test.
 #[derive(Debug)]
@@ -133,7 +131,7 @@ impl Engine {
             () = overdue => {}
         }
         let detail = format!("no verdict within {} s", self.timeout.as_secs());
-        let late = fault("engine_timeout", detail).engine_touched();
+        let late = fault(Reason::EngineTimeout, detail).engine_touched();
         Err(match &self.protocol {
             Proved::ClamavRest(..) => self.hung(object.length(), attempt, late).await,
             Proved::Clamd(_) => late,
@@ -167,7 +165,7 @@ impl Engine {
         let detail = "clamav-rest answers 412 and hides what clamd said, and the size is not the \
                       reason: perhaps something was found under a name that this release cannot \
                       read; update clamav-rest to 0.5 or later";
-        Err(Failure::permanent(Stage::Scan, UNCLEAR, detail).engine_touched())
+        Err(Failure::permanent(Stage::Scan, Reason::EngineUnclear, detail).engine_touched())
     }
 
     /// Whether the engine, which works, refuses `length` bytes for their number alone: a harmless
@@ -206,7 +204,7 @@ impl Engine {
         }
         let detail = "clamav-rest does not answer for an object of this size: raise StreamMaxLength \
                       in clamd.conf, or update clamav-rest to 0.5 or later";
-        Failure::permanent(Stage::Scan, UNCLEAR, detail).engine_touched()
+        Failure::permanent(Stage::Scan, Reason::EngineUnclear, detail).engine_touched()
     }
 
     /// The engine may have come back with another database since it was last seen to work: with an
@@ -225,7 +223,7 @@ impl Engine {
                 if self.limits_reported() {
                     return Ok(());
                 }
-                Err(fault("limits_hidden", "the engine does not report its limits any more"))
+                Err(fault(Reason::LimitsHidden, "the engine does not report its limits any more"))
             }
             Verdict::Infected { .. } => self.spares.since(answered, self.expect_clean()).await,
             Verdict::Unscannable { .. } => Ok(()),
@@ -251,7 +249,10 @@ impl Engine {
     async fn expect_database(&self, before: &Version) -> Result<(), Failure> {
         let now = self.protocol.version().await.database;
         if now.is_some() && before.database.is_some() && now != before.database {
-            return Err(fault("database_changed", "the database was replaced during the scan"));
+            return Err(fault(
+                Reason::DatabaseChanged,
+                "the database was replaced during the scan",
+            ));
         }
         Ok(())
     }
@@ -268,7 +269,7 @@ impl Engine {
             Verdict::Unscannable { heuristic: None, .. } => "that it is too large".to_owned(),
         };
         Err(fault(
-            "engine_finds_everything",
+            Reason::EngineFindsEverything,
             format!(
                 "the engine does not call a harmless text clean, it says {found}: a signature or \
                  YARA rule matches too much; nothing is deleted until that is mended"
@@ -280,8 +281,8 @@ impl Engine {
     async fn test_limits(&self) -> Result<(), Failure> {
         let mut reported = true;
         for (sample, reason) in [
-            (canary::encrypted_zip(), Reason::Encrypted),
-            (canary::nested_zip(), Reason::LimitsExceeded),
+            (canary::encrypted_zip(), UnscannableReason::Encrypted),
+            (canary::nested_zip(), UnscannableReason::LimitsExceeded),
         ] {
             let verdict = meaning(self.protocol.scan(Sample::Bytes(sample)).await?);
             reported &= matches!(verdict, Verdict::Unscannable { reason: r, .. } if r == reason);

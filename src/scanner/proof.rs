@@ -41,7 +41,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::failure::Stage;
+    use crate::failure::{Reason, Stage};
 
     #[tokio::test]
     async fn one_test_serves_all_that_waited_for_it_and_none_that_came_later() {
@@ -64,9 +64,9 @@ mod tests {
     async fn a_test_that_failed_proves_nothing() {
         let proof = Proof::begun(Instant::now());
         let moment = Instant::now();
-        let failing = async { Err(Failure::transient(Stage::Scan, "x", "x")) };
+        let failing = async { Err(Failure::transient(Stage::Scan, Reason::EngineReply, "x")) };
         assert!(proof.since(moment, failing).await.is_err());
-        let failing = async { Err(Failure::transient(Stage::Scan, "x", "x")) };
+        let failing = async { Err(Failure::transient(Stage::Scan, Reason::EngineReply, "x")) };
         assert!(proof.since(moment, failing).await.is_err());
     }
 }

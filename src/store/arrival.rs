@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::Identity;
 use super::spool::{self, Room};
-use crate::failure::{Dependency, Failure, Stage, causes};
+use crate::failure::{Dependency, Failure, Reason, Stage, causes};
 
 /// A body that brings nothing for this long is given up.
 const IDLE: Duration = Duration::from_secs(30);
@@ -107,17 +107,17 @@ impl Arrival {
     pub(super) async fn receive(self) -> Result<Received, Failure> {
         let Self { identity, as_announced, mut body, spooled, progress, room } = self;
         let length = spooled.length;
-        let broken = |label, detail: String| {
-            Failure::suspect(Dependency::Store, Stage::Fetch, label, detail)
+        let broken = |reason, detail: String| {
+            Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail)
         };
-        let torn = |error: ByteStreamError| broken("body_broken", causes(&error));
+        let torn = |error: ByteStreamError| broken(Reason::BodyBroken, causes(&error));
         let mut sink = Sink::new(&spooled.place);
         let mut received: u64 = 0;
         loop {
             let first = match tokio::time::timeout(IDLE, body.next()).await {
                 Ok(Some(chunk)) => chunk.map_err(torn)?,
                 Ok(None) => break,
-                Err(_) => return Err(broken("body_stalled", format!("silent for {IDLE:?}"))),
+                Err(_) => return Err(broken(Reason::BodyStalled, format!("silent for {IDLE:?}"))),
             };
             let mut size = first.len();
             let mut batch = vec![first];
@@ -132,13 +132,13 @@ impl Arrival {
             received += size as u64;
             if received > length {
                 let detail = format!("more than the {length} bytes announced");
-                return Err(Failure::transient(Stage::Fetch, "body_too_long", detail));
+                return Err(Failure::transient(Stage::Fetch, Reason::BodyTooLong, detail));
             }
             let bytes = sink.take(batch).await?;
             progress.send_replace(Progress { bytes, whole: false });
         }
         if received != length {
-            return Err(broken("body_truncated", format!("{received} of {length} bytes")));
+            return Err(broken(Reason::BodyTruncated, format!("{received} of {length} bytes")));
         }
         sink.finish().await?;
         progress.send_replace(Progress { bytes: received, whole: true });
@@ -169,7 +169,9 @@ impl Received {
                 let hashing = tokio::task::spawn_blocking(move || digest(&file, length));
                 match hashing.await {
                     Ok(hash) => hash.map_err(|error| spool::temp_fault(&error))?,
-                    Err(error) => return Err(Failure::transient(Stage::Fetch, "panic", error)),
+                    Err(error) => {
+                        return Err(Failure::transient(Stage::Fetch, Reason::Panic, error));
+                    }
                 }
             }
         };
@@ -341,7 +343,7 @@ async fn written(writing: Option<JoinHandle<io::Result<u64>>>) -> Result<u64, Fa
         None => Ok(0),
         Some(writing) => match writing.await {
             Ok(written) => written.map_err(|error| spool::temp_fault(&error)),
-            Err(error) => Err(Failure::transient(Stage::Fetch, "panic", error)),
+            Err(error) => Err(Failure::transient(Stage::Fetch, Reason::Panic, error)),
         },
     }
 }

@@ -24,7 +24,7 @@ use super::fault::{self, Asked, Fault};
 use super::key::given;
 use super::{Identity, NULL, Pin, Store};
 use crate::event::plain_etag;
-use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 
 /// S3's limit of tags on an object.
 const MAX_TAGS: usize = 10;
@@ -386,7 +386,7 @@ impl Store {
                     let detail =
                         "HEAD answers without an ETag, or with another one and not as a store";
                     let dependency = Dependency::Store;
-                    return Err(Failure::suspect(dependency, stage, "store_odd", detail));
+                    return Err(Failure::suspect(dependency, stage, Reason::StoreOdd, detail));
                 }
                 // The same ETag with another length means that the download was not whole. Proxies that
                 // compress tell none.
@@ -426,7 +426,7 @@ impl Store {
         match get.set_version_id(version.map(str::to_owned)).send().await {
             Ok(_) => {
                 let (dependency, detail) = (Dependency::Store, "HEAD is denied, and GET is not");
-                Err(Failure::suspect(dependency, Stage::Fetch, "store_odd", detail))
+                Err(Failure::suspect(dependency, Stage::Fetch, Reason::StoreOdd, detail))
             }
             Err(error) => match fault::of(Asked::Get, &error) {
                 Fault::Denied(_) => Ok(Current::Denied),
@@ -458,8 +458,9 @@ impl Store {
         tags: Vec<Tag>,
     ) -> Result<(), Fault> {
         let tagging = Tagging::builder().set_tag_set(Some(tags.clone())).build();
-        let tagging = tagging
-            .map_err(|error| Fault::Other(Failure::permanent(Stage::Tag, "tag_request", error)))?;
+        let tagging = tagging.map_err(|error| {
+            Fault::Other(Failure::permanent(Stage::Tag, Reason::TagRequest, error))
+        })?;
         let put =
             self.client.put_object_tagging().bucket(&identity.bucket).key(given(&identity.key));
         match put.set_version_id(version.map(str::to_owned)).tagging(tagging).send().await {
@@ -472,7 +473,12 @@ impl Store {
                 }
                 let detail = "the tags were taken, and are not there";
                 let dependency = Dependency::Store;
-                Err(Fault::Other(Failure::suspect(dependency, Stage::Tag, "store_odd", detail)))
+                Err(Fault::Other(Failure::suspect(
+                    dependency,
+                    Stage::Tag,
+                    Reason::StoreOdd,
+                    detail,
+                )))
             }
             Err(error) => Err(fault::of(Asked::SetTags, &error)),
         }
@@ -552,11 +558,11 @@ fn refuses_condition<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
 
 fn tag(key: &str, value: &str) -> Result<Tag, Failure> {
     let tag = Tag::builder().key(key).value(value).build();
-    tag.map_err(|error| Failure::permanent(Stage::Tag, "tag_request", error))
+    tag.map_err(|error| Failure::permanent(Stage::Tag, Reason::TagRequest, error))
 }
 
 /// A deletion that was answered as done, of what is still there.
 fn undone() -> Failure {
     let detail = "the store says that it is deleted, and still shows it";
-    Failure::suspect(Dependency::Store, Stage::Delete, "delete_undone", detail)
+    Failure::suspect(Dependency::Store, Stage::Delete, Reason::DeleteUndone, detail)
 }

@@ -7,7 +7,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::failure::{CREDENTIALS, Dependency, Failure, Kind, Stage, causes};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
 
 /// Errors that say that our credentials or our clock are wrong: they strike every object alike.
 const OUR_FAULT: &[&str] = &[
@@ -91,13 +91,15 @@ impl Fault {
             | Self::Locked(failure)
             | Self::Unsupported(failure)
             | Self::Other(failure) => failure,
-            Self::Gone => Failure::transient(Stage::Fetch, "store_not_found", "not found"),
+            Self::Gone => Failure::transient(Stage::Fetch, Reason::StoreNotFound, "not found"),
             Self::Changed => {
-                Failure::transient(Stage::Fetch, "object_changed", "changed meanwhile")
+                Failure::transient(Stage::Fetch, Reason::ObjectChanged, "changed meanwhile")
             }
-            Self::Unreadable => {
-                Failure::transient(Stage::Fetch, "unreadable", "archived or encrypted by its owner")
-            }
+            Self::Unreadable => Failure::transient(
+                Stage::Fetch,
+                Reason::Unreadable,
+                "archived or encrypted by its owner",
+            ),
         }
     }
 }
@@ -120,22 +122,22 @@ where
 /// What an S3 error means: a pure function of what was asked and what was answered.
 fn classify(asked: Asked, status: u16, code: &str, message: &str, detail: &str) -> Fault {
     let stage = asked.stage();
-    let transient = |label| Failure::transient(stage, label, detail);
-    let suspect = |label| Failure::suspect(Dependency::Store, stage, label, detail);
+    let transient = |reason| Failure::transient(stage, reason, detail);
+    let suspect = |reason| Failure::suspect(Dependency::Store, stage, reason, detail);
     let says = |word: &str| message.to_ascii_lowercase().contains(word);
     match (status, code) {
-        (_, code) if OUR_FAULT.contains(&code) => Fault::Other(suspect(CREDENTIALS)),
+        (_, code) if OUR_FAULT.contains(&code) => Fault::Other(suspect(Reason::StoreCredentials)),
         // No S3 error at all: an ingress while the store is being redeployed, a firewall.
-        (400..=405 | 501, "") if asked.names_codes() => Fault::Other(suspect("store_odd")),
+        (400..=405 | 501, "") if asked.names_codes() => Fault::Other(suspect(Reason::StoreOdd)),
         // About our way to the store: a wrong region, or one that only takes buckets as host names.
         (301 | 307, _)
         | (
             _,
             "AuthorizationHeaderMalformed" | "PermanentRedirect" | "SecondLevelDomainForbidden",
-        ) => Fault::Other(suspect("store_odd")),
+        ) => Fault::Other(suspect(Reason::StoreOdd)),
         (404, "NoSuchKey" | "NoSuchVersion") => Fault::Gone,
         // 405: a delete marker is what the name, or the version id, stands for.
-        (404, _) | (405, "MethodNotAllowed") => Fault::NotFound(transient("store_not_found")),
+        (404, _) | (405, "MethodNotAllowed") => Fault::NotFound(transient(Reason::StoreNotFound)),
         (412, _) => Fault::Changed,
         (403, "InvalidObjectState") => Fault::Unreadable,
         // S3 has no code of its own for a customer's key that was not sent; the message is all
@@ -143,17 +145,17 @@ fn classify(asked: Asked, status: u16, code: &str, message: &str, detail: &str) 
         (400, "InvalidRequest") if says("encrypt") => Fault::Unreadable,
         // Whole phrases: messages may name the object, and its name is the uploader's.
         (400 | 403, _) if asked == Asked::Delete && LOCKED.contains(&message) => {
-            Fault::Locked(transient("store_locked"))
+            Fault::Locked(transient(Reason::StoreLocked))
         }
-        (_, "ObjectLocked") => Fault::Locked(transient("store_locked")),
+        (_, "ObjectLocked") => Fault::Locked(transient(Reason::StoreLocked)),
         (400, "InvalidRequest") if asked == Asked::Delete => {
-            Fault::Denied(transient("store_denied"))
+            Fault::Denied(transient(Reason::StoreDenied))
         }
-        (403, _) => Fault::Denied(transient("store_denied")),
+        (403, _) => Fault::Denied(transient(Reason::StoreDenied)),
         // Says of the request, and not of the store or the object, that it cannot be served.
-        (501, _) | (_, "NotImplemented") => Fault::Unsupported(transient("store_unsupported")),
-        (500.., _) => Fault::Other(suspect("store_error")),
-        _ => Fault::Other(transient("store_refused")),
+        (501, _) | (_, "NotImplemented") => Fault::Unsupported(transient(Reason::StoreUnsupported)),
+        (500.., _) => Fault::Other(suspect(Reason::StoreError)),
+        _ => Fault::Other(transient(Reason::StoreRefused)),
     }
 }
 
@@ -161,19 +163,19 @@ fn classify(asked: Asked, status: u16, code: &str, message: &str, detail: &str) 
 fn unanswered<E: Error + 'static>(stage: Stage, error: &SdkError<E, HttpResponse>) -> Failure {
     let detail = causes(error);
     if local(error) {
-        return Failure::suspect(Dependency::Host, stage, "host_resources", detail);
+        return Failure::suspect(Dependency::Host, stage, Reason::HostResources, detail);
     }
     match error {
-        SdkError::ConstructionFailure(_) => Failure::permanent(stage, "store_request", detail),
+        SdkError::ConstructionFailure(_) => Failure::permanent(stage, Reason::StoreRequest, detail),
         SdkError::TimeoutError(_) => {
-            Failure::suspect(Dependency::Store, stage, "store_timeout", detail)
+            Failure::suspect(Dependency::Store, stage, Reason::StoreTimeout, detail)
         }
         // The request itself cannot be sent. Everything else (closed without an answer, an answer
         // that is no HTTP, credentials that cannot be loaded) may concern all objects.
         SdkError::DispatchFailure(dispatch) if dispatch.is_user() => {
-            Failure::transient(stage, "store_request", detail)
+            Failure::transient(stage, Reason::StoreRequest, detail)
         }
-        _ => Failure::suspect(Dependency::Store, stage, "store_unreachable", detail),
+        _ => Failure::suspect(Dependency::Store, stage, Reason::StoreUnreachable, detail),
     }
 }
 
@@ -206,8 +208,8 @@ mod tests {
             Fault::Unsupported(_) => "unsupported".to_owned(),
             Fault::Unreadable => "unreadable".to_owned(),
             Fault::Other(failure) => match failure.kind {
-                Kind::Suspect(_) => format!("suspect {}", failure.label),
-                _ => format!("transient {}", failure.label),
+                Kind::Suspect(_) => format!("suspect {}", failure.reason),
+                _ => format!("transient {}", failure.reason),
             },
         }
     }

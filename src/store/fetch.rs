@@ -12,7 +12,7 @@ use super::spool::{self, Room};
 use super::versions::seconds;
 use super::{Identity, NULL, Pin, Store};
 use crate::event::{ObjectRef, Version};
-use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 
 /// What a GET came to.
 #[derive(Debug)]
@@ -72,8 +72,8 @@ impl Store {
             if self.looks_cut(object, &identity).await? {
                 let detail =
                     format!("the store sends {length} bytes and says that there are others");
-                let label = "body_of_other_length";
-                return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+                let reason = Reason::BodyOfOtherLength;
+                return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
             }
             if length > self.max_object {
                 return Ok(Fetched::TooLarge(identity));
@@ -158,15 +158,15 @@ impl Store {
                              cannot be listed (allow ListBucketVersions): {}",
                             fault.into_failure().detail
                         );
-                        Err(Failure::permanent(Stage::Fetch, "versions_denied", detail))
+                        Err(Failure::permanent(Stage::Fetch, Reason::VersionsDenied, detail))
                     }
                 };
             }
         };
         if current.as_ref().is_some_and(|id| id != NULL && !found.ids.contains(id)) {
             let detail = "a list of versions without the one that was just read";
-            let label = "store_odd";
-            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+            let reason = Reason::StoreOdd;
+            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
         }
         let versions = found.announced_or_latest();
         match (versions.as_slice(), current) {
@@ -219,15 +219,15 @@ impl Store {
         let page = !named && !same_etag(&identity, object);
         if nothing || page || version.is_some_and(|id| id != NULL && other(id)) {
             let detail = "an answer without ETag, or with another version than was asked for";
-            let label = "body_of_unknown_object";
-            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+            let reason = Reason::BodyOfUnknownObject;
+            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
         }
         // Only a whole object of a known length can be told from one that broke off: a proxy that
         // answers with a part of it, or without a length, must not get half a file called clean.
         if output.content_range().is_some() || output.content_length().is_none_or(|n| n < 0) {
             let detail = "an answer without Content-Length, or with a part of the object";
-            let label = "body_of_unknown_length";
-            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, label, detail));
+            let reason = Reason::BodyOfUnknownLength;
+            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
         }
         Ok(Answer::Opened(Box::new(Opened { identity, output })))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 
 const MIB: u64 = 1 << 20;
 /// A wait longer than this is not worth a slot: the message goes to the shortest retry tier.
@@ -76,7 +76,7 @@ impl Spool {
     pub(super) async fn reserve(&self, length: u64) -> Result<Room, Failure> {
         let busy = || {
             let detail = "other objects take the temp disk (SPOOL_SIZE)";
-            Failure::new(Kind::Busy, Stage::Fetch, "spool_full", detail)
+            Failure::new(Kind::Busy, Stage::Fetch, Reason::SpoolFull, detail)
         };
         let permits = permits(length).ok_or_else(busy)?;
         let room = async {
@@ -112,7 +112,7 @@ pub(super) async fn unnamed_file(folder: PathBuf) -> Result<File, Failure> {
     match tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await {
         Ok(Ok(file)) => Ok(file),
         Ok(Err(error)) => Err(temp_fault(&error)),
-        Err(error) => Err(Failure::transient(Stage::Fetch, "panic", error)),
+        Err(error) => Err(Failure::transient(Stage::Fetch, Reason::Panic, error)),
     }
 }
 
@@ -122,12 +122,17 @@ pub(super) async fn probe(folder: PathBuf) -> Result<(), Failure> {
     match tokio::task::spawn_blocking(move || file.write_all(&vec![0; 256 * 1024])).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(temp_fault(&error)),
-        Err(error) => Err(Failure::transient(Stage::Fetch, "panic", error)),
+        Err(error) => Err(Failure::transient(Stage::Fetch, Reason::Panic, error)),
     }
 }
 
 pub(super) fn temp_fault(error: &std::io::Error) -> Failure {
-    Failure::suspect(Dependency::Host, Stage::Fetch, "temp_disk", format!("temp file: {error}"))
+    Failure::suspect(
+        Dependency::Host,
+        Stage::Fetch,
+        Reason::TempDisk,
+        format!("temp file: {error}"),
+    )
 }
 
 #[cfg(test)]

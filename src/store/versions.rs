@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::fault::{self, Asked, Fault};
 use super::{NULL, Store};
 use crate::event::{ObjectRef, Version, plain_etag};
-use crate::failure::{Failure, Stage};
+use crate::failure::{Failure, Reason, Stage};
 
 /// Versions that one notification may have meant. A bound, so that one who uploads the same bytes again
 /// and again does not multiply the work without end.
@@ -99,7 +99,7 @@ impl Store {
         }
         let detail = "more versions of one key than are looked through, or with the announced ETag: let \
                       the store name versions in its notifications";
-        Err(Fault::Other(Failure::permanent(Stage::Fetch, "too_many_versions", detail)))
+        Err(Fault::Other(Failure::permanent(Stage::Fetch, Reason::TooManyVersions, detail)))
     }
 }
 

@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 
 use super::shift::{RETURNS, Shift};
 use super::{Handler, Outcome, Worker};
-use crate::failure::{Dependency, Failure, Kind, Stage};
-use crate::metrics::FailureLabels;
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::queue::{Delivery, Disposition, Note};
 use crate::retry::{Ladder, Step};
 
@@ -28,9 +27,9 @@ const MANY_DEFERRALS: u32 = 6;
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What there is to tell of a delivery once it is settled.
-pub(super) enum News {
+pub(super) enum News<E> {
     None,
-    Ended(&'static str),
+    Ended(E),
     Retried(Failure),
     Deferred(Failure),
     Parked(Note),
@@ -41,9 +40,9 @@ impl<H: Handler> Worker<H> {
     pub(super) async fn decide(
         &self,
         delivery: &Delivery,
-        outcome: Outcome<H::Memo>,
+        outcome: Outcome<H::End, H::Memo>,
         shift: &Shift,
-    ) -> (Disposition, News) {
+    ) -> (Disposition, News<H::End>) {
         let (failure, memo) = match outcome {
             Outcome::Done(end) => return (Disposition::Ack, News::Ended(end)),
             Outcome::Split(parts) => return (Disposition::Split(parts), News::None),
@@ -116,7 +115,7 @@ impl<H: Handler> Worker<H> {
         delivery: &Delivery,
         failure: Failure,
         shift: &Shift,
-    ) -> (Disposition, News) {
+    ) -> (Disposition, News<H::End>) {
         let note = Note::from(&failure);
         let (attempt, deferred) = (delivery.attempt, delivery.deferred);
         match after_suspicion(&self.shared.ladder, attempt, deferred) {
@@ -134,7 +133,7 @@ impl<H: Handler> Worker<H> {
         failure: Failure,
         memo: H::Memo,
         shift: &Shift,
-    ) -> (Disposition, News) {
+    ) -> (Disposition, News<H::End>) {
         let note = Note::from(&failure);
         let exhausted = self.handler.exhausted(delivery, failure, memo, &shift.publisher);
         match AssertUnwindSafe(exhausted).catch_unwind().await {
@@ -157,7 +156,7 @@ impl<H: Handler> Worker<H> {
         delivery: &Delivery,
         failure: Failure,
         shift: &Shift,
-    ) -> (Disposition, News) {
+    ) -> (Disposition, News<H::End>) {
         // One return more and it would be suspected, for what a dependency did. A copy starts with
         // none; under an alarm of the broker it would be stuck while the original goes back.
         let often = H::MAY_CRASH && delivery.returns.saturating_add(1) >= RETURNS;
@@ -168,23 +167,17 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Logs and counts what is now true.
-    pub(super) fn tell(&self, delivery: &Delivery, news: News) {
-        let labels = |stage: Stage, reason| FailureLabels {
-            lane: self.lane.name,
-            stage: stage.as_str(),
-            reason,
-        };
+    pub(super) fn tell(&self, delivery: &Delivery, news: News<H::End>) {
+        let metrics = &self.shared.metrics;
         match news {
             News::None => {}
             News::Ended(end) => self.handler.ended(end),
             News::Retried(failure) => {
-                let labels = labels(failure.stage, failure.label);
-                self.shared.metrics.retries.get_or_create(&labels).inc();
+                metrics.retry(self.lane.name, failure.stage, failure.reason);
                 tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
             }
             News::Deferred(failure) => {
-                let labels = labels(failure.stage, failure.label);
-                self.shared.metrics.retries.get_or_create(&labels).inc();
+                metrics.retry(self.lane.name, failure.stage, failure.reason);
                 let times = delivery.deferred.saturating_add(1);
                 if times >= MANY_DEFERRALS && self.may_warn_of_deferrals() {
                     let queue = &self.lane.queue;
@@ -194,13 +187,12 @@ impl<H: Handler> Worker<H> {
                 }
             }
             News::Parked(note) => {
-                let labels = labels(note.stage, note.reason);
-                self.shared.metrics.dead_letters.get_or_create(&labels).inc();
-                self.handler.ended("parked");
+                metrics.dead_letter(self.lane.name, note.stage, note.reason);
+                self.handler.ended(H::PARKED);
                 tracing::error!(
                     queue = self.lane.dead,
                     reason = note.reason,
-                    stage = note.stage.as_str(),
+                    stage = note.stage.into_str(),
                     detail = note.detail,
                     "parked in the dead-letter queue"
                 );
@@ -228,7 +220,7 @@ impl<H: Handler> Worker<H> {
         let mut last = shift.last_probe.lock().await;
         if shift.gate.is_cancelled() {
             let kind = Kind::Down(suspect);
-            return Err(Failure::new(kind, Stage::Scan, "gate_closed", "the gate is closed"));
+            return Err(Failure::new(kind, Stage::Scan, Reason::GateClosed, "the gate is closed"));
         }
         if last.is_some_and(|(asked, at)| asked == suspect && at.elapsed() < PROBE_SERVES) {
             return Ok(());
@@ -265,7 +257,7 @@ fn after_suspicion(ladder: &Ladder, attempt: u32, deferred: u32) -> (Step, u32) 
 }
 
 /// In the shortest tier, the attempt not counted.
-fn later(delivery: &Delivery, failure: Failure) -> (Disposition, News) {
+fn later<E>(delivery: &Delivery, failure: Failure) -> (Disposition, News<E>) {
     let (attempt, note) = (delivery.attempt, Note::from(&failure));
     let deferred = delivery.deferred.saturating_add(1);
     (Disposition::Wait { tier: 0, attempt, deferred, missed: false, note }, News::Deferred(failure))

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Handler, Outcome};
 use crate::event::{self, Notification, ObjectRef};
-use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NotificationEnd};
 use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
 use crate::queue::{Delivery, Note, Publisher};
 use crate::report::Occasion;
@@ -46,10 +46,11 @@ impl Notifications {
         delivery: &Delivery,
         publisher: &Publisher,
         cancelled: &CancellationToken,
-    ) -> Outcome<Option<Interrupted>> {
+    ) -> Outcome<NotificationEnd, Option<Interrupted>> {
         let Some(engine) = lock(&self.engine).clone() else {
             let kind = Kind::Suspect(Dependency::Engine);
-            let failure = Failure::new(kind, Stage::Scan, "engine_unproved", "no self-test yet");
+            let failure =
+                Failure::new(kind, Stage::Scan, Reason::EngineUnproved, "no self-test yet");
             return Outcome::Failed(failure, None);
         };
         let outbox = publisher.outbox();
@@ -64,9 +65,9 @@ impl Notifications {
             cancelled,
         };
         match self.pipeline.run(&job).await {
-            Ok(Ended::Applied) => Outcome::Done("applied"),
-            Ok(Ended::Superseded) => Outcome::Done("superseded"),
-            Ok(Ended::Locked) => Outcome::Done("locked"),
+            Ok(Ended::Applied) => Outcome::Done(NotificationEnd::Applied),
+            Ok(Ended::Superseded) => Outcome::Done(NotificationEnd::Superseded),
+            Ok(Ended::Locked) => Outcome::Done(NotificationEnd::Locked),
             Ok(Ended::Gone) => gone(delivery),
             Ok(Ended::Versions(versions)) => {
                 tracing::info!(
@@ -149,7 +150,7 @@ impl Notifications {
         if self.strict_limits && !engine.limits_reported() {
             let detail = "STRICT_LIMITS=true, and the engine calls encrypted or over-limit files \
                           clean: set AlertEncrypted and AlertExceedsMax to yes in clamd.conf";
-            return Err(Failure::permanent(Stage::Scan, "limits_hidden", detail));
+            return Err(Failure::permanent(Stage::Scan, Reason::LimitsHidden, detail));
         }
         *lock(&self.engine) = Some(Arc::new(engine));
         self.health.up(Part::Engine);
@@ -165,6 +166,8 @@ impl Notifications {
 
 impl Handler for Notifications {
     type Memo = Option<Interrupted>;
+    type End = NotificationEnd;
+    const PARKED: NotificationEnd = NotificationEnd::Parked;
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = true;
 
@@ -200,8 +203,8 @@ impl Handler for Notifications {
         }
     }
 
-    fn ended(&self, end: &'static str) {
-        self.metrics.ended(end);
+    fn ended(&self, end: NotificationEnd) {
+        self.metrics.notification(end);
     }
 
     async fn handle(
@@ -209,7 +212,7 @@ impl Handler for Notifications {
         delivery: &Delivery,
         publisher: &Publisher,
         cancelled: &CancellationToken,
-    ) -> Outcome<Self::Memo> {
+    ) -> Outcome<NotificationEnd, Self::Memo> {
         match event::parse(&delivery.body) {
             Ok(Notification::Object(object)) => {
                 self.handle_object(&object, delivery, publisher, cancelled).await
@@ -221,10 +224,14 @@ impl Handler for Notifications {
                 Outcome::Split([&*written, &decoded].map(exact).to_vec())
             }
             Ok(Notification::Many(parts)) => Outcome::Split(parts),
-            Ok(Notification::Ignored) => Outcome::Done("ignored"),
+            Ok(Notification::Ignored) => Outcome::Done(NotificationEnd::Ignored),
             Err(malformed) => {
                 let detail = format!("{malformed} ({} bytes)", delivery.body.len());
-                Outcome::Park(Note { reason: "malformed", stage: Stage::Event, detail })
+                Outcome::Park(Note {
+                    reason: Reason::Malformed.into_str(),
+                    stage: Stage::Event,
+                    detail,
+                })
             }
         }
     }
@@ -270,13 +277,13 @@ impl Handler for Notifications {
 
 /// An object that is not there. A store that is behind, or a replica of it, may not have it yet: only a
 /// second look, one delay later, ends the notification.
-fn gone(delivery: &Delivery) -> Outcome<Option<Interrupted>> {
+fn gone(delivery: &Delivery) -> Outcome<NotificationEnd, Option<Interrupted>> {
     if look(delivery) == Look::Last {
         tracing::info!("gone before it could be scanned");
-        return Outcome::Done("gone");
+        return Outcome::Done(NotificationEnd::Gone);
     }
     let detail = "the store does not have it; it is looked for once more";
-    Outcome::LookAgain(Failure::transient(Stage::Fetch, "object_missing", detail))
+    Outcome::LookAgain(Failure::transient(Stage::Fetch, Reason::ObjectMissing, detail))
 }
 
 fn look(delivery: &Delivery) -> Look {

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Handler, Outcome};
 use crate::courier::{Courier, Post};
-use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReportEnd};
 use crate::queue::{Delivery, Note, Publisher};
 use crate::retry::Ladder;
 
@@ -40,6 +40,8 @@ impl Reports {
 
 impl Handler for Reports {
     type Memo = ();
+    type End = ReportEnd;
+    const PARKED: ReportEnd = ReportEnd::Parked;
     const MAY_CRASH: bool = false;
     const PUBLISHES: bool = false;
 
@@ -62,7 +64,7 @@ impl Handler for Reports {
         tracing::error_span!("report", id = delivery.message_id().unwrap_or_default())
     }
 
-    fn ended(&self, end: &'static str) {
+    fn ended(&self, end: ReportEnd) {
         self.metrics.report(end);
     }
 
@@ -71,7 +73,7 @@ impl Handler for Reports {
         delivery: &Delivery,
         _publisher: &Publisher,
         _cancelled: &CancellationToken,
-    ) -> Outcome<()> {
+    ) -> Outcome<ReportEnd, ()> {
         let id = match delivery.message_id() {
             Some(id) => id.to_owned(),
             None => match serde_json::from_slice::<Identified>(&delivery.body) {
@@ -79,7 +81,7 @@ impl Handler for Reports {
                 Err(_) => {
                     let detail = "no report: neither a message id nor an id in its JSON".to_owned();
                     return Outcome::Park(Note {
-                        reason: "malformed",
+                        reason: Reason::Malformed.into_str(),
                         stage: Stage::Report,
                         detail,
                     });
@@ -96,7 +98,7 @@ impl Handler for Reports {
         match self.courier.deliver(post).await {
             Ok(()) => {
                 self.health.up(Part::Webhook);
-                Outcome::Done("delivered")
+                Outcome::Done(ReportEnd::Delivered)
             }
             Err(failure) => {
                 if let Kind::Down(Dependency::Webhook) = failure.kind {
@@ -105,7 +107,7 @@ impl Handler for Reports {
                     // The longest that one of them was asked for.
                     *pause = (*pause).max(Some(until));
                 }
-                self.metrics.report("failed");
+                self.metrics.report(ReportEnd::Failed);
                 Outcome::Failed(failure, ())
             }
         }

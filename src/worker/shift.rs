@@ -12,8 +12,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{Handler, Outcome, RECHECK, Worker};
-use crate::failure::{Dependency, Failure, Kind, Stage};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::Part;
+use crate::metrics::Timed;
 use crate::queue::{Delivery, Intake, Next, Publisher, Session};
 
 /// How often what is up is asked whether it still is.
@@ -324,7 +325,7 @@ impl<H: Handler> Worker<H> {
             // until it closes.
             shift.gate.cancel();
         }
-        self.shared.metrics.took("delivery", started.elapsed());
+        self.shared.metrics.took(Timed::Delivery, started.elapsed());
         self.shared.metrics.in_flight.dec();
         self.working.fetch_sub(1, Ordering::Relaxed);
         self.ended.fetch_add(1, Ordering::Relaxed);
@@ -339,7 +340,7 @@ impl<H: Handler> Worker<H> {
             // A panic is this object's fault until it has used up its attempts.
             AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
                 let detail = "a bug in the scanner, its message is in the log above";
-                let failure = Failure::transient(Stage::Event, "panic", detail);
+                let failure = Failure::transient(Stage::Event, Reason::Panic, detail);
                 Outcome::Failed(failure, H::Memo::default())
             })
         };
@@ -363,12 +364,12 @@ impl<H: Handler> Worker<H> {
             return None;
         }
         let returns = delivery.returns;
-        let (label, why) = if self.overdue.load(Ordering::Relaxed) {
-            ("consumer_timeout", "the broker's consumer_timeout is too short: raise it")
+        let (reason, why) = if self.overdue.load(Ordering::Relaxed) {
+            (Reason::ConsumerTimeout, "the broker's consumer_timeout is too short: raise it")
         } else {
-            ("crash_suspected", "it may be what its readers die of")
+            (Reason::CrashSuspected, "it may be what its readers die of")
         };
         let detail = format!("came back unsettled {returns} times: {why}");
-        Some(Failure::transient(Stage::Event, label, detail))
+        Some(Failure::transient(Stage::Event, reason, detail))
     }
 }

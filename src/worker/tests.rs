@@ -21,6 +21,8 @@ struct Fragile {
 
 impl Handler for Fragile {
     type Memo = ();
+    type End = &'static str;
+    const PARKED: &'static str = "parked";
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
@@ -43,7 +45,7 @@ impl Handler for Fragile {
         delivery: &Delivery,
         _: &Publisher,
         _: &CancellationToken,
-    ) -> Outcome<()> {
+    ) -> Outcome<&'static str, ()> {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         tokio::task::yield_now().await;
         assert!(!text.contains("bug"), "on purpose");
@@ -51,7 +53,7 @@ impl Handler for Fragile {
             let failure = Failure::suspect(
                 Dependency::Store,
                 crate::failure::Stage::Fetch,
-                "odd",
+                Reason::StoreOdd,
                 "on purpose",
             );
             return Outcome::Failed(failure, ());
@@ -73,7 +75,7 @@ impl Handler for Fragile {
     ) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         assert!(!text.contains("to the end"), "on purpose");
-        self.given_up.lock().unwrap().push((failure.label, text));
+        self.given_up.lock().unwrap().push((failure.reason.into_str(), text));
         Ok(())
     }
 }
@@ -111,7 +113,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
         for _ in 0..3 {
             let message = amqp.get_within(&lane.dead, SOON).await.unwrap();
             let suspect = message.body == b"a suspect";
-            let reason = if suspect { "odd" } else { "panic" };
+            let reason = if suspect { "store_odd" } else { "panic" };
             assert_eq!(message.headers["avscan-reason"], reason);
             assert_eq!(message.headers["avscan-attempt"], "3");
             parked.push(String::from_utf8(message.body).unwrap());
@@ -140,7 +142,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     assert_eq!(worked_on, ["four", "one", "three", "two"]);
     let mut given_up = worker.handler.given_up.lock().unwrap().clone();
     given_up.sort();
-    assert_eq!(given_up, [("odd", "a suspect".to_owned()), ("panic", "a bug".to_owned())]);
+    assert_eq!(given_up, [("panic", "a bug".to_owned()), ("store_odd", "a suspect".to_owned())]);
     session.close().await;
     remove(&amqp, &lane).await;
 }
@@ -154,6 +156,8 @@ struct Flapping {
 
 impl Handler for Flapping {
     type Memo = ();
+    type End = &'static str;
+    const PARKED: &'static str = "parked";
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
@@ -171,7 +175,12 @@ impl Handler for Flapping {
 
     fn ended(&self, _: &'static str) {}
 
-    async fn handle(&self, _: &Delivery, _: &Publisher, _: &CancellationToken) -> Outcome<()> {
+    async fn handle(
+        &self,
+        _: &Delivery,
+        _: &Publisher,
+        _: &CancellationToken,
+    ) -> Outcome<&'static str, ()> {
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 {
             self.done.cancel();
@@ -180,7 +189,7 @@ impl Handler for Flapping {
         self.left.store(left - 1, Ordering::Relaxed);
         let kind = Kind::Down(Dependency::Engine);
         let stage = crate::failure::Stage::Scan;
-        Outcome::Failed(Failure::new(kind, stage, "engine_down", "on purpose"), ())
+        Outcome::Failed(Failure::new(kind, stage, Reason::EngineUnreachable, "on purpose"), ())
     }
 
     async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {

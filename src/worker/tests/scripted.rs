@@ -99,6 +99,8 @@ struct Holding {
 
 impl Handler for Holding {
     type Memo = ();
+    type End = &'static str;
+    const PARKED: &'static str = "parked";
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
@@ -121,12 +123,15 @@ impl Handler for Holding {
         _: &Delivery,
         _: &Publisher,
         cancelled: &CancellationToken,
-    ) -> Outcome<()> {
+    ) -> Outcome<&'static str, ()> {
         let stage = crate::failure::Stage::Scan;
         self.held.fetch_add(1, Ordering::Relaxed);
         if self.closes_gate.swap(false, Ordering::Relaxed) {
             let kind = Kind::Down(Dependency::Engine);
-            return Outcome::Failed(Failure::new(kind, stage, "engine_down", "on purpose"), ());
+            return Outcome::Failed(
+                Failure::new(kind, stage, Reason::EngineUnreachable, "on purpose"),
+                (),
+            );
         }
         tokio::select! {
             () = cancelled.cancelled() => Outcome::Failed(Failure::abandoned(stage), ()),

@@ -1,0 +1,63 @@
+//! What is known of an object's bytes. Pure.
+
+use serde::Serialize;
+use strum::{Display, IntoStaticStr};
+
+/// What an engine found out about the bytes of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The engine called every byte clean.
+    Clean,
+    /// The engine found something.
+    Infected {
+        /// The engine's name for what it found.
+        signature: String,
+    },
+    /// Neither can be said.
+    Unscannable {
+        /// Why.
+        reason: UnscannableReason,
+        /// The engine's own name for it, where it reported one.
+        heuristic: Option<String>,
+    },
+}
+
+/// Why an object has no verdict: in reports, metrics and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, Serialize)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UnscannableReason {
+    /// Larger than `VOLUME_SIZE`, or than what the engine takes.
+    TooLarge,
+    /// It contains something encrypted.
+    Encrypted,
+    /// Unpacking it exceeds a limit of the engine.
+    LimitsExceeded,
+    /// Archived, or encrypted with its owner's key.
+    Unreadable,
+    /// All attempts failed.
+    ScanFailed,
+}
+
+/// What the tag and the report say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, Serialize)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// Clean.
+    Clean,
+    /// Infected.
+    Infected,
+    /// Not scanned, or not to a verdict.
+    No,
+}
+
+impl From<&Verdict> for Status {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Clean => Self::Clean,
+            Verdict::Infected { .. } => Self::Infected,
+            Verdict::Unscannable { .. } => Self::No,
+        }
+    }
+}
