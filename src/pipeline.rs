@@ -18,7 +18,7 @@ use crate::event::{ObjectRef, Version};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::metrics::{Metrics, ReportEnd, Timed};
 use crate::policy::{self, Action, Context};
-use crate::queue::{Note, Outbox, Record};
+use crate::queue::{Cause, Outbox, Record};
 use crate::report::{EffectError, EngineInfo, Examined, LAST_REPORT, Occasion, Report};
 use crate::scanner::Engine;
 use crate::store::{Applied, Fetched, Identity, Look, Pin, Store};
@@ -78,7 +78,7 @@ pub(crate) enum Ended {
     /// One of these versions, or all of them, are what was announced.
     Versions(Vec<Version>),
     /// The verdict is reported, its effect is not possible.
-    Refused(Note),
+    Refused(Cause),
 }
 
 /// A failure, and what was known by then.
@@ -325,7 +325,7 @@ impl Pipeline {
         }
         let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
         let detail = format!("verdict {}, but the object could not be changed", status.into_str());
-        Ok(Some(Ended::Refused(Note { reason: error.into_str(), stage, detail })))
+        Ok(Some(Ended::Refused(Cause { reason: error.into_str(), stage, detail })))
     }
 
     /// What was found out about bytes that are gone is still worth knowing.

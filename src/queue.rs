@@ -1,64 +1,78 @@
 //! Turns RabbitMQ into deliveries, and settles each exactly once.
 //!
-//! The only room that knows AMQP. A [`Session`] is a pair of connections that lives until the first
-//! fault and is then dropped whole; an `Intake` is one consumer on it; a [`Delivery`] is one
-//! message with its place on the retry ladder; a [`Disposition`] says what becomes of it. Copies
-//! of a message are published and confirmed before the original is acknowledged, so a crash
-//! anywhere leaves a duplicate and never a hole.
+//! The only room that uses AMQP. A [`Session`] is a pair of connections that lives until the first
+//! fault and is then dropped whole. A [`Consumer`] consumes one queue. A [`Delivery`] is one message
+//! with its [`History`]. A [`Disposition`] says how it is settled. Copies of a message are published
+//! and confirmed before the original is acknowledged, so a crash can duplicate a message but cannot
+//! lose one.
 
 mod channels;
+mod consumer;
+mod delivery;
 mod error;
-mod intake;
+mod headers;
 mod publisher;
 mod redrive;
 mod results;
 mod session;
 mod topology;
 
-pub(crate) use self::error::OpenError;
-pub(crate) use self::intake::{Delivery, Intake, Next};
-pub(crate) use self::publisher::{Outbox, Publisher, Record};
-pub(crate) use self::redrive::Parked;
-pub(crate) use self::session::{Session, Tls, look};
-pub(crate) use self::topology::{Lane, Topology, minio_settings};
+use std::time::Duration;
 
+pub(crate) use self::consumer::{Consumer, Next};
+pub(crate) use self::delivery::Delivery;
+pub(crate) use self::error::OpenError;
+pub(crate) use self::headers::History;
+pub(crate) use self::publisher::{Outbox, Publisher, Record};
+pub(crate) use self::redrive::{ParkedMessage, RedriveError};
+pub(crate) use self::session::{Session, Tls, inspect};
+pub(crate) use self::topology::{Topology, WorkQueue, minio_settings};
 use crate::failure::{Failure, Stage};
 
-/// What becomes of a message.
+/// A broker that takes longer to answer counts as gone. Heartbeats notice it later.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// To close a consumer, a channel or a connection. The broker answers after it has read everything
+/// sent before. A shutdown waits for it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How a message is settled.
 #[derive(Debug)]
 pub(crate) enum Disposition {
-    /// It is done.
+    /// Acknowledged: the work is done.
     Ack,
-    /// It announced several objects: each part becomes a message of its own.
+    /// Replaced by one message for each of these bodies.
     Split(Vec<Vec<u8>>),
-    /// Try again later.
-    Wait {
-        /// Index of the tier to wait in.
+    /// Moved to a retry queue.
+    Retry {
+        /// Index into [`WorkQueue::retry`].
         tier: usize,
-        /// The attempt that the copy will be.
+        /// The attempt number of the copy.
         attempt: u32,
-        /// How often it was put off without an attempt being counted.
+        /// The copy's [`History::deferred`].
         deferred: u32,
-        /// The object that it announces was not there.
+        /// The copy's [`History::missed`].
         missed: bool,
         /// Why.
-        note: Note,
+        cause: Cause,
     },
-    /// Into the dead-letter queue.
-    Park(Note),
-    /// Left unacknowledged: the broker gives it to another consumer when the channel closes.
+    /// Moved to the dead-letter queue.
+    Park(Cause),
+    /// Left unacknowledged. The broker redelivers it when the channel closes.
     Release,
 }
 
-/// Why a message waits or was parked; carried in its headers.
+/// Why a message is retried or parked; written to its headers.
 #[derive(Debug, Clone)]
-pub(crate) struct Note {
+pub(crate) struct Cause {
+    /// Header `avscan-reason`.
     pub(crate) reason: &'static str,
+    /// Header `avscan-stage`.
     pub(crate) stage: Stage,
+    /// Header `avscan-detail`: one line for people.
     pub(crate) detail: String,
 }
 
-impl From<&Failure> for Note {
+impl From<&Failure> for Cause {
     fn from(failure: &Failure) -> Self {
         Self {
             reason: failure.reason.into_str(),

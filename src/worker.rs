@@ -29,7 +29,7 @@ use self::shift::Stop;
 use crate::failure::{Dependency, Failure, Kind, Reason};
 use crate::health::{Health, Part};
 use crate::metrics::Metrics;
-use crate::queue::{Delivery, Lane, Note, Publisher, Session};
+use crate::queue::{Cause, Delivery, Publisher, Session, WorkQueue};
 use crate::retry::Ladder;
 
 /// How often what is down is asked whether it is back.
@@ -44,7 +44,7 @@ pub(crate) enum Outcome<E, M> {
     /// Several objects in one message.
     Split(Vec<Vec<u8>>),
     /// It goes to the dead-letter queue; everything that had to be said has been said.
-    Park(Note),
+    Park(Cause),
     /// It is not there: looked for once more after the shortest delay, the attempt not counted.
     LookAgain(Failure),
     /// It failed; the memo is given back if this was the last attempt.
@@ -143,7 +143,7 @@ impl Shared {
 /// One lane at work. Outlives broker sessions, as do its slots.
 pub(crate) struct Worker<H> {
     handler: H,
-    lane: Lane,
+    lane: WorkQueue,
     shared: Shared,
     prefetch: u16,
     slots: Arc<Semaphore>,
@@ -166,7 +166,7 @@ pub(crate) struct Worker<H> {
 
 impl<H: Handler> Worker<H> {
     /// Works on `slots` deliveries at once.
-    pub(crate) fn new(handler: H, lane: Lane, slots: u16, shared: Shared) -> Self {
+    pub(crate) fn new(handler: H, lane: WorkQueue, slots: u16, shared: Shared) -> Self {
         Self {
             handler,
             lane,

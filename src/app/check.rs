@@ -103,7 +103,7 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
 async fn broker(settings: &Settings) -> Result<String, String> {
     let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
     let tls = Tls(settings.tls_ca.clone());
-    let found = queue::look(&settings.broker, &tls, &topology).await;
+    let found = queue::inspect(&settings.broker, &tls, &topology).await;
     let untested = "rights and the arguments of queues show only at the start";
     found.map(|line| format!("{line} ({untested})")).map_err(|error| error.to_string())
 }

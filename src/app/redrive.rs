@@ -1,4 +1,4 @@
-//! The `redrive` command: what was parked goes back to its queue.
+//! The `redrive` command: moves parked messages back to their work queue.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -7,24 +7,33 @@ use super::say;
 use crate::config::Settings;
 use crate::event::{self, Notification};
 use crate::metrics::Metrics;
-use crate::queue::{Parked, Session, Tls, Topology};
+use crate::queue::{ParkedMessage, RedriveError, Session, Tls, Topology, WorkQueue};
 
 /// What to move back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redrive {
     /// Reports instead of notifications.
     pub reports: bool,
-    /// Only what was parked for this reason.
+    /// Only messages parked for this reason.
     pub reason: Option<String>,
-    /// Only list.
+    /// List the messages and leave them parked.
     pub dry_run: bool,
 }
 
-/// Moves parked messages back, one confirmed copy after the other, and prints a line for each.
-#[expect(clippy::print_stderr, reason = "this is what the command is for")]
+/// What was found and done so far.
+#[derive(Debug, Default)]
+struct Tally {
+    seen: u64,
+    /// Messages moved, or that a dry run would move.
+    moved: u64,
+    reasons: BTreeSet<String>,
+}
+
+/// Moves parked messages back, each as a confirmed copy, and prints a line for each message.
+#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
     let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
-    let lane = match (what.reports, &topology.reports) {
+    let work_queue = match (what.reports, &topology.reports) {
         (false, _) => &topology.notifications,
         (true, Some(reports)) => reports,
         (true, None) => {
@@ -41,27 +50,11 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (mut seen, mut moved, mut reasons) = (0_u64, 0_u64, BTreeSet::new());
-    let ended = session.redrive(lane, |parked| {
-        let wanted = what.reason.as_deref().is_none_or(|reason| reason == parked.reason);
-        seen += 1;
-        reasons.insert(parked.reason.to_owned());
-        moved += u64::from(wanted);
-        say(line(parked, wanted, what.dry_run));
-        wanted && !what.dry_run
-    });
-    let ended = ended.await;
+    let mut tally = Tally::default();
+    let result = move_back(&session, work_queue, &what, &mut tally).await;
     session.close().await;
-    let would = if what.dry_run { "would be" } else { "were" };
-    say(format_args!(
-        "{moved} of {seen} messages in {} {would} moved to {}",
-        lane.dead, lane.queue
-    ));
-    if let Some(reason) = what.reason.filter(|_| moved == 0 && seen > 0) {
-        let there: Vec<_> = reasons.iter().map(String::as_str).collect();
-        say(format_args!("none was parked for {reason}; there is {}", there.join(", ")));
-    }
-    match ended {
+    summarize(work_queue, &what, &tally);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("interrupted: {error}; nothing is lost, run it again");
@@ -70,26 +63,63 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
     }
 }
 
-fn line(parked: &Parked<'_>, wanted: bool, dry_run: bool) -> String {
-    let what = match event::parse(parked.body) {
+/// Moves the wanted messages back and leaves the others parked. `tally` is right also on an error.
+async fn move_back(
+    session: &Session,
+    work_queue: &WorkQueue,
+    what: &Redrive,
+    tally: &mut Tally,
+) -> Result<(), RedriveError> {
+    let mut messages = session.parked(work_queue).await?;
+    while let Some(message) = messages.next().await? {
+        let reason = message.failure.reason.as_str();
+        let wanted = what.reason.as_deref().is_none_or(|only| only == reason);
+        tally.seen += 1;
+        tally.moved += u64::from(wanted);
+        tally.reasons.insert(reason.to_owned());
+        say(line(&message, wanted, what.dry_run));
+        if wanted && !what.dry_run {
+            messages.move_back(message).await?;
+        } else {
+            messages.put_back(message).await?;
+        }
+    }
+    messages.finish().await;
+    Ok(())
+}
+
+fn summarize(work_queue: &WorkQueue, what: &Redrive, tally: &Tally) {
+    let Tally { seen, moved, reasons } = tally;
+    let WorkQueue { queue, dead, .. } = work_queue;
+    let were = if what.dry_run { "would be" } else { "were" };
+    say(format_args!("{moved} of {seen} messages in {dead} {were} moved to {queue}"));
+    if let Some(reason) = what.reason.as_deref().filter(|_| *moved == 0 && *seen > 0) {
+        let reasons: Vec<_> = reasons.iter().map(String::as_str).collect();
+        say(format_args!("none was parked for {reason}; there is {}", reasons.join(", ")));
+    }
+}
+
+fn line(message: &ParkedMessage, wanted: bool, dry_run: bool) -> String {
+    let what = match event::parse(message.body()) {
         Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
             format!("{}/{}", object.bucket, object.key)
         }
-        _ => format!("{} bytes", parked.body.len()),
+        _ => format!("{} bytes", message.body().len()),
     };
     let fate = match (wanted, dry_run) {
         (true, false) => "moved",
         (true, true) => "would move",
         (false, _) => "stays",
     };
-    // Keys and details come from elsewhere and must not move the cursor.
+    let failure = &message.failure;
+    // Debug format: keys and details may contain control characters, which must not reach a terminal.
     format!(
         "{fate:<10} {:<16} {:<6} attempts {:<3} {} to {} {what:?} {:?}",
-        parked.reason,
-        parked.stage,
-        parked.attempts,
-        parked.first_failure,
-        parked.last_failure,
-        parked.detail
+        failure.reason,
+        failure.stage,
+        message.attempts(),
+        failure.first_failure,
+        failure.last_failure,
+        failure.detail
     )
 }

@@ -27,6 +27,17 @@ pub(crate) enum OpenError {
     Mismatch(String),
 }
 
+/// The error that closed a channel; `None` for an error of the connection or of the client library.
+pub(super) fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(soft) => Some(soft),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}
+
 impl From<lapin::Error> for OpenError {
     fn from(error: lapin::Error) -> Self {
         match error.kind() {

@@ -1,4 +1,4 @@
-//! Confirmed publishing, and the settling of deliveries that rests on it.
+//! Confirmed publishing, and the settling of deliveries that relies on it.
 
 #[cfg(test)]
 mod tests;
@@ -7,34 +7,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Disposition;
 use super::channels::Channels;
-use super::intake::{ATTEMPT, DEFERRED, Delivery, FIRST_FAILURE, MISSED, REDRIVEN};
+use super::delivery::Delivery;
+use super::headers::History;
 use super::results::{Announcement, Results};
-use super::topology::{Lane, Topology, exists};
-use super::{Disposition, Note};
-use crate::clock;
+use super::topology::{Topology, WorkQueue, exists};
 use crate::failure::{Failure, Kind, Reason, Stage};
 
-/// A broker that has not confirmed by then is treated as gone.
+/// A broker that has not confirmed a message by then counts as gone.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a question while deliveries wait to be given back.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// A broker that takes no messages for so long is left, before it takes away the deliveries that
-/// wait for it: it does that after half an hour.
-const LONGEST_ALARM: Duration = Duration::from_mins(10);
+/// To ask whether a queue exists. Deliveries wait to be released meanwhile.
+const QUEUE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The session ends when the broker is blocked for longer. It must end before the broker's
+/// `consumer_timeout` (30 min by default), which would requeue the waiting deliveries.
+const BLOCKED_TIMEOUT: Duration = Duration::from_mins(10);
+/// Parts of one message that are published at the same time.
+const SPLIT_BATCH: usize = 200;
+/// AMQP 0-9-1, `delivery-mode`: the message survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;
-/// Parts of one message that are published together.
-const PORTION: usize = 200;
-
-pub(super) const LAST_FAILURE: &str = "avscan-last-failure";
-pub(super) const REASON: &str = "avscan-reason";
-pub(super) const STAGE: &str = "avscan-stage";
-pub(super) const DETAIL: &str = "avscan-detail";
 
 /// Publishes with confirms on the session's publishing connection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,21 +38,22 @@ pub(crate) struct Publisher {
     channels: Arc<Channels>,
     results: Results,
     internal: ShortString,
-    /// The courier's queue, where there is a webhook.
+    /// The courier's queue; `None` without a webhook.
     reports: Option<ShortString>,
-    /// The record of deletions, where there is none.
+    /// The record of deletions, used without a webhook.
     log: ShortString,
     lost: CancellationToken,
-    /// The broker takes no messages for now (memory or disk alarm).
+    /// The broker accepts no messages (memory or disk alarm).
     blocked: watch::Receiver<bool>,
 }
 
-/// What a report must have been written to before the work goes on.
+/// Which of our queues must have a report before the work goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A queue of ours, always: it is all that will be left of the object, or it corrects that.
+    /// The webhook's queue, or else the record of deletions. For a report that will be the only
+    /// trace of the object, or that corrects one.
     Kept,
-    /// The queue of the webhook, where there is one.
+    /// The webhook's queue; none without a webhook.
     Reported,
 }
 
@@ -65,12 +62,12 @@ pub(crate) enum Record {
 pub(crate) struct Outbox(Publisher);
 
 impl Outbox {
-    /// Publishes one report; returns once the broker has it in a queue of ours, where it belongs
-    /// into one. Then it is offered to the results exchange, and that is not waited for. `id` is the
-    /// same for the same report.
+    /// Publishes one report. Returns once the broker has confirmed it in the queue that `record`
+    /// asks for. It is also offered to the results exchange, without waiting. `id` becomes the AMQP
+    /// message id and is the same for every copy of a report.
     ///
     /// # Errors
-    /// [`Kind::Abandoned`]: the session is lost, the delivery will come again.
+    /// [`Kind::Abandoned`]: the session is lost, and the delivery will be redelivered.
     pub(crate) async fn publish(
         &self,
         record: Record,
@@ -104,30 +101,31 @@ impl Publisher {
             channels,
             results,
             internal: topology.internal.as_str().into(),
-            reports: topology.reports.as_ref().map(|lane| lane.queue.as_str().into()),
+            reports: topology.reports.as_ref().map(|reports| reports.queue.as_str().into()),
             log: topology.log.as_str().into(),
             lost,
             blocked,
         }
     }
 
-    /// Whether the broker takes no messages for now.
+    /// Whether the broker accepts no messages at the moment (`connection.blocked`).
     pub(crate) fn is_blocked(&self) -> bool {
         *self.blocked.borrow()
     }
 
-    /// Waits while the broker takes no messages.
+    /// Waits until the broker accepts messages.
     pub(crate) async fn unblocked(&self) {
-        // An error means that the session is over, and that is noticed elsewhere.
+        // An error means that the session ended; callers watch for that themselves.
         drop(self.blocked.clone().wait_for(|blocked| !blocked).await);
     }
 
-    /// Ends when a publish should have been confirmed by now. A broker under alarm confirms when
-    /// the alarm is over, so that time does not count unless it gets very long.
+    /// Returns when a publish that begins now is overdue: after [`CONFIRM_TIMEOUT`] without an alarm.
+    /// A broker under alarm confirms only after it, so an alarm restarts the time; one longer than
+    /// [`BLOCKED_TIMEOUT`] ends it.
     async fn overdue(&self) {
         let mut blocked = self.blocked.clone();
         loop {
-            let over = tokio::time::timeout(LONGEST_ALARM, blocked.wait_for(|blocked| !blocked));
+            let over = tokio::time::timeout(BLOCKED_TIMEOUT, blocked.wait_for(|blocked| !blocked));
             if !matches!(over.await, Ok(Ok(_))) {
                 return;
             }
@@ -138,100 +136,77 @@ impl Publisher {
         }
     }
 
+    /// The part of the publisher that the pipeline may use.
     pub(crate) fn outbox(&self) -> Outbox {
         Outbox(self.clone())
     }
 
-    /// Carries out `disposition`: copies first, confirmed, then the acknowledgement.
+    /// Settles `delivery`: publishes the copies, waits for their confirms, then acknowledges.
     ///
     /// # Errors
-    /// [`Kind::Abandoned`]: the session is lost and the message unsettled; it will come again.
+    /// [`Kind::Abandoned`]: the session is lost and the message unsettled; it will be redelivered.
     pub(crate) async fn settle(
         &self,
         delivery: &Delivery,
-        lane: &Lane,
+        work_queue: &WorkQueue,
         disposition: Disposition,
     ) -> Result<(), Failure> {
         match disposition {
             Disposition::Release => return Ok(()),
             Disposition::Ack => {}
             Disposition::Split(parts) => {
-                // In portions, so that a slow broker confirms each of them in time.
-                for portion in parts.chunks(PORTION) {
-                    let copies =
-                        portion.iter().map(|part| self.forward(&lane.queue, part, delivery, None));
+                let redriven = delivery.history.redriven;
+                let headers = History { redriven, ..History::default() }.to_headers(None);
+                // In batches, so that a slow broker confirms each message in time.
+                for batch in parts.chunks(SPLIT_BATCH) {
+                    let copies = batch.iter().map(|part| {
+                        self.publish_copy(&work_queue.queue, part, delivery, headers.clone())
+                    });
                     futures_util::future::try_join_all(copies).await?;
                 }
             }
-            Disposition::Wait { tier, attempt, deferred, missed, note } => {
-                let tier = lane.tiers.get(tier).or(lane.tiers.last()).unwrap_or(&lane.queue);
-                let failed = Some((attempt, deferred, missed, &note));
-                self.forward(tier, &delivery.body, delivery, failed).await?;
+            Disposition::Retry { tier, attempt, deferred, missed, cause } => {
+                let retry = &work_queue.retry;
+                let queue = retry.get(tier).or(retry.last()).unwrap_or(&work_queue.queue);
+                let history = History { attempt, deferred, missed, ..delivery.history.clone() };
+                let headers = history.to_headers(Some(&cause));
+                self.publish_copy(queue, &delivery.body, delivery, headers).await?;
             }
-            Disposition::Park(note) => {
-                let note = Some((delivery.attempt, 0, false, &note));
-                self.forward(&lane.dead, &delivery.body, delivery, note).await?;
+            Disposition::Park(cause) => {
+                let history = History { deferred: 0, missed: false, ..delivery.history.clone() };
+                let headers = history.to_headers(Some(&cause));
+                self.publish_copy(&work_queue.dead, &delivery.body, delivery, headers).await?;
             }
         }
         if delivery.ack().await {
             return Ok(());
         }
-        let (kind, detail) = (Kind::Abandoned, "the channel is gone, or the broker hangs");
+        let (kind, detail) =
+            (Kind::Abandoned, "the channel is closed, or the broker does not answer");
         Err(Failure::new(kind, Stage::Report, Reason::NotAcknowledged, detail))
     }
 
-    /// Whether the broker says that there is no such queue. No answer is no.
+    /// Whether `queue` does not exist, by a passive declare. No answer counts as no.
     pub(crate) async fn is_gone(&self, queue: &str) -> bool {
-        // Under an alarm nothing can be asked.
+        // A blocked connection is not read by the broker, so it would not answer.
         if self.is_blocked() {
             return false;
         }
         let asked = exists(self.channels.connection(), queue);
         let answer = tokio::select! {
-            answer = tokio::time::timeout(ANSWER_TIMEOUT, asked) => answer,
+            answer = tokio::time::timeout(QUEUE_CHECK_TIMEOUT, asked) => answer,
             () = self.lost.cancelled() => return false,
         };
         matches!(answer, Ok(Ok(false)))
     }
 
-    /// Publishes a copy to one of our queues. Of the original's properties only the content type
-    /// and the message id go along: a foreign user id, expiration or CC would break or lose it.
-    async fn forward(
-        &self,
-        queue: &str,
-        body: &[u8],
-        original: &Delivery,
-        failed: Option<(u32, u32, bool, &Note)>,
-    ) -> Result<(), Failure> {
-        let mut headers = FieldTable::default();
-        if original.redriven > 0 {
-            headers.insert(REDRIVEN.into(), AMQPValue::LongLongInt(original.redriven.into()));
-        }
-        if let Some((attempt, deferred, missed, note)) = failed {
-            let now = clock::now();
-            let first = original.first_failure.as_deref().unwrap_or(&now);
-            headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(attempt.into()));
-            if deferred > 0 {
-                headers.insert(DEFERRED.into(), AMQPValue::LongLongInt(deferred.into()));
-            }
-            if missed {
-                headers.insert(MISSED.into(), AMQPValue::LongLongInt(1));
-            }
-            for (name, value) in [
-                (REASON, note.reason),
-                (STAGE, note.stage.into_str()),
-                (DETAIL, &note.detail),
-                (FIRST_FAILURE, first),
-                (LAST_FAILURE, &now),
-            ] {
-                headers.insert(name.into(), AMQPValue::LongString(value.into()));
-            }
-        }
-        self.put(queue, body, original, headers).await
-    }
-
-    /// Publishes a copy with these headers.
-    pub(super) async fn put(
+    /// Publishes `body` to one of our queues with these headers. Of the original's properties, only
+    /// content type and message id are kept: a foreign user id, expiration or CC header would make
+    /// the broker refuse, drop or duplicate the copy.
+    ///
+    /// # Errors
+    /// [`Kind::Abandoned`]: not confirmed, and the session is lost.
+    pub(super) async fn publish_copy(
         &self,
         queue: &str,
         body: &[u8],
@@ -248,7 +223,7 @@ impl Publisher {
         self.publish(queue, body, properties).await
     }
 
-    /// Publishes to one of our queues; returns once it has the message.
+    /// Publishes to one of our queues. Returns once the broker has confirmed the message.
     async fn publish(
         &self,
         queue: &str,
@@ -266,7 +241,7 @@ impl Publisher {
             taken.give_back();
             Ok::<_, lapin::Error>(confirmed)
         };
-        // A returned message is confirmed too: only an acknowledgement without one is success.
+        // The broker confirms a returned message too: success is a confirm without a return.
         let confirmed = tokio::select! {
             biased;
             confirmed = confirmed => Some(confirmed),
@@ -281,11 +256,13 @@ impl Publisher {
             Some(Err(error)) => crate::failure::causes(&error),
             None => "not confirmed in time".to_owned(),
         };
-        // Whatever it was, what this session believes about the broker is no longer true.
+        // The state of this session is unknown after any of these, so it ends.
         if !self.lost.is_cancelled() {
             tracing::warn!(queue, problem, "a message could not be published");
             self.lost.cancel();
         }
+        // Every failed publish has stage `report`, also that of a retry copy: the words appear in
+        // logs and metrics, and operators rely on them.
         Err(Failure::new(Kind::Abandoned, Stage::Report, Reason::NotPublished, problem))
     }
 }

@@ -16,11 +16,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::Channels;
+use super::consumer::Consumer;
 use super::error::OpenError;
-use super::intake::Intake;
 use super::publisher::Publisher;
 use super::results::Results;
-use super::topology::{Lane, Topology};
+use super::topology::{Topology, WorkQueue};
+use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
 use crate::config::BrokerSettings;
 use crate::metrics::Metrics;
 
@@ -28,7 +29,6 @@ use crate::metrics::Metrics;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
 const KEEP_BOUND: Duration = Duration::from_secs(20);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// For the last reports to others.
 const RESULTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Seconds. A lost peer is noticed after twice this.
@@ -117,11 +117,18 @@ impl Session {
         }
     }
 
-    /// Starts to consume `lane` with at most `prefetch` unsettled deliveries.
-    pub(crate) async fn intake(&self, lane: &Lane, prefetch: u16) -> Result<Intake, OpenError> {
-        let opened = Intake::open(&self.consuming, lane, prefetch);
-        match tokio::time::timeout(CONNECT_TIMEOUT, opened).await {
-            Ok(intake) => Ok(intake?),
+    /// Starts to consume `work_queue`, with at most `prefetch` unsettled deliveries.
+    ///
+    /// # Errors
+    /// When the broker fails, refuses, or does not answer within [`ANSWER_TIMEOUT`].
+    pub(crate) async fn consumer(
+        &self,
+        work_queue: &WorkQueue,
+        prefetch: u16,
+    ) -> Result<Consumer, OpenError> {
+        let opened = Consumer::open(&self.consuming, work_queue, prefetch);
+        match tokio::time::timeout(ANSWER_TIMEOUT, opened).await {
+            Ok(consumer) => Ok(consumer?),
             Err(_) => Err(OpenError::Unreachable("no answer to basic.consume".to_owned())),
         }
     }
@@ -158,13 +165,13 @@ impl Session {
 }
 
 /// Connects, looks what is there, and says so; changes nothing.
-pub(crate) async fn look(
+pub(crate) async fn inspect(
     settings: &BrokerSettings,
     tls: &Tls,
     topology: &Topology,
 ) -> Result<String, OpenError> {
     let connection = connect(settings, tls, "check", None).await?;
-    let found = tokio::time::timeout(DECLARE_TIMEOUT, topology.look(&connection))
+    let found = tokio::time::timeout(DECLARE_TIMEOUT, topology.inspect(&connection))
         .await
         .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await);

@@ -5,12 +5,12 @@
 //! and queue) is attached to as it is; what is ours must have our arguments.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ErrorKind, ExchangeKind};
+use lapin::{Connection, ExchangeKind};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::error::OpenError;
+use super::error::{OpenError, soft};
 use crate::config::{BrokerSettings, ExchangeType, QueueType};
 use crate::retry::Ladder;
 
@@ -25,32 +25,32 @@ const MAX_LOG: i64 = 10_000;
 
 /// A queue that is consumed, with its retry ladder and its dead-letter queue.
 #[derive(Debug, Clone)]
-pub(crate) struct Lane {
+pub(crate) struct WorkQueue {
     /// What it carries, for logs and metrics.
     pub(crate) name: &'static str,
     /// The queue.
     pub(crate) queue: String,
     /// Its retry queues, shortest delay first.
-    pub(crate) tiers: Vec<String>,
+    pub(crate) retry: Vec<String>,
     /// Its dead-letter queue.
     pub(crate) dead: String,
 }
 
-impl Lane {
+impl WorkQueue {
     fn new(name: &'static str, queue: String, ladder: &Ladder) -> Self {
-        let tiers =
+        let retry =
             ladder.tiers.iter().map(|tier| format!("{queue}.retry.{}", tier.name)).collect();
         let dead = format!("{queue}.dead");
-        Self { name, queue, tiers, dead }
+        Self { name, queue, retry, dead }
     }
 }
 
 /// All names, and what is needed to declare them.
 #[derive(Debug, Clone)]
 pub(crate) struct Topology {
-    pub(crate) notifications: Lane,
+    pub(crate) notifications: WorkQueue,
     /// The outbox; `None` without a webhook.
-    pub(crate) reports: Option<Lane>,
+    pub(crate) reports: Option<WorkQueue>,
     /// Direct exchange between our own queues.
     pub(crate) internal: String,
     /// Topic exchange of all reports, by status; others may bind.
@@ -75,8 +75,8 @@ impl Topology {
         let work = settings.queue.clone();
         let reports = format!("{work}.reports");
         Self {
-            notifications: Lane::new("notifications", work.clone(), ladder),
-            reports: webhook.then(|| Lane::new("reports", reports.clone(), ladder)),
+            notifications: WorkQueue::new("notifications", work.clone(), ladder),
+            reports: webhook.then(|| WorkQueue::new("reports", reports.clone(), ladder)),
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
             log: format!("{reports}.log"),
@@ -97,11 +97,11 @@ impl Topology {
         self.input_queue(connection).await?;
         own_exchange(connection, &self.internal, ExchangeKind::Direct).await?;
         own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
-        self.lane(connection, &self.notifications).await?;
+        self.declare_work_queue(connection, &self.notifications).await?;
         if let Some(reports) = &self.reports {
             self.own_queue(connection, &reports.queue, self.durable()).await?;
             self.unbind_from_results(connection).await?;
-            return self.lane(connection, reports).await;
+            return self.declare_work_queue(connection, reports).await;
         }
         let mut bounded = self.durable();
         bounded.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_LOG));
@@ -130,7 +130,7 @@ impl Topology {
     }
 
     /// What is there of the store's side, without changing anything.
-    pub(super) async fn look(&self, connection: &Connection) -> Result<String, OpenError> {
+    pub(super) async fn inspect(&self, connection: &Connection) -> Result<String, OpenError> {
         let (queue, exchange) = (&self.notifications.queue, &self.input.exchange);
         let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let channel = connection.create_channel().await?;
@@ -144,7 +144,7 @@ impl Topology {
         let there = |there: bool| if there { "is there" } else { "will be created" };
         let exchange_there = match asked.await {
             Ok(()) => true,
-            Err(error) if soft(&error) == Some(AMQPSoftError::NOTFOUND) => false,
+            Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => false,
             Err(error) => return Err(error.into()),
         };
         let queue_there = exists(connection, queue).await?;
@@ -183,8 +183,8 @@ impl Topology {
         );
         match declared.await {
             Ok(()) => return Ok(false),
-            Err(error) if soft(&error) == Some(AMQPSoftError::NOTFOUND) => {}
-            Err(error) if soft(&error) == Some(AMQPSoftError::ACCESSREFUSED) => {
+            Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => {}
+            Err(error) if soft(&error) == Some(&AMQPSoftError::ACCESSREFUSED) => {
                 return Err(OpenError::Forbidden(format!("exchange {name}: create it, durable")));
             }
             Err(error) => return Err(error.into()),
@@ -227,7 +227,7 @@ impl Topology {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let channel = connection.create_channel().await?;
         match channel.queue_declare(queue.into(), options, self.durable()).await {
-            Err(error) if soft(&error) == Some(AMQPSoftError::PRECONDITIONFAILED) => {
+            Err(error) if soft(&error) == Some(&AMQPSoftError::PRECONDITIONFAILED) => {
                 tracing::warn!(
                     queue,
                     answer = crate::failure::causes(&error),
@@ -238,20 +238,25 @@ impl Topology {
                 Ok(())
             }
             // Without the right to declare there is nothing to be learned.
-            Err(error) if soft(&error) == Some(AMQPSoftError::ACCESSREFUSED) => Ok(()),
+            Err(error) if soft(&error) == Some(&AMQPSoftError::ACCESSREFUSED) => Ok(()),
             declared => declared.map(drop).map_err(OpenError::from),
         }
     }
 
-    /// The retry tiers and the dead-letter queue of `lane`, and the way back from the tiers.
-    async fn lane(&self, connection: &Connection, lane: &Lane) -> Result<(), OpenError> {
-        bind(connection, &lane.queue, &self.internal, &lane.queue).await?;
-        for (name, tier) in lane.tiers.iter().zip(&self.ladder.tiers) {
+    /// Declares the retry queues and the dead-letter queue of `work_queue`, and binds all three.
+    async fn declare_work_queue(
+        &self,
+        connection: &Connection,
+        work_queue: &WorkQueue,
+    ) -> Result<(), OpenError> {
+        let WorkQueue { queue, dead, .. } = work_queue;
+        bind(connection, queue, &self.internal, queue).await?;
+        for (name, tier) in work_queue.retry.iter().zip(&self.ladder.tiers) {
             let mut arguments = self.durable();
             let millis = i64::try_from(tier.delay.as_millis()).unwrap_or(i64::MAX);
             arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(millis));
             arguments.insert("x-dead-letter-exchange".into(), text(&self.internal));
-            arguments.insert("x-dead-letter-routing-key".into(), text(&lane.queue));
+            arguments.insert("x-dead-letter-routing-key".into(), text(queue));
             if self.queue_type == QueueType::Quorum {
                 // Without both, a quorum queue may lose the message on its way back.
                 arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
@@ -260,8 +265,8 @@ impl Topology {
             self.own_queue(connection, name, arguments).await?;
             bind(connection, name, &self.internal, name).await?;
         }
-        self.own_queue(connection, &lane.dead, self.durable()).await?;
-        bind(connection, &lane.dead, &self.internal, &lane.dead).await
+        self.own_queue(connection, dead, self.durable()).await?;
+        bind(connection, dead, &self.internal, dead).await
     }
 
     /// The type is always said: a virtual host may have another default.
@@ -337,7 +342,7 @@ pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool,
     let channel = connection.create_channel().await?;
     match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
         Ok(_) => Ok(true),
-        Err(error) if soft(&error) == Some(AMQPSoftError::NOTFOUND) => Ok(false),
+        Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Ok(false),
         Err(error) => forbidden(Err(error), || format!("queue {queue}")).map(|()| true),
     }
 }
@@ -359,16 +364,6 @@ fn forbidden(result: lapin::Result<()>, what: impl FnOnce() -> String) -> Result
         Some(AMQPSoftError::ACCESSREFUSED) => OpenError::Forbidden(what()),
         _ => error.into(),
     })
-}
-
-fn soft(error: &lapin::Error) -> Option<AMQPSoftError> {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(soft) => Some(soft.clone()),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
-    }
 }
 
 fn text(value: &str) -> AMQPValue {

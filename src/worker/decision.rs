@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use super::shift::{RETURNS, Shift};
 use super::{Handler, Outcome, Worker};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
-use crate::queue::{Delivery, Disposition, Note};
+use crate::queue::{Cause, Delivery, Disposition};
 use crate::retry::{Ladder, Step};
 
 /// A probe's answer serves the failures of this long.
@@ -32,7 +32,7 @@ pub(super) enum News<E> {
     Ended(E),
     Retried(Failure),
     Deferred(Failure),
-    Parked(Note),
+    Parked(Cause),
 }
 
 impl<H: Handler> Worker<H> {
@@ -48,9 +48,10 @@ impl<H: Handler> Worker<H> {
             Outcome::Split(parts) => return (Disposition::Split(parts), News::None),
             Outcome::Park(note) => return (Disposition::Park(note.clone()), News::Parked(note)),
             Outcome::LookAgain(failure) => {
-                let (attempt, deferred) = (delivery.attempt, delivery.deferred);
-                let note = Note::from(&failure);
-                let wait = Disposition::Wait { tier: 0, attempt, deferred, missed: true, note };
+                let (attempt, deferred) = (delivery.history.attempt, delivery.history.deferred);
+                let note = Cause::from(&failure);
+                let wait =
+                    Disposition::Retry { tier: 0, attempt, deferred, missed: true, cause: note };
                 return (wait, News::Deferred(failure));
             }
             Outcome::Suspected(failure) => return self.suspect(delivery, failure, shift).await,
@@ -81,7 +82,7 @@ impl<H: Handler> Worker<H> {
                 // other for ever.
                 Ok(()) if suspect == Dependency::Host => {
                     let alone = self.working.load(Ordering::Relaxed) <= 1;
-                    if !alone && delivery.deferred < DEFERRALS {
+                    if !alone && delivery.history.deferred < DEFERRALS {
                         return later(delivery, failure);
                     }
                     true
@@ -96,11 +97,11 @@ impl<H: Handler> Worker<H> {
         if !counts {
             return self.release(delivery, failure, shift).await;
         }
-        match self.shared.ladder.after(delivery.attempt) {
+        match self.shared.ladder.after(delivery.history.attempt) {
             Step::Wait { tier, attempt } => {
-                let note = Note::from(&failure);
+                let note = Cause::from(&failure);
                 (
-                    Disposition::Wait { tier, attempt, deferred: 0, missed: false, note },
+                    Disposition::Retry { tier, attempt, deferred: 0, missed: false, cause: note },
                     News::Retried(failure),
                 )
             }
@@ -116,11 +117,11 @@ impl<H: Handler> Worker<H> {
         failure: Failure,
         shift: &Shift,
     ) -> (Disposition, News<H::End>) {
-        let note = Note::from(&failure);
-        let (attempt, deferred) = (delivery.attempt, delivery.deferred);
+        let note = Cause::from(&failure);
+        let (attempt, deferred) = (delivery.history.attempt, delivery.history.deferred);
         match after_suspicion(&self.shared.ladder, attempt, deferred) {
             (Step::Wait { tier, attempt }, deferred) => (
-                Disposition::Wait { tier, attempt, deferred, missed: false, note },
+                Disposition::Retry { tier, attempt, deferred, missed: false, cause: note },
                 News::Retried(failure),
             ),
             (Step::GiveUp, _) => self.give_up(delivery, failure, H::Memo::default(), shift).await,
@@ -134,7 +135,7 @@ impl<H: Handler> Worker<H> {
         memo: H::Memo,
         shift: &Shift,
     ) -> (Disposition, News<H::End>) {
-        let note = Note::from(&failure);
+        let note = Cause::from(&failure);
         let exhausted = self.handler.exhausted(delivery, failure, memo, &shift.publisher);
         match AssertUnwindSafe(exhausted).catch_unwind().await {
             Ok(Ok(())) => (Disposition::Park(note.clone()), News::Parked(note)),
@@ -159,7 +160,7 @@ impl<H: Handler> Worker<H> {
     ) -> (Disposition, News<H::End>) {
         // One return more and it would be suspected, for what a dependency did. A copy starts with
         // none; under an alarm of the broker it would be stuck while the original goes back.
-        let often = H::MAY_CRASH && delivery.returns.saturating_add(1) >= RETURNS;
+        let often = H::MAY_CRASH && delivery.delivery_count.saturating_add(1) >= RETURNS;
         if (often && !shift.publisher.is_blocked()) || shift.is_orphaned(&self.lane.queue).await {
             return later(delivery, failure);
         }
@@ -174,11 +175,11 @@ impl<H: Handler> Worker<H> {
             News::Ended(end) => self.handler.ended(end),
             News::Retried(failure) => {
                 metrics.retry(self.lane.name, failure.stage, failure.reason);
-                tracing::warn!(%failure, attempt = delivery.attempt, "failed, will be tried again");
+                tracing::warn!(%failure, attempt = delivery.history.attempt, "failed, will be tried again");
             }
             News::Deferred(failure) => {
                 metrics.retry(self.lane.name, failure.stage, failure.reason);
-                let times = delivery.deferred.saturating_add(1);
+                let times = delivery.history.deferred.saturating_add(1);
                 if times >= MANY_DEFERRALS && self.may_warn_of_deferrals() {
                     let queue = &self.lane.queue;
                     tracing::warn!(%failure, times, queue, "put off again and again");
@@ -258,9 +259,12 @@ fn after_suspicion(ladder: &Ladder, attempt: u32, deferred: u32) -> (Step, u32) 
 
 /// In the shortest tier, the attempt not counted.
 fn later<E>(delivery: &Delivery, failure: Failure) -> (Disposition, News<E>) {
-    let (attempt, note) = (delivery.attempt, Note::from(&failure));
-    let deferred = delivery.deferred.saturating_add(1);
-    (Disposition::Wait { tier: 0, attempt, deferred, missed: false, note }, News::Deferred(failure))
+    let (attempt, note) = (delivery.history.attempt, Cause::from(&failure));
+    let deferred = delivery.history.deferred.saturating_add(1);
+    (
+        Disposition::Retry { tier: 0, attempt, deferred, missed: false, cause: note },
+        News::Deferred(failure),
+    )
 }
 
 #[cfg(test)]

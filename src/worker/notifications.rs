@@ -12,7 +12,7 @@ use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
 use crate::metrics::{Metrics, NotificationEnd};
 use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
-use crate::queue::{Delivery, Note, Publisher};
+use crate::queue::{Cause, Delivery, History, Publisher};
 use crate::report::Occasion;
 use crate::scanner::{Engine, Scanner, Version};
 use crate::store::{Look, Store};
@@ -193,7 +193,7 @@ impl Handler for Notifications {
     }
 
     fn span(&self, delivery: &Delivery) -> tracing::Span {
-        let attempt = delivery.attempt;
+        let attempt = delivery.history.attempt;
         match event::parse(&delivery.body) {
             Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
                 let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
@@ -227,7 +227,7 @@ impl Handler for Notifications {
             Ok(Notification::Ignored) => Outcome::Done(NotificationEnd::Ignored),
             Err(malformed) => {
                 let detail = format!("{malformed} ({} bytes)", delivery.body.len());
-                Outcome::Park(Note {
+                Outcome::Park(Cause {
                     reason: Reason::Malformed.into_str(),
                     stage: Stage::Event,
                     detail,
@@ -287,12 +287,12 @@ fn gone(delivery: &Delivery) -> Outcome<NotificationEnd, Option<Interrupted>> {
 }
 
 fn look(delivery: &Delivery) -> Look {
-    if delivery.missed { Look::Last } else { Look::First }
+    if delivery.history.missed { Look::Last } else { Look::First }
 }
 
 fn occasion(delivery: &Delivery) -> Occasion {
-    let Delivery { attempt, redriven, returns, .. } = *delivery;
-    Occasion { attempt, redriven, returns }
+    let History { attempt, redriven, .. } = delivery.history;
+    Occasion { attempt, redriven, returns: delivery.delivery_count }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -11,7 +11,7 @@ use crate::courier::{Courier, Post};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
 use crate::metrics::{Metrics, ReportEnd};
-use crate::queue::{Delivery, Note, Publisher};
+use crate::queue::{Cause, Delivery, Publisher};
 use crate::retry::Ladder;
 
 /// Between two tries of a webhook that is down and does not say until when.
@@ -80,7 +80,7 @@ impl Handler for Reports {
                 Ok(Identified { id }) => id,
                 Err(_) => {
                     let detail = "no report: neither a message id nor an id in its JSON".to_owned();
-                    return Outcome::Park(Note {
+                    return Outcome::Park(Cause {
                         reason: Reason::Malformed.into_str(),
                         stage: Stage::Report,
                         detail,
@@ -92,8 +92,10 @@ impl Handler for Reports {
         let post = Post {
             id: &id,
             body: &delivery.body,
-            repeated: delivery.redelivered || delivery.deferred > 0 || delivery.failed_before(),
-            waited: self.ladder.waited(delivery.attempt, delivery.deferred),
+            repeated: delivery.redelivered
+                || delivery.history.deferred > 0
+                || delivery.failed_before(),
+            waited: self.ladder.waited(delivery.history.attempt, delivery.history.deferred),
         };
         match self.courier.deliver(post).await {
             Ok(()) => {

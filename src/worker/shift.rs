@@ -15,7 +15,7 @@ use super::{Handler, Outcome, RECHECK, Worker};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::Part;
 use crate::metrics::Timed;
-use crate::queue::{Delivery, Intake, Next, Publisher, Session};
+use crate::queue::{Consumer, Delivery, Next, Publisher, Session};
 
 /// How often what is up is asked whether it still is.
 const SELF_TEST: Duration = Duration::from_mins(2);
@@ -100,7 +100,7 @@ pub(super) enum Stop {
 impl<H: Handler> Worker<H> {
     pub(super) async fn consume(self: &Arc<Self>, session: &Session) -> Stop {
         let opened = tokio::select! {
-            opened = session.intake(&self.lane, self.prefetch) => opened,
+            opened = session.consumer(&self.lane, self.prefetch) => opened,
             () = self.shared.shutdown.cancelled() => return Stop::Shutdown { drained: true },
         };
         let mut intake = match opened {
@@ -126,7 +126,7 @@ impl<H: Handler> Worker<H> {
     /// Starts work on deliveries until something ends it.
     async fn take(
         self: &Arc<Self>,
-        intake: &mut Intake,
+        intake: &mut Consumer,
         shift: &Arc<Shift>,
         tasks: &TaskTracker,
         session: &Session,
@@ -187,7 +187,7 @@ impl<H: Handler> Worker<H> {
     async fn end(
         &self,
         mut stop: Stop,
-        intake: Intake,
+        intake: Consumer,
         tasks: TaskTracker,
         shift: Arc<Shift>,
         session: &Session,
@@ -360,10 +360,10 @@ impl<H: Handler> Worker<H> {
     /// sessions that it lost and outlived are not held against it.
     fn suspicion(&self, delivery: &Delivery) -> Option<Failure> {
         let excused = self.losses.load(Ordering::Relaxed).min(EXCUSED);
-        if !H::MAY_CRASH || delivery.returns.saturating_sub(excused) < RETURNS {
+        if !H::MAY_CRASH || delivery.delivery_count.saturating_sub(excused) < RETURNS {
             return None;
         }
-        let returns = delivery.returns;
+        let returns = delivery.delivery_count;
         let (reason, why) = if self.overdue.load(Ordering::Relaxed) {
             (Reason::ConsumerTimeout, "the broker's consumer_timeout is too short: raise it")
         } else {

@@ -264,8 +264,8 @@ fn broker(stack: &Stack, queue: &str) -> BrokerSettings {
     }
 }
 
-async fn remove(amqp: &Amqp, lane: &Lane) {
-    for queue in lane.tiers.iter().chain([&lane.queue, &lane.dead]) {
+async fn remove(amqp: &Amqp, lane: &WorkQueue) {
+    for queue in lane.retry.iter().chain([&lane.queue, &lane.dead]) {
         amqp.delete_queue(queue).await.unwrap();
     }
 }
