@@ -8,6 +8,7 @@
 
 mod channels;
 mod consumer;
+mod declare;
 mod delivery;
 mod error;
 mod headers;

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Disposition;
 use super::channels::Channels;
+use super::declare::exists;
 use super::delivery::Delivery;
 use super::headers::History;
 use super::results::{Announcement, Results};
-use super::topology::{Topology, WorkQueue, exists};
+use super::topology::{Topology, WorkQueue};
 use crate::failure::{Failure, Kind, Reason, Stage};
 
 /// A broker that has not confirmed a message by then counts as gone.
