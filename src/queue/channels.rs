@@ -1,7 +1,8 @@
-//! Channels on the publishing connection that confirm, each with one publish in flight.
+//! Channels in confirm mode on the publishing connection, each with one publish in flight.
 //!
-//! A broker sends an unroutable message back before its confirm, and the client library hands it to
-//! whichever confirm comes next on that channel. With one publish in flight that is the right one.
+//! The broker returns an unroutable message before it confirms it, and the client library attaches
+//! the return to the next confirm on that channel. With one publish in flight, that is its own.
+//! Source: <https://www.rabbitmq.com/docs/publishers#unroutable>
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,11 +10,11 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Publishes in flight. Confirms take milliseconds, so few are used; far below the number of
-/// channels that any broker allows a connection.
+/// Most publishes in flight. Confirms take milliseconds, so few channels are used; the default of
+/// RabbitMQ allows 2047 per connection.
 const MAX_CHANNELS: usize = 32;
 
-/// A pool of channels; grows as needed.
+/// A pool of channels. Grows on demand up to [`MAX_CHANNELS`].
 #[derive(Debug)]
 pub(super) struct Channels {
     connection: Arc<Connection>,
@@ -21,8 +22,8 @@ pub(super) struct Channels {
     slots: Semaphore,
 }
 
-/// A channel with nothing in flight. Dropped, it is closed: what was published on it may still be
-/// answered, so it must not be used again.
+/// A channel with nothing in flight. When dropped, the channel is closed and not reused: a late
+/// confirm would be attached to the wrong publish.
 #[derive(Debug)]
 pub(super) struct Taken<'a> {
     pool: &'a Channels,
@@ -36,12 +37,12 @@ impl Channels {
         Self { connection, idle: Mutex::default(), slots }
     }
 
-    /// An idle channel, or a new one.
+    /// Takes an idle channel, or opens one. Waits while all are in use.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is lost.
     pub(super) async fn take(&self) -> lapin::Result<Taken<'_>> {
-        // Never closed, so this waits and does not fail.
+        // Fails only on a closed semaphore, and this one is never closed.
         let slot = self.slots.acquire().await.ok();
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let channel = match idle {
@@ -57,14 +58,17 @@ impl Channels {
 }
 
 impl Taken<'_> {
-    /// Back into the pool, when everything that was published on it is confirmed.
+    /// Returns the channel to the pool. Everything published on it must be confirmed.
     pub(super) fn give_back(self) {
         let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(self.channel);
     }
 }
 
-/// A new channel that confirms.
+/// Opens a channel in confirm mode.
+///
+/// # Errors
+/// When the connection is lost.
 pub(super) async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

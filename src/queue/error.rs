@@ -1,41 +1,30 @@
-//! What keeps a session from being opened, by who has to do something about it.
+//! Why a session could not be opened, grouped by who must act.
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::failure::causes;
 
-/// Why no session could be opened.
+/// Why a session could not be opened, or a method on it failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// The broker knows us not, or not that virtual host.
+    /// Login or virtual host refused.
     #[error(
         "the broker refused the login: {0}: check RABBITMQ_REGULAR_USER_NAME, \
          RABBITMQ_REGULAR_USER_PASS and RABBITMQ_VHOST"
     )]
     Refused(String),
-    /// No connection, or it broke.
+    /// No connection, no answer, or the connection was lost.
     #[error(
         "the broker cannot be reached: {0}: check RABBITMQ_ENDPOINT, RABBITMQ_PORT and RABBITMQ_TLS"
     )]
     Unreachable(String),
-    /// A right is missing.
-    #[error("not allowed by the broker: {0}, or give the user the right to")]
+    /// A permission is missing. The text ends with what an operator can do instead.
+    #[error("not allowed by the broker: {0}, or give the user the permission")]
     Forbidden(String),
-    /// Something of ours exists and is not as it must be.
+    /// A queue or exchange of ours exists with other arguments.
     #[error("{0} exists with other arguments than ours: move its messages and remove it")]
     Mismatch(String),
-}
-
-/// The error that closed a channel; `None` for an error of the connection or of the client library.
-pub(super) fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(soft) => Some(soft),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
-    }
 }
 
 impl From<lapin::Error> for OpenError {
@@ -43,7 +32,7 @@ impl From<lapin::Error> for OpenError {
         match error.kind() {
             ErrorKind::ProtocolError(amqp) => match amqp.kind() {
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                    Self::Forbidden(format!("{}: make it", amqp.get_message()))
+                    Self::Forbidden(format!("{}: create it", amqp.get_message()))
                 }
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
                     Self::Refused(amqp.get_message().to_string())
@@ -51,7 +40,7 @@ impl From<lapin::Error> for OpenError {
                 _ => Self::Unreachable(causes(&error)),
             },
             ErrorKind::ParsingError(_) => {
-                Self::Unreachable("what answers there speaks no AMQP".to_owned())
+                Self::Unreachable("the server does not speak AMQP".to_owned())
             }
             _ => Self::Unreachable(causes(&error)),
         }
@@ -59,8 +48,8 @@ impl From<lapin::Error> for OpenError {
 }
 
 impl OpenError {
-    /// The same error, struck while connecting to `peer`: a right that is missing there can only be
-    /// that to log in.
+    /// For an error while connecting to `peer`, where ACCESS_REFUSED means that the login failed.
+    /// Source: <https://www.rabbitmq.com/docs/auth-notification>
     pub(super) fn while_connecting(error: lapin::Error, peer: &str) -> Self {
         if let ErrorKind::ProtocolError(amqp) = error.kind()
             && amqp.kind() == &AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
@@ -72,5 +61,16 @@ impl OpenError {
             Self::Unreachable(detail) => Self::Unreachable(format!("{peer}: {detail}")),
             error => error,
         }
+    }
+}
+
+/// The error that closed a channel; `None` for an error of the connection or of the client library.
+pub(super) fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(soft) => Some(soft),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
     }
 }

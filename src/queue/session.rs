@@ -1,6 +1,9 @@
 //! A pair of connections to the broker, one to consume and one to publish, that lives until the
-//! first fault. A broker under memory or disk alarm blocks connections that publish; on one
-//! connection the acknowledgements would be stuck behind.
+//! first fault.
+//!
+//! A broker under memory or disk alarm stops reading from connections that publish. On a single
+//! connection it would not read the acknowledgements either.
+//! Source: <https://www.rabbitmq.com/docs/alarms>
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,29 +28,32 @@ use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
 use crate::config::BrokerSettings;
 use crate::metrics::Metrics;
 
-/// The client library has no timer of its own for connecting.
+/// To connect and log in. The client library has no timeout of its own for this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// To declare or inspect the whole topology.
 const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
-const KEEP_BOUND: Duration = Duration::from_secs(20);
-/// For the last reports to others.
+/// Between two repairs of the input binding.
+const REBIND_INTERVAL: Duration = Duration::from_secs(20);
+/// To publish the last reports to the results exchange when the session closes.
 const RESULTS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Seconds. A lost peer is noticed after twice this.
-const HEARTBEAT: u16 = 15;
-/// Bytes of the longest frame on the publishing connection. The client library keeps 64 times as much
-/// for a connection. Headers have to fit in a frame: ours do, and returned messages are ours. What is
-/// consumed may have any that the broker takes, so that connection is left at the broker's own limit.
-const SMALL_FRAMES: u32 = 32 * 1024;
+/// A lost peer is noticed after twice this. Source: <https://www.rabbitmq.com/docs/heartbeats>
+const HEARTBEAT_SECONDS: u16 = 15;
+/// Longest frame on the publishing connection, in bytes; the client library allocates 64 times as
+/// much. The headers of a message must fit into one frame: ours do, and only our own messages are
+/// returned there. Consumed messages may have larger headers, so the consuming connection keeps the
+/// broker's limit.
+const PUBLISHING_FRAME_MAX: u32 = 32 * 1024;
 
-/// The private certificate authorities for amqps, PEM.
+/// Private certificate authorities for amqps, in PEM.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tls(pub(crate) Option<Vec<u8>>);
 
-/// Both connections, and the topology declared on them.
+/// Both connections, with the topology declared.
 pub(crate) struct Session {
     consuming: Connection,
     publishing: Arc<Connection>,
     publisher: Publisher,
-    /// Publishes to the results exchange.
+    /// The task that publishes to the results exchange.
     results: JoinHandle<()>,
     closing: CancellationToken,
     topology: Topology,
@@ -58,7 +64,7 @@ impl Session {
     /// Connects and declares the topology.
     ///
     /// # Errors
-    /// [`OpenError`] says which need an operator and which only time.
+    /// [`OpenError`] tells those that an operator must fix from those that may pass.
     pub(crate) async fn open(
         settings: &BrokerSettings,
         tls: &Tls,
@@ -66,7 +72,7 @@ impl Session {
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let consuming = connect(settings, tls, "consuming", None).await?;
-        let publishing = connect(settings, tls, "publishing", Some(SMALL_FRAMES)).await?;
+        let publishing = connect(settings, tls, "publishing", Some(PUBLISHING_FRAME_MAX)).await?;
         let publishing = Arc::new(publishing);
         let channels = Arc::new(Channels::new(Arc::clone(&publishing)));
         let declared = async {
@@ -95,23 +101,27 @@ impl Session {
         Ok(Self { consuming, publishing, publisher, results, closing, topology, lost })
     }
 
-    /// Declares the topology again, after a queue of it was deleted.
+    /// Declares the topology again, after one of its queues was deleted.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
     pub(crate) async fn declare_again(&self) -> Result<(), OpenError> {
         tokio::time::timeout(DECLARE_TIMEOUT, self.topology.declare(&self.consuming))
             .await
             .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))?
     }
 
-    /// Makes sure, now and then, that what the store announces finds its way into the queue: where an
-    /// exchange or its binding was removed, messages are gone and nobody is told.
+    /// Restores the input exchange and its binding every [`REBIND_INTERVAL`], for as long as the
+    /// future is polled. Without them notifications are dropped, and neither store nor daemon gets
+    /// an error.
     pub(crate) async fn keep_bound(&self) -> Infallible {
         loop {
-            tokio::time::sleep(KEEP_BOUND).await;
+            tokio::time::sleep(REBIND_INTERVAL).await;
             let bound = self.topology.bind_input_again(&self.consuming);
             match tokio::time::timeout(DECLARE_TIMEOUT, bound).await {
                 Ok(Ok(())) => {}
-                // Said at the start, or a fault that the lanes notice too.
-                Ok(Err(error)) => tracing::debug!(%error, "the binding cannot be looked after"),
+                // Reported when the session opened, or a fault that the consumers notice too.
+                Ok(Err(error)) => tracing::debug!(%error, "the binding cannot be checked"),
                 Err(_) => tracing::debug!("no answer to a declaration"),
             }
         }
@@ -133,38 +143,47 @@ impl Session {
         }
     }
 
-    /// A channel of its own on the consuming connection.
+    /// Opens a channel on the consuming connection.
+    ///
+    /// # Errors
+    /// When the connection is lost.
     pub(super) async fn channel(&self) -> lapin::Result<lapin::Channel> {
         self.consuming.create_channel().await
     }
 
+    /// Publishes and settles on this session.
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.publisher
     }
 
-    /// Cancelled when either connection is lost or a publish was not confirmed.
+    /// Cancelled when a connection is lost or a publish is not confirmed.
     pub(crate) fn lost(&self) -> &CancellationToken {
         &self.lost
     }
 
-    /// Closes both connections; a dead one is simply dropped. Takes at most
-    /// [`CLOSE_TIMEOUT`] and [`RESULTS_TIMEOUT`].
+    /// Closes both connections, or drops those that do not answer. Takes at most [`RESULTS_TIMEOUT`]
+    /// plus [`CLOSE_TIMEOUT`].
     pub(crate) async fn close(self) {
         self.closing.cancel();
         if tokio::time::timeout(RESULTS_TIMEOUT, self.results).await.is_err() {
-            tracing::debug!("the last reports are not confirmed by all queues of others");
+            tracing::debug!(
+                "not every queue bound to the results exchange confirmed the last reports"
+            );
         }
         let closing = futures_util::future::join_all(
             [&self.consuming, self.publishing.as_ref()]
                 .map(|connection| connection.close(200, "bye".into())),
         );
         if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
-            tracing::debug!("the broker does not answer the goodbye");
+            tracing::debug!("no answer to connection.close");
         }
     }
 }
 
-/// Connects, looks what is there, and says so; changes nothing.
+/// Connects, and says in one line what exists of the topology. Changes nothing.
+///
+/// # Errors
+/// As [`Session::open`].
 pub(crate) async fn inspect(
     settings: &BrokerSettings,
     tls: &Tls,
@@ -175,10 +194,10 @@ pub(crate) async fn inspect(
         .await
         .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await);
-    Ok(format!("{}:{} takes the login; {found}", settings.host, settings.port))
+    Ok(format!("{}:{} accepts the login; {found}", settings.host, settings.port))
 }
 
-/// Connects. Where the login is refused and the password's file has another one by now, with that.
+/// Connects. When the login is refused and the password file has changed, tries its new content once.
 async fn connect(
     settings: &BrokerSettings,
     tls: &Tls,
@@ -212,7 +231,11 @@ async fn log_in(
             port: settings.port,
         },
         vhost: settings.vhost.clone(),
-        query: AMQPQueryString { heartbeat: Some(HEARTBEAT), frame_max, ..Default::default() },
+        query: AMQPQueryString {
+            heartbeat: Some(HEARTBEAT_SECONDS),
+            frame_max,
+            ..Default::default()
+        },
     };
     let name = format!("{} ({purpose})", env!("CARGO_PKG_NAME"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -227,11 +250,12 @@ async fn log_in(
     }
 }
 
-/// Each connection's event stream has one listener: an event reaches only one of several.
+/// Cancels `lost` when the connection fails, and keeps `blocked` up to date. There is one listener
+/// for each connection: of several, only one would get an event.
 fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watch::Sender<bool>>) {
-    let set_blocked = move |now| {
+    let set_blocked = move |is_blocked| {
         if let Some(blocked) = &blocked {
-            blocked.send_replace(now);
+            blocked.send_replace(is_blocked);
         }
     };
     let mut events = Box::pin(connection.events_listener());
@@ -242,7 +266,7 @@ fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watc
                 () = lost.cancelled() => return,
             };
             match event {
-                // Of one channel: who uses it is told there.
+                // Closes one channel only; its user gets the error.
                 Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
                 Some(Event::Error(error)) => {
                     tracing::warn!(error = crate::failure::causes(&error), "broker session lost");
@@ -250,11 +274,11 @@ fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watc
                 }
                 Some(Event::ConnectionBlocked(reason)) => {
                     set_blocked(true);
-                    tracing::warn!(%reason, "the broker takes no messages (memory or disk alarm)");
+                    tracing::warn!(%reason, "the broker accepts no messages (memory or disk alarm)");
                 }
                 Some(Event::ConnectionUnblocked) => {
                     set_blocked(false);
-                    tracing::info!("the broker takes messages again");
+                    tracing::info!("the broker accepts messages again");
                 }
                 Some(_) => {}
                 None => return lost.cancel(),

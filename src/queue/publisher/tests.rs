@@ -1,4 +1,4 @@
-//! Publishing to a scripted broker that answers as no test could make a real one.
+//! Publishing to a scripted broker, for answers that a real one gives too rarely to test.
 
 use std::sync::Mutex;
 
@@ -31,8 +31,8 @@ async fn session(broker: &Broker) -> Session {
         .unwrap()
 }
 
-/// `RabbitMQ` returns a message at once, but may hold back confirms to send several together, so
-/// the return of one can come before the confirm of another.
+/// `RabbitMQ` returns a message at once, but may collect confirms and send several together. So the
+/// return of one message can arrive before the confirm of another.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_publishes_at_once_the_one_that_no_queue_takes_fails_and_only_that() {
     let held = Mutex::new(Vec::<(u16, String, u64, Vec<u8>)>::new());
@@ -60,7 +60,8 @@ async fn of_two_publishes_at_once_the_one_that_no_queue_takes_fails_and_only_tha
     assert!(session.lost().is_cancelled());
 }
 
-/// Reports to others, and the broker answers them as `others` says: status and how many came before.
+/// A session with a broker that answers reports on the results exchange by `others`, which gets the
+/// channel and the number of reports before.
 async fn offered(others: impl Fn(u16, u64) -> Answer + Send + Sync + 'static) -> (Broker, Session) {
     let came = std::sync::atomic::AtomicU64::new(0);
     let broker = Broker::start(move |channel, sent| match sent {
@@ -74,7 +75,7 @@ async fn offered(others: impl Fn(u16, u64) -> Answer + Send + Sync + 'static) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_queues_of_others_that_never_confirm() {
+async fn queues_of_others_that_never_confirm_block_nothing() {
     let (_broker, session) = offered(|_, _| Answer::Silence).await;
     let outbox = session.publisher().outbox();
     let started = std::time::Instant::now();
@@ -94,7 +95,7 @@ async fn a_channel_to_others_that_the_broker_closed_is_opened_again() {
     let (_broker, session) = offered(move |channel, number| {
         answered.send(number).unwrap();
         if number == 0 {
-            // As for an exchange that was removed.
+            // The answer for an exchange that was removed.
             return Answer::Frames(vec![amqp::close(channel, 404, "NOT_FOUND - no exchange")]);
         }
         Answer::Usual
@@ -105,7 +106,7 @@ async fn a_channel_to_others_that_the_broker_closed_is_opened_again() {
         let within = Duration::from_secs(10);
         let arrived = tokio::time::timeout(within, async {
             loop {
-                // What meets the closed channel is lost to others; the next one is not.
+                // A report on the closed channel is lost; the next one opens a new channel.
                 outbox.publish(Record::Reported, "infected", "id", b"{}").await.unwrap();
                 let soon = Duration::from_millis(200);
                 if let Ok(Some(number)) = tokio::time::timeout(soon, answers.recv()).await {
