@@ -10,124 +10,153 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use standardwebhooks::Webhook;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 use crate::config::{PublishSettings, Secret};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
 use crate::http;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest that a `Retry-After` is honoured, and between two tries of an address that is gone.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// Different reports refused since the last one was taken, after which it is not about them.
-const WIDESPREAD: usize = 3;
-/// A webhook that took a report so short a time ago is not down.
-const RECENT: Duration = Duration::from_secs(3);
-/// The same for one that says that it is gone for good, since the pause is long.
-const RECENT_FOR_GONE: Duration = Duration::from_mins(1);
+/// For one POST, with its answer.
+const POST_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the HEAD of `check`.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest pause: the cap of `Retry-After`, and the interval between tries of a webhook that is gone.
+const MAX_PAUSE: Duration = Duration::from_mins(5);
+/// Different reports refused since the last accepted one, from which on the webhook counts as the
+/// cause and not the report.
+const WIDESPREAD_REFUSALS: usize = 3;
+/// The webhook counts as down only when it accepted no report for this long.
+const DOWN_AFTER: Duration = Duration::from_secs(3);
+/// The same for a webhook that answers 410. Longer, because the pause that follows is long.
+const GONE_AFTER: Duration = Duration::from_mins(1);
 
-/// Posts reports.
+/// Posts reports to the webhook. Shared by all deliveries, since the answers to some tell what a
+/// refusal of another means.
 pub(crate) struct Courier {
     client: Client,
     settings: PublishSettings,
-    answers: Mutex<Answers>,
+    recent: Mutex<Recent>,
 }
 
 /// One report to deliver.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Post<'a> {
-    /// Stays the same over all attempts.
+    /// The webhook id; the same at every attempt.
     pub(crate) id: &'a str,
+    /// The JSON of the report.
     pub(crate) body: &'a [u8],
-    /// An earlier attempt may have arrived.
+    /// The webhook may have received it before.
     pub(crate) repeated: bool,
-    /// How long ago, at least, the webhook failed to take it; `None` the first time.
+    /// Time since the last failed attempt, at least; `None` at the first attempt.
     pub(crate) waited: Option<Duration>,
 }
 
-/// What the webhook answered of late.
+/// The webhook's recent answers.
 #[derive(Debug, Default)]
-struct Answers {
-    last_taken: Option<Instant>,
-    /// Ids of the reports refused since then, up to [`WIDESPREAD`].
+struct Recent {
+    last_accepted: Option<Instant>,
+    /// Ids of the reports refused since then, at most [`WIDESPREAD_REFUSALS`].
     refused: HashSet<String>,
-    said_gone: Option<Instant>,
+    /// When the error log last named the webhook as gone.
+    logged_gone: Option<Instant>,
+}
+
+/// What one request is signed and authorized with.
+struct Secrets {
+    signing: Option<SecretString>,
+    authorization: Option<SecretString>,
+}
+
+/// What an answer means by itself.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    /// The webhook has the report.
+    Delivered,
+    /// It will never accept this report.
+    Rejected(String),
+    /// It accepts no report at the moment; perhaps with a pause that it asked for.
+    Down(Option<Duration>, String),
+    /// It refuses this report or every report; other reports show which.
+    Refused(String),
+    /// As `Refused`; if it is every report, then permanently (410).
+    Gone(String),
+}
+
+/// The facts that decide what a refusal means.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    /// Time since this report was refused before, at least; `None` at the first time.
+    waited: Option<Duration>,
+    /// Time since any report was accepted; `None` if none was.
+    last_accepted: Option<Duration>,
+    /// Different reports refused since then, this one included.
+    refused: usize,
+    /// The answer was 410.
+    gone: bool,
+}
+
+/// Which reports a refusal concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concerned {
+    ThisReport,
+    Unknown,
+    AllReports,
 }
 
 impl Courier {
+    /// A courier for one webhook. `ca`: private certificate authorities, in PEM.
+    ///
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub(crate) fn new(settings: &PublishSettings, ca: Option<&[u8]>) -> Result<Self, String> {
         let client = http::client(ca, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
-        Ok(Self { client, settings: settings.clone(), answers: Mutex::default() })
+        Ok(Self { client, settings: settings.clone(), recent: Mutex::default() })
     }
 
     /// Posts one report.
     ///
     /// # Errors
-    /// Anything but a 2xx, by what it says of this report or of the webhook.
+    /// Every answer but a 2xx (and 409 to a repeated report): [`Kind::Permanent`] or
+    /// [`Kind::Transient`] when only this report is concerned, [`Kind::Down`] when every report is,
+    /// [`Kind::Busy`] when that is not known yet.
     pub(crate) async fn deliver(&self, post: Post<'_>) -> Result<(), Failure> {
+        let judgement = self.judgement(post).await?;
+        let mut recent = self.recent();
+        match judgement {
+            Judgement::Delivered => {
+                recent.refused.clear();
+                recent.last_accepted = Some(Instant::now());
+                Ok(())
+            }
+            Judgement::Rejected(detail) => {
+                recent.refused.clear();
+                Err(Failure::permanent(Stage::Report, Reason::WebhookRejected, detail))
+            }
+            Judgement::Down(pause, detail) => Err(down(Reason::WebhookDown, pause, detail)),
+            Judgement::Refused(detail) => Err(recent.refusal(post, false, detail)),
+            Judgement::Gone(detail) => Err(recent.refusal(post, true, detail)),
+        }
+    }
+
+    /// Posts the report, and once more when the secrets were refused and have been replaced.
+    async fn judgement(&self, post: Post<'_>) -> Result<Judgement, Failure> {
         let secrets = self.secrets();
         let body = Bytes::copy_from_slice(post.body);
         let answer = match self.post(post.id, &body, &secrets).await? {
-            // What was refused was not taken: it may be sent again.
+            // A refused report was not accepted, so it may be sent again.
             Ok(response) if refused(response.status()) && self.replaced_after(&secrets) => {
                 self.post(post.id, &body, &self.secrets()).await?
             }
             answer => answer,
         };
-        let judged = match answer {
+        Ok(match answer {
             Ok(response) => judge(response.status(), response.headers(), post.repeated),
             Err(error) if error.is_connect() => Judgement::Down(None, causes(&error.without_url())),
             Err(error) => Judgement::Refused(causes(&error.without_url())),
-        };
-        let mut answers = self.answers();
-        let (gone, detail) = match judged {
-            Judgement::Delivered => {
-                answers.refused.clear();
-                answers.last_taken = Some(Instant::now());
-                return Ok(());
-            }
-            Judgement::Rejected(detail) => {
-                answers.refused.clear();
-                return Err(Failure::permanent(Stage::Report, Reason::WebhookRejected, detail));
-            }
-            Judgement::Down(pause, detail) => return Err(down(Reason::WebhookDown, pause, detail)),
-            Judgement::Refused(detail) => (false, detail),
-            Judgement::Gone(detail) => (true, detail),
-        };
-        if answers.refused.len() < WIDESPREAD {
-            answers.refused.insert(post.id.to_owned());
-        }
-        let facts = Refusal {
-            waited: post.waited,
-            last_taken: answers.last_taken.map(|at| at.elapsed()),
-            refused: answers.refused.len(),
-            gone,
-        };
-        match concerns(facts) {
-            Concerned::ThisReport => {
-                Err(Failure::transient(Stage::Report, Reason::WebhookRefused, detail))
-            }
-            Concerned::Unknown => {
-                Err(Failure::new(Kind::Busy, Stage::Report, Reason::WebhookRefused, detail))
-            }
-            Concerned::All if gone => {
-                if answers.said_gone.is_none_or(|at| at.elapsed() > LONGEST_PAUSE) {
-                    answers.said_gone = Some(Instant::now());
-                    tracing::error!(
-                        "the webhook is gone for good ({detail}): set PUBLISH_URL anew"
-                    );
-                }
-                Err(down(Reason::WebhookGone, Some(LONGEST_PAUSE), detail))
-            }
-            Concerned::All => Err(down(Reason::WebhookDown, None, detail)),
-        }
+        })
     }
 
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn post(
@@ -137,7 +166,8 @@ impl Courier {
         secrets: &Secrets,
     ) -> Result<reqwest::Result<Response>, Failure> {
         let headers = headers(id, body, secrets)?;
-        let request = self.client.post(self.settings.url.clone()).timeout(TIMEOUT).headers(headers);
+        let request =
+            self.client.post(self.settings.url.clone()).timeout(POST_TIMEOUT).headers(headers);
         Ok(request.body(body.clone()).send().await)
     }
 
@@ -149,7 +179,7 @@ impl Courier {
         }
     }
 
-    /// Whether there are other secrets by now than those that were refused.
+    /// Whether a secret was replaced since `refused` was read.
     fn replaced_after(&self, refused: &Secrets) -> bool {
         let replaced = |secret: &Option<Secret>, refused: &Option<SecretString>| {
             secret
@@ -157,17 +187,17 @@ impl Courier {
                 .zip(refused.as_ref())
                 .is_some_and(|(s, refused)| s.replaced_after(refused))
         };
-        // Both files are read: one may be replaced without the other.
+        // Not short-circuited: both files must be read again.
         replaced(&self.settings.secret, &refused.signing)
             | replaced(&self.settings.authorization, &refused.authorization)
     }
 
-    /// Whether anything answers at the webhook's address; what it answers does not matter.
+    /// Sends a HEAD to the webhook, for `check`. Any status will do.
     ///
     /// # Errors
-    /// When nothing does.
+    /// When there is no answer within [`HEAD_TIMEOUT`].
     pub(crate) async fn reachable(&self) -> Result<StatusCode, String> {
-        let head = self.client.head(self.settings.url.clone()).timeout(Duration::from_secs(10));
+        let head = self.client.head(self.settings.url.clone()).timeout(HEAD_TIMEOUT);
         match head.send().await {
             Ok(response) => Ok(response.status()),
             Err(error) => Err(causes(&error.without_url())),
@@ -175,10 +205,37 @@ impl Courier {
     }
 }
 
-/// What one request is signed and authorized with.
-struct Secrets {
-    signing: Option<SecretString>,
-    authorization: Option<SecretString>,
+impl Recent {
+    /// Notes that `post` was refused, and says what that means in the light of the other answers.
+    fn refusal(&mut self, post: Post<'_>, gone: bool, detail: String) -> Failure {
+        if self.refused.len() < WIDESPREAD_REFUSALS {
+            self.refused.insert(post.id.to_owned());
+        }
+        let facts = Refusal {
+            waited: post.waited,
+            last_accepted: self.last_accepted.map(|at| at.elapsed()),
+            refused: self.refused.len(),
+            gone,
+        };
+        match concerns(facts) {
+            Concerned::ThisReport => {
+                Failure::transient(Stage::Report, Reason::WebhookRefused, detail)
+            }
+            Concerned::Unknown => {
+                Failure::new(Kind::Busy, Stage::Report, Reason::WebhookRefused, detail)
+            }
+            Concerned::AllReports if gone => {
+                if self.logged_gone.is_none_or(|at| at.elapsed() > MAX_PAUSE) {
+                    self.logged_gone = Some(Instant::now());
+                    tracing::error!(
+                        "the webhook is gone for good ({detail}): set another PUBLISH_URL"
+                    );
+                }
+                down(Reason::WebhookGone, Some(MAX_PAUSE), detail)
+            }
+            Concerned::AllReports => down(Reason::WebhookDown, None, detail),
+        }
+    }
 }
 
 fn headers(id: &str, body: &[u8], secrets: &Secrets) -> Result<HeaderMap, Failure> {
@@ -186,14 +243,15 @@ fn headers(id: &str, body: &[u8], secrets: &Secrets) -> Result<HeaderMap, Failur
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let value = |text: &str| {
-        HeaderValue::from_str(text).map_err(|_| unusable("an id that no header takes"))
+        HeaderValue::from_str(text).map_err(|_| unusable("its id is not a valid header"))
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("webhook-id", value(id)?);
     headers.insert("webhook-timestamp", HeaderValue::from(now));
     if let Some(signing) = &secrets.signing {
-        // The receiver knows one of them, so that secrets can be changed without a gap.
+        // One signature for each secret: a receiver that knows one of them accepts the report, so
+        // secrets can be rotated.
         let sign = |secret| Webhook::new(secret)?.sign(id, now, body);
         let signatures: Result<Vec<_>, _> =
             signing.expose_secret().split_whitespace().map(sign).collect();
@@ -208,33 +266,20 @@ fn headers(id: &str, body: &[u8], secrets: &Secrets) -> Result<HeaderMap, Failur
     Ok(headers)
 }
 
-/// The answers that speak of the signature or of the `Authorization` header.
+/// Answers that can mean a wrong signature or `Authorization` header.
 fn refused(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Judgement {
-    Delivered,
-    /// This report will never be taken.
-    Rejected(String),
-    /// Nothing will be taken for now.
-    Down(Option<Duration>, String),
-    /// This report, or everything: other reports tell.
-    Refused(String),
-    /// The same, and if it is everything, for good.
-    Gone(String),
-}
-
-/// What the webhook's answer means. What a receiver rejects for its content parks that report; a
-/// missing login and a rate limit concern every report alike. Of the rest only other reports can
-/// tell: a filter in front of the receiver may refuse a report for the object's name.
+/// What an answer means by itself. A report whose content is rejected is parked. A missing login and a
+/// rate limit concern every report. Any other refusal may concern one report or all, for instance
+/// when a filter in front of the receiver refuses an object's name; other reports show which.
 fn judge(status: StatusCode, headers: &HeaderMap, repeated: bool) -> Judgement {
     let pause = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
     let detail = format!("HTTP {}", status.as_u16());
     match status.as_u16() {
         200..=299 => Judgement::Delivered,
-        // "I have that id already."
+        // The receiver has a report with this id already.
         409 if repeated => Judgement::Delivered,
         400 | 413 | 422 => Judgement::Rejected(detail),
         401 | 407 | 429 => Judgement::Down(pause, detail),
@@ -244,55 +289,38 @@ fn judge(status: StatusCode, headers: &HeaderMap, repeated: bool) -> Judgement {
     }
 }
 
-/// What is known when a report is refused.
-#[derive(Debug, Clone, Copy)]
-struct Refusal {
-    /// Since this report was refused before, at least.
-    waited: Option<Duration>,
-    /// Since another report was taken.
-    last_taken: Option<Duration>,
-    /// Different reports refused since then, this one included.
-    refused: usize,
-    /// The answer is that the address is gone for good.
-    gone: bool,
-}
-
-/// Whom a refusal concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Concerned {
-    ThisReport,
-    Unknown,
-    All,
-}
-
-/// This report alone, when another one was taken between two refusals of it; all, when several are
-/// refused and none was taken for a while.
+/// Only this report when another was accepted between two refusals of it. All reports when several
+/// different ones are refused and none was accepted for a while. Else unknown.
 fn concerns(refusal: Refusal) -> Concerned {
-    let taken_between = refusal.last_taken.zip(refusal.waited).is_some_and(|(t, w)| t < w);
-    let (many, recent) = if refusal.gone {
-        (true, RECENT_FOR_GONE)
+    let accepted_between = refusal
+        .last_accepted
+        .zip(refusal.waited)
+        .is_some_and(|(accepted, waited)| accepted < waited);
+    let (enough, down_after) = if refusal.gone {
+        (true, GONE_AFTER)
     } else {
-        (refusal.refused >= WIDESPREAD, RECENT)
+        (refusal.refused >= WIDESPREAD_REFUSALS, DOWN_AFTER)
     };
-    if taken_between {
+    if accepted_between {
         Concerned::ThisReport
-    } else if many && refusal.last_taken.is_none_or(|taken| taken >= recent) {
-        Concerned::All
+    } else if enough && refusal.last_accepted.is_none_or(|accepted| accepted >= down_after) {
+        Concerned::AllReports
     } else {
         Concerned::Unknown
     }
 }
 
-/// RFC 9110, 10.2.3: seconds, or a date.
+/// The pause that a `Retry-After` asks for, at most [`MAX_PAUSE`]. RFC 9110, 10.2.3: seconds or an
+/// HTTP date.
 fn retry_after(value: &str) -> Option<Duration> {
     let pause = match value.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
-            let until = OffsetDateTime::parse(value.trim(), &Rfc2822).ok()?;
-            Duration::try_from(until - OffsetDateTime::now_utc()).unwrap_or_default()
+            let until = httpdate::parse_http_date(value.trim()).ok()?;
+            until.duration_since(SystemTime::now()).unwrap_or_default()
         }
     };
-    Some(pause.min(LONGEST_PAUSE))
+    Some(pause.min(MAX_PAUSE))
 }
 
 fn down(reason: Reason, pause: Option<Duration>, detail: String) -> Failure {
@@ -342,31 +370,31 @@ mod tests {
 
     #[test]
     fn a_refusal_concerns_one_report_when_others_are_taken_and_all_when_none_is() {
-        use Concerned::{All, ThisReport, Unknown};
+        use Concerned::{AllReports, ThisReport, Unknown};
         let s = Duration::from_secs;
-        for (waited, last_taken, refused, gone, expected) in [
-            // The first refusal tells nothing.
+        for (waited, last_accepted, refused, gone, expected) in [
+            // A first refusal shows nothing.
             (None, Some(s(0)), 1, false, Unknown),
             (None, None, 1, false, Unknown),
             (None, None, 2, false, Unknown),
-            // Taken in between, however many are refused by now.
+            // Accepted in between, however many are refused by now.
             (Some(s(10)), Some(s(9)), 1, false, ThisReport),
             (Some(s(10)), Some(s(9)), 3, false, ThisReport),
             (Some(s(600)), Some(s(500)), 3, true, ThisReport),
-            // Nothing taken in between: never held against the report.
+            // None accepted in between: not counted against the report.
             (Some(s(10)), Some(s(10)), 1, false, Unknown),
             (Some(s(10)), None, 2, false, Unknown),
-            // Several, and nothing else for a while.
-            (None, None, 3, false, All),
-            (Some(s(10)), Some(s(11)), 3, false, All),
+            // Several, and none accepted for a while.
+            (None, None, 3, false, AllReports),
+            (Some(s(10)), Some(s(11)), 3, false, AllReports),
             (None, Some(s(2)), 3, false, Unknown),
-            (None, Some(s(3)), 3, false, All),
-            // Gone for good needs no second report, but a longer while.
-            (None, None, 1, true, All),
+            (None, Some(s(3)), 3, false, AllReports),
+            // 410 needs no second report, but more time.
+            (None, None, 1, true, AllReports),
             (None, Some(s(59)), 3, true, Unknown),
-            (None, Some(s(60)), 1, true, All),
+            (None, Some(s(60)), 1, true, AllReports),
         ] {
-            let refusal = Refusal { waited, last_taken, refused, gone };
+            let refusal = Refusal { waited, last_accepted, refused, gone };
             assert_eq!(concerns(refusal), expected, "{refusal:?}");
         }
     }
@@ -378,9 +406,12 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(pause("7"), Some(Duration::from_secs(7)));
-        assert_eq!(pause("999999"), Some(LONGEST_PAUSE));
+        assert_eq!(pause("999999"), Some(MAX_PAUSE));
         assert_eq!(pause("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(pause("Wed, 21 Oct 2115 07:28:00 GMT"), Some(LONGEST_PAUSE));
+        assert_eq!(pause("Mon, 21 Oct 2115 07:28:00 GMT"), Some(MAX_PAUSE));
+        // The obsolete forms, which RFC 9110, 5.6.7 still requires.
+        assert_eq!(pause("Wednesday, 21-Oct-15 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(pause("Wed Oct 21 07:28:00 2015"), Some(Duration::ZERO));
         assert_eq!(pause("soon"), None);
         assert!(matches!(judged(503, Some("5")), Judgement::Down(Some(_), _)));
     }
