@@ -1,66 +1,66 @@
-//! When to try again: the ladder that messages climb, and the backoff of reconnects.
+//! When to try again: the retry delays of messages, and the backoff of reconnects.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// The ladder of delays that a failed message climbs, and how often it may.
+/// The delays between the attempts at a message, and the number of retries.
 #[derive(Debug, Clone)]
 pub(crate) struct Ladder {
-    /// The delay of each tier, shortest first; never empty.
+    /// One tier for each delay, shortest first; never empty.
     pub(crate) tiers: Vec<Tier>,
-    /// Retries before a message is parked.
+    /// Retries before a message is parked; 0 parks at the first failure.
     pub(crate) limit: u32,
 }
 
-/// One tier of the ladder.
+/// One delay of the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tier {
-    /// The delay as it was configured, for the queue's name (`10s`).
+    /// The delay as configured (`10s`); part of the retry queue's name.
     pub(crate) name: String,
-    /// The delay.
+    /// How long a message waits in the retry queue.
     pub(crate) delay: Duration,
 }
 
-/// What becomes of a message after its failed attempt.
+/// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Wait in the tier with this index, then count as this attempt.
+    /// Another attempt after a delay.
     Wait {
         /// Index into [`Ladder::tiers`].
         tier: usize,
-        /// The attempt that the copy will be.
+        /// The number of that attempt.
         attempt: u32,
     },
-    /// The attempts are used up.
+    /// No attempt is left.
     GiveUp,
 }
 
 impl Ladder {
-    /// What follows a failed `attempt` (the first is 1). The last tier repeats until `limit`
-    /// retries are used up.
+    /// What follows a failed `attempt` (the first is 1). Each retry uses the next tier; the last tier is
+    /// used until `limit` retries are made.
     pub(crate) fn after(&self, attempt: u32) -> Step {
         if attempt > self.limit {
             return Step::GiveUp;
         }
         let last = self.tiers.len().saturating_sub(1);
-        let rung = usize::try_from(attempt.saturating_sub(1)).unwrap_or(last);
-        Step::Wait { tier: rung.min(last), attempt: attempt + 1 }
+        let tier = usize::try_from(attempt.saturating_sub(1)).unwrap_or(last);
+        Step::Wait { tier: tier.min(last), attempt: attempt + 1 }
     }
 
-    /// How long a message that comes as this `attempt` has waited at least since it failed; `None`
-    /// for one that has not. `deferred`: how often it was put off, in the shortest tier, without an
-    /// attempt being counted.
+    /// How long a message has waited since it failed, at least; `None` if it has not failed. `attempt` is
+    /// the number of the attempt that begins; `deferred` counts retries since the last counted one,
+    /// which use the shortest tier.
     pub(crate) fn waited(&self, attempt: u32, deferred: u32) -> Option<Duration> {
-        let rung = if deferred > 0 { 0 } else { attempt.checked_sub(2)? };
+        let tier = if deferred > 0 { 0 } else { attempt.checked_sub(2)? };
         let last = self.tiers.len().saturating_sub(1);
-        let rung = usize::try_from(rung).unwrap_or(last).min(last);
-        self.tiers.get(rung).map(|tier| tier.delay)
+        let tier = usize::try_from(tier).unwrap_or(last).min(last);
+        self.tiers.get(tier).map(|tier| tier.delay)
     }
 }
 
-/// Delays between reconnects: 250 ms doubling to 2 s, with jitter so that replicas which lost the
-/// same broker do not come back in step. Never ends.
+/// Delays between reconnects, without end: 250 ms, doubled up to 2 s. Jitter of up to the same again
+/// keeps replicas that lost the same broker from reconnecting at once.
 pub(crate) fn reconnect_delays() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(250))
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_climbs_the_tiers_and_stays_on_the_last_until_its_attempts_are_used_up() {
+    fn each_retry_uses_the_next_tier_and_the_last_tier_repeats_up_to_the_limit() {
         let ladder = ladder(5);
         let tiers: Vec<_> = (1..=6).map(|attempt| ladder.after(attempt)).collect();
         let wait = |tier, attempt| Step::Wait { tier, attempt };
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_has_waited_as_long_as_its_tier() {
+    fn a_retried_message_has_waited_for_the_delay_of_its_tier() {
         let waited = |attempt, deferred| ladder(8).waited(attempt, deferred);
         assert_eq!(waited(1, 0), None);
         assert_eq!(waited(1, 1), Some(Duration::from_secs(10)));

@@ -1,19 +1,19 @@
-//! Which object a key names. MinIO and AWS form-encode the key of a record, Ceph writes it raw.
+//! Which object a record's key names. MinIO and AWS form-encode the key, Ceph does not.
 
 use percent_encoding::percent_decode_str;
 
-/// What `eventSource` says of stores that are known to write keys as they are.
-/// All of 354 records of a real Ceph had this source and raw keys.
-const RAW: &[&str] = &["ceph:s3"];
-/// The same of stores that are known to encode them. Sources: MinIO's and RustFS' own code. AWS encodes
-/// as well, but others use its name and do not (VersityGW).
-const ENCODED: &[&str] = &["minio:s3", "rustfs:s3"];
+/// The `eventSource` of stores that do not encode keys. Source: 354 records of a real Ceph, all with
+/// this value and with keys that were not encoded.
+const RAW_SOURCES: &[&str] = &["ceph:s3"];
+/// The `eventSource` of stores that encode keys. Source: code of MinIO and RustFS. AWS encodes too, but
+/// `aws:s3` is also sent by stores that do not (VersityGW).
+const ENCODING_SOURCES: &[&str] = &["minio:s3", "rustfs:s3"];
 
-/// The key of a record; and, where the record leaves open which one is meant, the key that it is when it
-/// is decoded.
+/// The key of a record, and the decoded key as a second possibility when the record does not tell which
+/// one is meant.
 ///
-/// `raw_path` is MinIO's top-level `Key`: `bucket/key`, not encoded. It settles the matter where it
-/// fits the record, else `source` does, the record's `eventSource`.
+/// `raw_path` is MinIO's top-level `Key`: `bucket/key`, not encoded. It decides where it agrees with the
+/// record; else `source` does, the record's `eventSource`.
 pub(super) fn spellings(
     bucket: &str,
     key: &str,
@@ -21,21 +21,22 @@ pub(super) fn spellings(
     source: Option<&str>,
 ) -> (String, Option<String>) {
     let decoded = form_decode(key);
-    let told = raw_path.and_then(|path| path.strip_prefix(bucket)?.strip_prefix('/'));
+    let raw = raw_path.and_then(|path| path.strip_prefix(bucket)?.strip_prefix('/'));
     let is = |sources: &[&str]| source.is_some_and(|source| sources.contains(&source));
-    match (told, decoded) {
-        (Some(told), decoded) if told == key || decoded.as_deref() == Some(told) => {
-            (told.to_owned(), None)
+    match (raw, decoded) {
+        (Some(raw), decoded) if raw == key || decoded.as_deref() == Some(raw) => {
+            (raw.to_owned(), None)
         }
-        (_, Some(decoded)) if is(ENCODED) => (decoded, None),
-        (_, Some(decoded)) if decoded != key && !is(RAW) => (key.to_owned(), Some(decoded)),
+        (_, Some(decoded)) if is(ENCODING_SOURCES) => (decoded, None),
+        (_, Some(decoded)) if decoded != key && !is(RAW_SOURCES) => (key.to_owned(), Some(decoded)),
         _ => (key.to_owned(), None),
     }
 }
 
-/// `+` is a space, and it is replaced before `%2B` becomes a plus. `None` when what comes out is not
-/// text: then the key was not encoded.
+/// Decodes a form-encoded key; `+` is a space. `None` when the result is empty or not UTF-8: then the key
+/// was not encoded.
 fn form_decode(key: &str) -> Option<String> {
+    // Before decoding, so that `%2B` stays a plus.
     let spaced = key.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
     (!decoded.is_empty()).then(|| decoded.into_owned())
@@ -47,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// The encoding of Go's `url.QueryEscape`, which MinIO uses.
+    /// Encodes as Go's `url.QueryEscape`, which MinIO uses.
     fn query_escape(key: &str) -> String {
         use std::fmt::Write;
         let mut escaped = String::new();

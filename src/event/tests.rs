@@ -4,9 +4,9 @@ use super::*;
 
 const MINIO: &str = include_str!("../../testing/fixtures/minio-events.jsonl");
 const AWS: &str = include_str!("../../testing/fixtures/aws-event.json");
-/// Written after Ceph's documentation; source and raw keys are as a real one was seen to send them.
+/// From Ceph's documentation, with the source and the unencoded keys that a real one sent.
 const CEPH: &str = include_str!("../../testing/fixtures/ceph-events.jsonl");
-/// Over AMQP and by webhook, written after `RustFS`' sources of August 2026.
+/// Over AMQP and by webhook, from `RustFS`' source code of August 2026.
 const RUSTFS: &str = include_str!("../../testing/fixtures/rustfs-events.jsonl");
 
 fn object(body: &str) -> ObjectRef {
@@ -130,7 +130,7 @@ fn a_byte_order_mark_and_metadata_in_any_bytes_keep_nothing_from_being_read() {
     let latin1 =
         put("\"key\":", b"\"metadata\":[{\"key\":\"x-amz-meta-a\",\"val\":\"\xe9\"}],\"key\":");
     assert!(matches!(parse(&latin1), Ok(Notification::Object(object)) if object.key == "k"));
-    // A name that is no text names nothing.
+    // A key that is not UTF-8 is no key.
     assert_eq!(parse(&put("\"k\"", b"\"\xff\"")).unwrap_err(), Malformed::NoObject);
 }
 
@@ -144,7 +144,7 @@ fn a_notification_is_made_exact_and_everything_else_of_it_stays() {
             other => panic!("{other:?}"),
         }
     };
-    // One of them cannot be changed as it is: a number that nothing can hold.
+    // This one cannot be rewritten: no type holds the number.
     let odd =
         message(&[record("s3:ObjectCreated:Put").replace("{\"key\"", "{\"x\":1e999,\"key\"")]);
     let listed = r#"{"Records":[{"eventName":"ObjectCreated:Put","s3":[{"name":"b"},["k"]]}]}"#;
