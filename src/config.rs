@@ -17,6 +17,7 @@ use url::Url;
 pub use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
+use crate::tls::Trust;
 
 const GIB: u64 = 1 << 30;
 /// The port of the admin server where none is set.
@@ -38,8 +39,8 @@ pub struct Settings {
     pub publish: Option<PublishSettings>,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
-    /// Further certificate authorities, PEM, checked to be readable.
-    pub tls_ca: Option<Vec<u8>>,
+    /// The certificate authorities of `TLS_CA_FILE`.
+    pub(crate) trust: Trust,
     /// The address of the admin server.
     pub health_addr: AdminAddress,
     /// Time for running objects after SIGTERM.

@@ -19,7 +19,7 @@ pub(crate) use self::error::OpenError;
 pub(crate) use self::intake::{Delivery, Intake, Next};
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::Parked;
-pub(crate) use self::session::{Session, Tls, look};
+pub(crate) use self::session::{Session, look};
 pub(crate) use self::topology::{Lane, Topology, minio_settings};
 
 use crate::failure::{Failure, Stage};

@@ -24,6 +24,7 @@ use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::http;
 use crate::store::Reader;
+use crate::tls::Trust;
 use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
@@ -76,10 +77,10 @@ enum Proved {
 impl Scanner {
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub(crate) fn new(settings: &ScannerSettings, ca: Option<&[u8]>) -> reqwest::Result<Self> {
+    pub(crate) fn new(settings: &ScannerSettings, trust: &Trust) -> reqwest::Result<Self> {
         let protocol = match &settings.engine {
             EngineAddress::ClamavRest(url) => {
-                let client = http::client(ca, http::Proxy::Never)?;
+                let client = http::client(trust, http::Proxy::Never)?;
                 Protocol::ClamavRest(clamav_rest::Server::new(client, url.clone()))
             }
             EngineAddress::ClamdTcp(host, port) => {

@@ -13,6 +13,7 @@ use super::{
     StoreSettings,
 };
 use crate::retry::{Ladder, Tier};
+use crate::tls::Trust;
 
 const GIB: u64 = 1 << 30;
 
@@ -32,7 +33,7 @@ impl Reader<'_> {
         let policy = self.policy();
         let publish = self.publish();
         let ladder = self.ladder();
-        let tls_ca = self.tls_ca();
+        let trust = self.trust();
         let health_addr = self.health_addr();
         let shutdown_grace = self.number("SHUTDOWN_GRACE", 0, 3600);
         let log = self.log();
@@ -43,7 +44,7 @@ impl Reader<'_> {
             policy: policy?,
             publish: publish?,
             ladder: ladder?,
-            tls_ca: tls_ca?,
+            trust: trust?,
             health_addr: health_addr?,
             shutdown_grace: Duration::from_secs(shutdown_grace?),
             log: log?,
@@ -245,11 +246,8 @@ impl Reader<'_> {
         Some(Ladder { tiers: tiers?, limit: u32::try_from(limit?).ok()? })
     }
 
-    /// The outer `None` is a problem, the inner one is no file.
-    #[expect(clippy::option_option, reason = "see above")]
-    fn tls_ca(&mut self) -> Option<Option<Vec<u8>>> {
-        use rustls_pki_types::{CertificateDer, pem::PemObject};
-        let Some(path) = self.optional("TLS_CA_FILE") else { return Some(None) };
+    fn trust(&mut self) -> Option<Trust> {
+        let Some(path) = self.optional("TLS_CA_FILE") else { return Some(Trust::default()) };
         let pem = match std::fs::read(path) {
             Ok(pem) => pem,
             Err(error) => {
@@ -257,18 +255,11 @@ impl Reader<'_> {
                 return None;
             }
         };
-        // Checked with the same verifier that will use them: a client library may panic on a
-        // certificate that it cannot read, or leave it out.
-        let mut roots = rustls::RootCertStore::empty();
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        let good = certificates.is_ok_and(|certificates| {
-            !certificates.is_empty() && certificates.into_iter().all(|c| roots.add(c).is_ok())
-        });
-        if !good {
+        let trust = Trust::from_pem(&pem);
+        if trust.is_none() {
             self.problem("TLS_CA_FILE", "must hold PEM certificates, all of them readable");
-            return None;
         }
-        Some(Some(pem))
+        trust
     }
 
     fn log(&mut self) -> Option<LogSettings> {

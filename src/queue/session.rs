@@ -23,6 +23,7 @@ use super::results::Results;
 use super::topology::{Lane, Topology};
 use crate::config::BrokerSettings;
 use crate::metrics::Metrics;
+use crate::tls::Trust;
 
 /// The client library has no timer of its own for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,10 +38,6 @@ const HEARTBEAT: u16 = 15;
 /// for a connection. Headers have to fit in a frame: ours do, and returned messages are ours. What is
 /// consumed may have any that the broker takes, so that connection is left at the broker's own limit.
 const SMALL_FRAMES: u32 = 32 * 1024;
-
-/// The private certificate authorities for amqps, PEM.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tls(pub(crate) Option<Vec<u8>>);
 
 /// Both connections, and the topology declared on them.
 pub(crate) struct Session {
@@ -61,12 +58,12 @@ impl Session {
     /// [`OpenError`] says which need an operator and which only time.
     pub(crate) async fn open(
         settings: &BrokerSettings,
-        tls: &Tls,
+        trust: &Trust,
         topology: &Topology,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let consuming = connect(settings, tls, "consuming", None).await?;
-        let publishing = connect(settings, tls, "publishing", Some(SMALL_FRAMES)).await?;
+        let consuming = connect(settings, trust, "consuming", None).await?;
+        let publishing = connect(settings, trust, "publishing", Some(SMALL_FRAMES)).await?;
         let publishing = Arc::new(publishing);
         let channels = Arc::new(Channels::new(Arc::clone(&publishing)));
         let declared = async {
@@ -160,10 +157,10 @@ impl Session {
 /// Connects, looks what is there, and says so; changes nothing.
 pub(crate) async fn look(
     settings: &BrokerSettings,
-    tls: &Tls,
+    trust: &Trust,
     topology: &Topology,
 ) -> Result<String, OpenError> {
-    let connection = connect(settings, tls, "check", None).await?;
+    let connection = connect(settings, trust, "check", None).await?;
     let found = tokio::time::timeout(DECLARE_TIMEOUT, topology.look(&connection))
         .await
         .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
@@ -174,14 +171,14 @@ pub(crate) async fn look(
 /// Connects. Where the login is refused and the password's file has another one by now, with that.
 async fn connect(
     settings: &BrokerSettings,
-    tls: &Tls,
+    trust: &Trust,
     purpose: &'static str,
     frame_max: Option<u32>,
 ) -> Result<Connection, OpenError> {
     let password = settings.password.held();
-    match log_in(settings, &password, tls, purpose, frame_max).await {
+    match log_in(settings, &password, trust, purpose, frame_max).await {
         Err(OpenError::Refused(_)) if settings.password.replaced_after(&password) => {
-            log_in(settings, &settings.password.held(), tls, purpose, frame_max).await
+            log_in(settings, &settings.password.held(), trust, purpose, frame_max).await
         }
         answer => answer,
     }
@@ -190,7 +187,7 @@ async fn connect(
 async fn log_in(
     settings: &BrokerSettings,
     password: &SecretString,
-    tls: &Tls,
+    trust: &Trust,
     purpose: &'static str,
     frame_max: Option<u32>,
 ) -> Result<Connection, OpenError> {
@@ -209,7 +206,7 @@ async fn log_in(
     };
     let name = format!("{} ({purpose})", env!("CARGO_PKG_NAME"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let cert_chain = tls.0.as_ref().map(|pem| String::from_utf8_lossy(pem).into_owned());
+    let cert_chain = trust.pem().map(str::to_owned);
     let tls = OwnedTLSConfig { identity: None, cert_chain };
     let runtime = lapin::runtime::default_runtime()?;
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
