@@ -1,8 +1,10 @@
 //! The settings: what they are, and how they are read. All errors are reported at once, by name
 //! and expectation, never with the value.
 
+mod address;
 mod reader;
 mod secret;
+mod settings;
 mod source;
 mod variables;
 
