@@ -16,9 +16,11 @@ pub(crate) mod fuzzing;
 mod proof;
 mod version;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Reason, Stage};
@@ -65,13 +67,13 @@ pub(crate) struct Scanner {
 #[derive(Debug, Clone)]
 enum Protocol {
     ClamavRest(clamav_rest::Server),
-    Clamd(clamd::Address),
+    Clamd(clamd::Server),
 }
 
 #[derive(Debug)]
 enum Proved {
     ClamavRest(clamav_rest::Server, clamav_rest::Dialect),
-    Clamd(clamd::Address),
+    Clamd(clamd::Server),
 }
 
 impl Scanner {
@@ -83,10 +85,7 @@ impl Scanner {
                 let client = http::client(trust, http::Proxy::Never)?;
                 Protocol::ClamavRest(clamav_rest::Server::new(client, url.clone()))
             }
-            EngineAddress::ClamdTcp(host, port) => {
-                Protocol::Clamd(clamd::Address::Tcp(host.clone(), *port))
-            }
-            EngineAddress::ClamdUnix(path) => Protocol::Clamd(clamd::Address::Unix(path.clone())),
+            EngineAddress::Clamd(address) => Protocol::Clamd(clamd::Server::new(address.clone())),
         };
         Ok(Self { protocol, timeout: settings.timeout, strict_limits: settings.strict_limits })
     }
@@ -104,10 +103,10 @@ impl Scanner {
                     let dialect = server.dialect(canary::eicar()).await?;
                     Proved::ClamavRest(server.clone(), dialect)
                 }
-                Protocol::Clamd(address) => {
-                    let answer = address.scan(Sample::Bytes(canary::eicar())).await?;
+                Protocol::Clamd(server) => {
+                    let answer = server.scan(Sample::Bytes(canary::eicar())).await?;
                     expect_infected(answer)?;
-                    Proved::Clamd(address.clone())
+                    Proved::Clamd(server.clone())
                 }
             };
             Engine::prove(protocol, self, begun).await
@@ -122,7 +121,7 @@ impl Proved {
     async fn scan(&self, sample: Sample) -> Result<Answer, Failure> {
         match self {
             Self::ClamavRest(server, dialect) => server.scan(*dialect, sample).await,
-            Self::Clamd(address) => address.scan(sample).await,
+            Self::Clamd(server) => server.scan(sample).await,
         }
     }
 
@@ -131,7 +130,7 @@ impl Proved {
         let asked = async {
             match self {
                 Self::ClamavRest(server, _) => server.version().await,
-                Self::Clamd(address) => address.version().await,
+                Self::Clamd(server) => server.version().await,
             }
         };
         tokio::time::timeout(Duration::from_secs(5), asked).await.ok().flatten().unwrap_or_default()
@@ -192,6 +191,17 @@ fn expect_infected(answer: Answer) -> Result<(), Failure> {
 /// A fault of the engine.
 fn fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
     Failure::suspect(Dependency::Engine, Stage::Scan, reason, detail)
+}
+
+/// A fault of this host during a scan.
+fn host_fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
+    Failure::suspect(Dependency::Host, Stage::Scan, reason, detail)
+}
+
+/// Whether this process, or the host, can open no more files.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::EngineAddress;
+use super::ClamdAddress;
 
 /// A name, an IPv4 address, or an IPv6 address with brackets or without; never with a port.
 pub(super) fn broker_host(text: &str) -> Option<String> {
@@ -38,9 +38,9 @@ pub(super) fn clamav_rest_url(text: &str, port: u16) -> Option<Url> {
     Some(url)
 }
 
-pub(super) fn clamd_address(text: &str, port: u16) -> Option<EngineAddress> {
+pub(super) fn clamd_address(text: &str, port: u16) -> Option<ClamdAddress> {
     if let Some(path) = text.strip_prefix("unix://") {
-        return path.starts_with('/').then(|| EngineAddress::ClamdUnix(PathBuf::from(path)));
+        return path.starts_with('/').then(|| ClamdAddress::Unix(PathBuf::from(path)));
     }
     let host = text.strip_prefix("tcp://").unwrap_or(text);
     if host.is_empty() || host.contains('/') {
@@ -50,5 +50,5 @@ pub(super) fn clamd_address(text: &str, port: u16) -> Option<EngineAddress> {
     let url = Url::parse(&format!("tcp://{host}")).ok()?;
     let name = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
     (url.username().is_empty() && url.path().is_empty())
-        .then(|| EngineAddress::ClamdTcp(name.to_owned(), url.port().unwrap_or(port)))
+        .then(|| ClamdAddress::Tcp(name.to_owned(), url.port().unwrap_or(port)))
 }

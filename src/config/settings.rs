@@ -158,7 +158,7 @@ impl Reader<'_> {
             (Some(true), Some(port)) => self.parse(
                 "CLAMD_ENDPOINT",
                 "a host name, tcp://host, tcp://host:port or unix:///path",
-                |text| clamd_address(text, port),
+                |text| clamd_address(text, port).map(EngineAddress::Clamd),
             ),
             _ => None,
         };
