@@ -10,6 +10,7 @@ use super::say;
 use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, Settings};
 use crate::courier::Courier;
 use crate::failure::{Reason, causes};
+use crate::hints;
 use crate::http;
 use crate::queue::{self, Topology};
 use crate::scanner::Scanner;
@@ -116,13 +117,10 @@ async fn store(settings: &Settings) -> Result<String, String> {
     store.probe_temp().await.map_err(|f| format!("TMPDIR cannot be used: {}", f.detail))?;
     match store.probe(Duration::from_secs(10)).await {
         Ok(()) => Ok(format!("{url} answers and takes the credentials")),
-        Err(failure) if failure.reason == Reason::StoreCredentials => Err(format!(
-            "{url} refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the clock",
-            failure.detail
-        )),
-        Err(failure) => {
-            Err(format!("{url}: {}: check MINIO_SERVER_URL and TLS_CA_FILE", failure.detail))
+        Err(failure) if failure.reason == Reason::StoreCredentials => {
+            Err(format!("{url}: {}", hints::store_login_refused(&failure.detail)))
         }
+        Err(failure) => Err(format!("{url}: {}: check {}", failure.detail, hints::STORE_ADDRESS)),
     }
 }
 
@@ -132,7 +130,7 @@ async fn engine(settings: &Settings) -> Result<String, String> {
     let engine = scanner
         .open(Duration::from_secs(30))
         .await
-        .map_err(|f| format!("{}: check SCANNER, CLAMD_ENDPOINT and CLAMD_PORT", f.detail))?;
+        .map_err(|failure| format!("{}: check {}", failure.detail, hints::ENGINE_ADDRESS))?;
     let version = engine.version();
     let database = version.database.as_deref().unwrap_or("unknown or not official");
     let mut line = format!(
@@ -146,14 +144,15 @@ async fn engine(settings: &Settings) -> Result<String, String> {
     if matches!(settings.scanner.engine, EngineAddress::ClamavRest(_)) {
         line += "; clamav-rest before 0.5 hides why it refuses a file, so use 0.5 or later";
     }
+    let alerts = hints::ENGINE_ALERTS;
     match (engine.limits_reported(), settings.scanner.strict_limits) {
-        (true, _) => Ok(line + ", reports its limits"),
-        (false, false) => Ok(line
-            + ", but calls encrypted or over-limit files clean: set \
-                                     AlertEncrypted and AlertExceedsMax in clamd.conf"),
-        (false, true) => Err(line
-            + ", but hides its limits: set AlertEncrypted and \
-                                     AlertExceedsMax in clamd.conf, or STRICT_LIMITS=false"),
+        (true, _) => Ok(format!("{line}, reports its limits")),
+        (false, false) => {
+            Ok(format!("{line}, but calls encrypted or over-limit files clean: set {alerts}"))
+        }
+        (false, true) => {
+            Err(format!("{line}, but hides its limits: set {alerts}, or STRICT_LIMITS=false"))
+        }
     }
 }
 
@@ -164,7 +163,7 @@ async fn webhook(settings: &Settings) -> Result<String, String> {
     let courier = Courier::new(publish, &settings.trust)?;
     match courier.reachable().await {
         Ok(status) => Ok(format!("answers (HEAD: {})", status.as_u16())),
-        Err(error) => Err(format!("{error}: check PUBLISH_URL and TLS_CA_FILE")),
+        Err(error) => Err(format!("{error}: check {}", hints::WEBHOOK_ADDRESS)),
     }
 }
 
