@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::queue::{OpenError, Session, Topology};
 use crate::retry;
-use crate::scanner::Scanner;
+use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
 use crate::worker::{End, Handler, Notifications, Reports, Shared, Worker};
 
@@ -116,14 +116,14 @@ impl Workers {
                 Arc::clone(metrics),
             ),
             store,
-            scanner,
-            strict_limits: settings.scanner.strict_limits,
-            database_max_age: settings.scanner.database_max_age,
+            engine: EngineWatch::new(
+                scanner,
+                &settings.scanner,
+                Arc::clone(health),
+                Arc::clone(metrics),
+            ),
             health: Arc::clone(health),
             metrics: Arc::clone(metrics),
-            engine: std::sync::Mutex::default(),
-            described: std::sync::Mutex::default(),
-            warned_of_age: std::sync::Mutex::default(),
         };
         let shared = Shared {
             ladder: settings.ladder.clone(),

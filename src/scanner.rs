@@ -15,6 +15,7 @@ mod engine;
 pub(crate) mod fuzzing;
 mod proof;
 mod version;
+mod watch;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
 pub(crate) use self::version::Version;
+pub(crate) use self::watch::EngineWatch;
 
 /// What an engine answered, before anyone asks what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
