@@ -14,6 +14,7 @@ use standardwebhooks::Webhook;
 use crate::config::{PublishSettings, Secret};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
 use crate::http;
+use crate::tls::Trust;
 
 /// For one POST, with its answer.
 const POST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -103,12 +104,12 @@ enum Concerned {
 }
 
 impl Courier {
-    /// A courier for one webhook. `ca`: private certificate authorities, in PEM.
+    /// A courier for one webhook.
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub(crate) fn new(settings: &PublishSettings, ca: Option<&[u8]>) -> Result<Self, String> {
-        let client = http::client(ca, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
+    pub(crate) fn new(settings: &PublishSettings, trust: &Trust) -> Result<Self, String> {
+        let client = http::client(trust, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
         Ok(Self { client, settings: settings.clone(), recent: Mutex::default() })
     }
 
@@ -423,7 +424,7 @@ mod tests {
             secret: Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()),
             authorization: Some("Bearer t".into()),
         };
-        let courier = Courier::new(&settings, None).unwrap();
+        let courier = Courier::new(&settings, &Trust::default()).unwrap();
         let headers = headers("msg_1", b"{\"a\":1}", &courier.secrets()).unwrap();
         assert_eq!(headers["webhook-id"], "msg_1");
         assert_eq!(headers[AUTHORIZATION], "Bearer t");
@@ -441,7 +442,7 @@ mod tests {
                 secret: Some(secret.into()),
                 authorization: None,
             };
-            let courier = Courier::new(&settings, None).unwrap();
+            let courier = Courier::new(&settings, &Trust::default()).unwrap();
             let headers = headers("msg_1", b"{}", &courier.secrets()).unwrap();
             let text = |name| headers[name].to_str().unwrap().to_owned();
             (text("webhook-timestamp"), text("webhook-signature"))
