@@ -1,4 +1,4 @@
-//! What went wrong, said by what it means for the message rather than by where it came from.
+//! A fault, by what it means for the message.
 //!
 //! Every room that talks to another system turns that system's errors into a [`Failure`] at the
 //! call, so that the worker can decide about a message without knowing S3, HTTP or clamd.
@@ -21,7 +21,7 @@ pub(crate) enum Dependency {
     Host,
 }
 
-/// How far a delivery had come: in logs, metrics and the header `avscan-stage`.
+/// How far a delivery had got: in logs, metrics and the header `avscan-stage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Stage {
@@ -170,7 +170,7 @@ pub(crate) enum Reason {
     WebhookRejected,
 }
 
-/// What a failure means for the delivery it struck.
+/// What a failure means for its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Trying again cannot help.
@@ -181,30 +181,31 @@ pub(crate) enum Kind {
     Suspect(Dependency),
     /// The dependency is down as a whole; no probe is needed to know it.
     Down(Dependency),
-    /// Later, and not held against the object: a local resource is taken by other deliveries, or
-    /// it cannot be told yet whether the webhook refuses this report or every report.
+    /// Try later, without counting an attempt: other deliveries use a local resource, or it is not known
+    /// yet whether the webhook refuses this report or every report.
     Busy,
-    /// The broker session is gone: the message is redelivered by the broker, nothing is settled.
+    /// The broker session is lost, or the gate closed: nothing is settled, the broker redelivers the
+    /// message.
     Abandoned,
 }
 
-/// A fault: what it means for the delivery, where and why it struck, and a detail for people.
+/// A fault: what it means for the delivery, at which stage it happened, why, and a detail for people.
 ///
 /// `Display` is for logs and dead-letter headers; it never contains secrets or object bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     /// What it means for the delivery.
     pub(crate) kind: Kind,
-    /// Where it struck.
+    /// At which stage it happened.
     pub(crate) stage: Stage,
     /// Why.
     pub(crate) reason: Reason,
     /// One line for people.
     pub(crate) detail: String,
-    /// The engine had been sent bytes of this object. Such a delivery always counts an attempt, so
-    /// that a file which crashes the engine is parked in the end.
+    /// The engine had been sent bytes of this object. Then an attempt is always counted, so that a file
+    /// which crashes the engine is parked in the end.
     pub(crate) engine_touched: bool,
-    /// How long the dependency asked to be left alone (`Retry-After`).
+    /// The pause that the dependency asked for (`Retry-After`).
     pub(crate) pause: Option<std::time::Duration>,
 }
 
@@ -266,8 +267,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// An error and its causes as one line: the outermost message of a client library alone
-/// ("dispatch failure") helps nobody. What is wrong with a certificate is said first, in words.
+/// An error and its causes as one line: the outermost message of a client library alone ("dispatch
+/// failure") says too little. A problem with a certificate is explained first.
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = crate::tls::explain(error).map(|text| format!("{text}: ")).unwrap_or_default();
     line.push_str(&error.to_string());

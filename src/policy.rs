@@ -27,17 +27,17 @@ pub(crate) struct Plan {
     pub(crate) report: bool,
 }
 
-/// What is known of the delivery besides its verdict.
+/// What is known besides the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Context {
-    /// The object may have been reported before, by an attempt that did not get to its end.
+    /// The object may have been reported before, by an attempt that was interrupted.
     pub(crate) repeated: bool,
-    /// The store said which bytes these are, so that an effect can be sure to reach them.
+    /// The store identified the bytes, so that an effect can be limited to them.
     pub(crate) pinned: bool,
 }
 
-/// Only infected objects are deleted. A repeated delivery reports its verdict even when clean, so
-/// that an earlier report of something else cannot stand uncorrected.
+/// Only infected objects are deleted. A repeated delivery is reported even when clean, so that an
+/// earlier report that said something else is corrected.
 pub(crate) fn plan(verdict: &Verdict, settings: &PolicySettings, context: Context) -> Plan {
     let tag = if settings.tag_files && context.pinned { Action::Tag } else { Action::No };
     let status = Status::from(verdict);

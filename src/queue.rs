@@ -23,7 +23,6 @@ use std::time::Duration;
 pub(crate) use self::consumer::{Consumer, Next};
 pub(crate) use self::delivery::Delivery;
 pub(crate) use self::error::OpenError;
-pub(crate) use self::headers::History;
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
 pub(crate) use self::session::{Session, inspect};

@@ -11,9 +11,9 @@ use crate::scanner::EngineState;
 use crate::store::Identity;
 use crate::verdict::{Status, UnscannableReason, Verdict};
 
-/// What a report is, for receivers that take other events too (Standard Webhooks).
+/// The `type` of a report, for receivers of several kinds of events (Standard Webhooks).
 const TYPE: &str = "object.scanned";
-/// The number of the last report of a delivery, behind all that its work has brought.
+/// The number of a delivery's last report, greater than that of every other one.
 pub(crate) const LAST_REPORT: u32 = 99;
 
 /// The namespace of report ids.
@@ -22,13 +22,14 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_6f6e_8f0b_4c55_9d1a_3b0c_77f2_a9e
 /// What became of one object.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// The same for the same result of the same upload, so that receivers can drop duplicates.
+    /// Equal for the same result of the same upload, so that receivers can drop duplicates.
     pub(crate) id: Uuid,
     #[serde(rename = "type")]
     kind: &'static str,
-    /// When it was handed to the broker.
+    /// When it was published (RFC 3339).
     reported_at: String,
-    /// Grows over all reports about one notification: what corrects another one has a greater number.
+    /// Grows over all reports about one notification: a correction has a greater number than what it
+    /// corrects.
     sequence: u64,
     bucket: String,
     key: String,
@@ -39,7 +40,7 @@ pub(crate) struct Report {
     pub(crate) status: Status,
     reason: Option<UnscannableReason>,
     signature: Option<String>,
-    /// The engine's name for what kept it from looking into the object.
+    /// The engine's name for the reason why it did not look into the object.
     heuristic: Option<String>,
     action: Action,
     /// Why the effect that an earlier report announced was not possible.
@@ -53,16 +54,16 @@ pub(crate) struct Report {
     is_of_deletion: bool,
 }
 
-/// Which attempt at an object a report is of.
+/// Which attempt at an object a report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Occasion {
-    /// Since the upload, or since it was moved back; the first is 1.
-    pub(crate) attempt: u32,
-    /// How often it was parked and moved back. What is found out then is news, even if it was
-    /// reported before the report that it could not be done.
+pub(crate) struct Attempt {
+    /// Since the upload, or since the message was redriven; the first is 1.
+    pub(crate) number: u32,
+    /// How often the message was redriven. A finding after that is news, even if it was reported
+    /// before the report that the object could not be scanned.
     pub(crate) redriven: u32,
-    /// How often the message came back unsettled, where the broker counts that.
-    pub(crate) returns: u32,
+    /// How often the broker redelivered the message, where it counts that.
+    pub(crate) delivery_count: u32,
 }
 
 /// Why an effect was not possible, or not any more.
@@ -84,9 +85,9 @@ pub(crate) enum EffectError {
     TagSetFull,
     /// The store has no tags.
     TagUnsupported,
-    /// The store told nothing that could pin the bytes.
+    /// The store named neither a version nor an `ETag`.
     NoIdentity,
-    /// Other bytes are there by now.
+    /// Other bytes are there now.
     Superseded,
 }
 
@@ -127,7 +128,7 @@ pub(crate) struct Examined {
     pub(crate) verdict: Verdict,
     /// Absent when nothing was downloaded.
     pub(crate) sha256: Option<String>,
-    /// The bytes that the notification announced, and not newer ones.
+    /// These are the bytes that the notification announced, not newer ones.
     pub(crate) as_announced: bool,
     pub(crate) engine: Option<EngineInfo>,
     pub(crate) started: String,
@@ -135,25 +136,26 @@ pub(crate) struct Examined {
 }
 
 impl Examined {
-    /// The same bytes, as far as the store and their hash tell.
+    /// Whether these are the same bytes, by identity and hash.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.identity == other.identity && self.sha256.is_some() && self.sha256 == other.sha256
     }
 }
 
 impl Report {
-    /// The same report, the `number`th of this delivery, as of now.
-    pub(crate) fn at(mut self, occasion: Occasion, number: u32) -> Self {
-        // Decimal places, so that people can read it: redriven, attempt, returns, number.
-        let Occasion { attempt, redriven, returns } = occasion;
+    /// Dates the report, and gives it its place: the `number`th report of this attempt.
+    pub(crate) fn at(mut self, attempt: Attempt, number: u32) -> Self {
+        // Decimal places, so that people can read it: redriven, attempt, redeliveries, number.
+        let Attempt { number: attempt, redriven, delivery_count } = attempt;
         let attempt = u64::from(attempt.min(9_999));
-        let places = (u64::from(redriven) * 10_000 + attempt) * 100 + u64::from(returns.min(99));
+        let places =
+            (u64::from(redriven) * 10_000 + attempt) * 100 + u64::from(delivery_count.min(99));
         self.sequence = places * 100 + u64::from(number.min(LAST_REPORT));
         self.reported_at = clock::now();
         self
     }
 
-    /// It tells of a deletion, or corrects one that does.
+    /// Whether it reports a deletion, or corrects a report that does.
     pub(crate) const fn is_of_deletion(&self) -> bool {
         self.is_of_deletion
     }
@@ -162,7 +164,7 @@ impl Report {
     pub(crate) fn of(
         object: &ObjectRef,
         examined: &Examined,
-        occasion: Occasion,
+        attempt: Attempt,
         action: Action,
         error: Option<EffectError>,
     ) -> Self {
@@ -183,7 +185,7 @@ impl Report {
                 &identity.key,
                 pin,
                 [status.into_str(), action.into_str(), why.unwrap_or_default()],
-                occasion,
+                attempt,
             ),
             kind: TYPE,
             reported_at: String::new(),
@@ -204,13 +206,13 @@ impl Report {
             event_time: object.event_time.clone(),
             scan_started: Some(examined.started.clone()),
             scan_finished: Some(examined.finished.clone()),
-            attempt: occasion.attempt,
+            attempt: attempt.number,
             is_of_deletion,
         }
     }
 
-    /// The report of an object on which every attempt failed before there was a verdict.
-    pub(crate) fn of_failure(object: &ObjectRef, occasion: Occasion, action: Action) -> Self {
+    /// The report of an object for which every attempt failed without a verdict.
+    pub(crate) fn of_failure(object: &ObjectRef, attempt: Attempt, action: Action) -> Self {
         let key = object.key.clone();
         let pin = object.version_id.as_deref().or(object.etag.as_deref());
         let (status, reason) = (Status::No, UnscannableReason::ScanFailed);
@@ -220,7 +222,7 @@ impl Report {
                 &key,
                 pin,
                 [status.into_str(), action.into_str(), reason.into_str()],
-                occasion,
+                attempt,
             ),
             kind: TYPE,
             reported_at: String::new(),
@@ -241,28 +243,28 @@ impl Report {
             event_time: object.event_time.clone(),
             scan_started: None,
             scan_finished: None,
-            attempt: occasion.attempt,
+            attempt: attempt.number,
             is_of_deletion: false,
         }
     }
 }
 
-/// `result` is status, action, and the reason or error: a report that corrects an earlier one must
-/// not be dropped as its duplicate.
+/// A name-based UUID (RFC 9562, version 5). `result` is status, action, and the reason or error: a
+/// correction must not be dropped as a duplicate of what it corrects.
 fn id(
     object: &ObjectRef,
     key: &str,
     pin: Option<&str>,
     result: [&str; 3],
-    occasion: Occasion,
+    attempt: Attempt,
 ) -> Uuid {
     let upload = object.sequencer.as_deref().or(object.event_time.as_deref()).unwrap_or_default();
     let pin = pin.unwrap_or_default();
     // NUL cannot occur in any of the parts but keys, where no store takes it.
     let [status, action, why] = result;
     let mut name = [&object.bucket, key, pin, upload, status, action, why].join("\0");
-    if occasion.redriven > 0 {
-        name = format!("{name}\0{}", occasion.redriven);
+    if attempt.redriven > 0 {
+        name = format!("{name}\0{}", attempt.redriven);
     }
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }

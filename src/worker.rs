@@ -1,17 +1,27 @@
 //! Keeps deliveries in flight, decides what becomes of those that fail, drains at the end.
 //!
-//! The same machine runs both lanes, notifications and reports, with another [`Handler`]. A
-//! handler does the work and says what happened; whether to try again is decided here and nowhere
-//! else.
+//! The same machine runs both work queues, notifications and reports, each with a [`Handler`] of its
+//! own. A handler does the work and says what happened. Whether it is tried again is decided by
+//! [`decision::decide`] alone.
 //!
-//! A dependency that is down as a whole must not use up attempts, so it is a gate: the consumer
-//! closes, unsettled messages go back to the broker, and a new consumer opens when the dependency
-//! answers again.
+//! The way of one delivery is the order of the files:
+//!
+//! - `gate`: deliveries are consumed while every dependency works. A dependency that is down as a
+//!   whole must not use up attempts, so it closes the gate: the consumer ends, unsettled messages go
+//!   back to the broker, and a new consumer opens when the dependency answers again;
+//! - `consumer`: takes deliveries while the gate is open, one for each free slot, and drains;
+//! - `attempt`: reads one delivery, has it handled, settles it, counts and logs the result;
+//! - `decision`: the table of retries, pure;
+//! - `handler`: what both queues have to provide, `notifications` and `reports` provide it.
 
+mod attempt;
+mod consumer;
+mod context;
 mod decision;
+mod gate;
+mod handler;
 mod notifications;
 mod reports;
-mod shift;
 #[cfg(test)]
 mod tests;
 
@@ -23,104 +33,33 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::consumer::ConsumerExit;
+pub(crate) use self::handler::Handler;
 pub(crate) use self::notifications::Notifications;
 pub(crate) use self::reports::Reports;
-use self::shift::Stop;
-use crate::failure::{Dependency, Failure, Kind, Reason};
-use crate::health::{Health, Part};
+use crate::failure::Failure;
+use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::queue::{Cause, Delivery, Publisher, Session, WorkQueue};
+use crate::queue::{Session, WorkQueue};
 use crate::retry::Ladder;
 
-/// How often what is down is asked whether it is back.
-const RECHECK: Duration = Duration::from_secs(1);
-const SHORT_PATIENCE: Duration = Duration::from_secs(3);
-const LONG_PATIENCE: Duration = Duration::from_secs(20);
-
-/// What a handler made of a delivery.
-pub(crate) enum Outcome<E, M> {
-    /// Done; how it ended, for the metrics.
-    Done(E),
-    /// Several objects in one message.
-    Split(Vec<Vec<u8>>),
-    /// It goes to the dead-letter queue; everything that had to be said has been said.
-    Park(Cause),
-    /// It is not there: looked for once more after the shortest delay, the attempt not counted.
-    LookAgain(Failure),
-    /// It failed; the memo is given back if this was the last attempt.
-    Failed(Failure, M),
-    /// Not worked on: it keeps coming back unsettled.
-    Suspected(Failure),
-}
-
-/// The work of one lane.
-pub(crate) trait Handler: Send + Sync + 'static {
-    /// What is remembered of a failed attempt.
-    type Memo: Default + Send;
-
-    /// How a delivery ends.
-    type End: Send;
-    /// Its end in the dead-letter queue.
-    const PARKED: Self::End;
-
-    /// Whether a message that keeps coming back unsettled may be what kills its readers.
-    const MAY_CRASH: bool;
-
-    /// Whether the work ends in publishing, so that it cannot go on while the broker takes nothing.
-    const PUBLISHES: bool;
-
-    /// Proves within about `patience` that deliveries can be worked on: asked before the first one
-    /// is taken, every few minutes, and while the gate is closed.
-    fn ready(&self, patience: Duration) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// Asks what can be asked cheaply, while deliveries run and none of them ends.
-    fn stalled(&self) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// The span of everything that is said of one delivery.
-    fn span(&self, delivery: &Delivery) -> tracing::Span;
-
-    /// Counts an end that has come about.
-    fn ended(&self, end: Self::End);
-
-    /// Works on one delivery. `cancelled` ends what leaves no trace, and nothing else.
-    fn handle(
-        &self,
-        delivery: &Delivery,
-        publisher: &Publisher,
-        cancelled: &CancellationToken,
-    ) -> impl Future<Output = Outcome<Self::End, Self::Memo>> + Send;
-
-    /// Whether `suspect` is up, asked after a failure that it may have caused.
-    fn probe(
-        &self,
-        suspect: Dependency,
-        delivery: &Delivery,
-    ) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// Says the last words about a delivery that will be parked.
-    fn exhausted(
-        &self,
-        delivery: &Delivery,
-        failure: Failure,
-        memo: Self::Memo,
-        publisher: &Publisher,
-    ) -> impl Future<Output = Result<(), Failure>> + Send;
-}
+/// Pause between two checks of a dependency that is down.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a worker stopped.
 #[derive(Debug)]
-pub(crate) enum End {
-    /// As asked; everything that ran has been settled.
+pub(crate) enum WorkerExit {
+    /// As asked; everything that ran is settled.
     Drained,
-    /// As asked; something still ran when the grace period was over, and will be redelivered.
+    /// As asked; something still ran at the end of the grace period and will be redelivered.
     CutShort,
     /// The broker session is lost.
-    Lost,
+    SessionLost,
     /// It cannot run with these settings.
     Refused(Failure),
 }
 
-/// What both lanes share.
+/// What both workers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) ladder: Ladder,
@@ -130,61 +69,72 @@ pub(crate) struct Shared {
     /// From the start of the shutdown to its end.
     pub(crate) grace: Duration,
     /// When the shutdown was noticed.
-    pub(crate) stopping: Arc<OnceLock<Instant>>,
+    stopping: Arc<OnceLock<Instant>>,
 }
 
 impl Shared {
-    /// What is left of the grace period; it begins with the first question.
+    pub(crate) fn new(
+        ladder: Ladder,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+        grace: Duration,
+    ) -> Self {
+        Self { ladder, health, metrics, shutdown, grace, stopping: Arc::default() }
+    }
+
+    /// What is left of the grace period, which begins with the first call.
     pub(crate) fn grace_left(&self) -> Duration {
         self.grace.saturating_sub(self.stopping.get_or_init(Instant::now).elapsed())
     }
 }
 
-/// One lane at work. Outlives broker sessions, as do its slots.
+/// Works on one queue. It outlives broker sessions, and so do its slots.
 pub(crate) struct Worker<H> {
     handler: H,
-    lane: WorkQueue,
+    queue: WorkQueue,
     shared: Shared,
     prefetch: u16,
     slots: Arc<Semaphore>,
+    /// The handler was ready once.
     was_ready: AtomicBool,
-    /// Deliveries being worked on.
-    working: AtomicUsize,
-    /// Deliveries that have ended.
-    ended: AtomicUsize,
-    /// Earlier shifts whose work goes on.
+    /// Deliveries in work.
+    in_work: AtomicUsize,
+    /// Deliveries that have finished.
+    finished: AtomicUsize,
+    /// Work of consumers that have ended.
     drains: TaskTracker,
     /// Sessions that were lost under this worker.
-    losses: AtomicU32,
-    /// A message took longer than the broker's `consumer_timeout`.
+    lost_sessions: AtomicU32,
+    /// A delivery took longer than the broker's `consumer_timeout`.
     overdue: AtomicBool,
     /// Settlements that failed during the shutdown.
     unsettled: AtomicUsize,
-    /// When it was last said that something is put off again and again.
+    /// When the last warning about repeated deferrals was logged.
     warned_of_deferrals: Mutex<Option<Instant>>,
 }
 
 impl<H: Handler> Worker<H> {
-    /// Works on `slots` deliveries at once.
-    pub(crate) fn new(handler: H, lane: WorkQueue, slots: u16, shared: Shared) -> Self {
+    /// A worker for `slots` deliveries at once.
+    pub(crate) fn new(handler: H, queue: WorkQueue, slots: u16, shared: Shared) -> Self {
         Self {
             handler,
-            lane,
+            queue,
             shared,
             prefetch: slots,
             slots: Arc::new(Semaphore::new(usize::from(slots))),
             was_ready: AtomicBool::new(false),
-            working: AtomicUsize::new(0),
-            ended: AtomicUsize::new(0),
+            in_work: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             drains: TaskTracker::new(),
-            losses: AtomicU32::new(0),
+            lost_sessions: AtomicU32::new(0),
             overdue: AtomicBool::new(false),
             unsettled: AtomicUsize::new(0),
             warned_of_deferrals: Mutex::default(),
         }
     }
 
-    /// Work that goes on after the session, or the gate, that it was begun in.
+    /// Work of consumers that have ended.
     pub(crate) fn drains(&self) -> &TaskTracker {
         &self.drains
     }
@@ -194,101 +144,62 @@ impl<H: Handler> Worker<H> {
         self.shared.grace_left()
     }
 
-    /// Whether something could not be settled during the shutdown, or may not have been.
+    /// Whether a settlement failed, or was not confirmed, during the shutdown.
     pub(crate) fn left_unsettled(&self) -> bool {
         self.unsettled.load(Ordering::Relaxed) > 0
     }
 
     /// Works until the session is lost or the daemon stops.
-    pub(crate) async fn run(self: &Arc<Self>, session: &Session) -> End {
+    pub(crate) async fn run(self: &Arc<Self>, session: &Session) -> WorkerExit {
+        let exit = self.run_consumers(session).await;
+        if self.shared.shutdown.is_cancelled() && !matches!(exit, WorkerExit::CutShort) {
+            self.drains.close();
+            let drained = tokio::time::timeout(self.shared.grace_left(), self.drains.wait());
+            if drained.await.is_err() {
+                return WorkerExit::CutShort;
+            }
+        }
+        exit
+    }
+
+    /// One consumer after the other, each behind an open gate.
+    async fn run_consumers(self: &Arc<Self>, session: &Session) -> WorkerExit {
         loop {
-            let end = match self.open_gate(session).await {
-                Some(end) => end,
-                None => match self.consume(session).await {
-                    Stop::Shutdown { drained: true } => End::Drained,
-                    Stop::Shutdown { drained: false } => return End::CutShort,
-                    Stop::Lost => End::Lost,
-                    // Also keeps a gate that closes and opens for the same object from spinning.
-                    Stop::Gate | Stop::Reopen => {
-                        tokio::time::sleep(RECHECK).await;
-                        continue;
+            if let Some(exit) = self.open_gate(session).await {
+                return exit;
+            }
+            match self.consume(session).await {
+                ConsumerExit::Drained => return WorkerExit::Drained,
+                ConsumerExit::CutShort => return WorkerExit::CutShort,
+                ConsumerExit::SessionLost => return WorkerExit::SessionLost,
+                // The pause also bounds how often a gate closes and opens for the same object.
+                ConsumerExit::Reopen => tokio::time::sleep(RECHECK_INTERVAL).await,
+                ConsumerExit::QueueDeleted => {
+                    if let Err(exit) = self.declare_again(session).await {
+                        return exit;
                     }
-                    // At once, because what is announced meanwhile has nowhere to go.
-                    Stop::Orphaned => {
-                        let declared = tokio::select! {
-                            declared = session.declare_again() => declared,
-                            // The next start declares it.
-                            () = self.shared.shutdown.cancelled() => continue,
-                        };
-                        let queue = &self.lane.queue;
-                        match declared {
-                            Ok(()) => {
-                                tracing::error!(
-                                    queue,
-                                    "was deleted and is made again; what lay in it is gone"
-                                );
-                                continue;
-                            }
-                            Err(error) => {
-                                tracing::warn!(queue, %error, "cannot be made again");
-                                End::Lost
-                            }
-                        }
-                    }
-                },
-            };
-            if self.shared.shutdown.is_cancelled() {
-                self.drains.close();
-                if tokio::time::timeout(self.shared.grace_left(), self.drains.wait()).await.is_err()
-                {
-                    return End::CutShort;
                 }
             }
-            return end;
         }
     }
 
-    /// Waits until the handler is ready; `None` when it is.
-    async fn open_gate(&self, session: &Session) -> Option<End> {
-        // A question that was asked before the recovery may never be answered, so they are short
-        // and many. But an engine may just be busy: a patient one is asked beside them.
-        let mut patient = Box::pin(self.handler.ready(LONG_PATIENCE));
-        let mut failed = false;
-        loop {
-            let ready = tokio::select! {
-                ready = self.handler.ready(SHORT_PATIENCE) => ready,
-                ready = &mut patient, if failed => {
-                    patient = Box::pin(self.handler.ready(LONG_PATIENCE));
-                    ready
-                }
-                () = self.shared.shutdown.cancelled() => return Some(End::Drained),
-                () = session.lost().cancelled() => return Some(End::Lost),
-            };
-            let failure = match ready {
-                Ok(()) => {
-                    self.was_ready.store(true, Ordering::Relaxed);
-                    return None;
-                }
-                Err(failure) => failure,
-            };
-            let refused = failure.kind == Kind::Permanent
-                || (failure.reason == Reason::StoreCredentials
-                    && !self.was_ready.load(Ordering::Relaxed));
-            if refused {
-                return Some(End::Refused(failure));
+    /// Declares the deleted queue, at once: until then notifications have nowhere to go.
+    async fn declare_again(&self, session: &Session) -> Result<(), WorkerExit> {
+        let declared = tokio::select! {
+            declared = session.declare_again() => declared,
+            // The next start declares it.
+            () = self.shared.shutdown.cancelled() => return Ok(()),
+        };
+        let queue = &self.queue.queue;
+        match declared {
+            Ok(()) => {
+                tracing::error!(queue, "was deleted and is declared again; its messages are lost");
+                Ok(())
             }
-            self.blame(&failure);
-            failed = true;
-            tokio::select! {
-                () = tokio::time::sleep(failure.pause.unwrap_or(RECHECK)) => {}
-                () = self.shared.shutdown.cancelled() => return Some(End::Drained),
-                () = session.lost().cancelled() => return Some(End::Lost),
+            Err(error) => {
+                tracing::warn!(queue, %error, "cannot be declared again");
+                Err(WorkerExit::SessionLost)
             }
-        }
-    }
-    fn blame(&self, failure: &Failure) {
-        if let Kind::Suspect(dependency) | Kind::Down(dependency) = failure.kind {
-            self.shared.health.down(Part::from(dependency), &failure.detail);
         }
     }
 }

@@ -162,13 +162,15 @@ fn is_time(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::ShortString;
+
     use super::*;
     use crate::failure::Stage;
 
     const TIME: &str = "2026-11-22T11:51:08.689Z";
 
     fn names(headers: &FieldTable) -> Vec<&str> {
-        headers.inner().keys().map(|name| name.as_str()).collect()
+        headers.inner().keys().map(ShortString::as_str).collect()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The lane of notifications: a message, the object it announces, the pipeline.
+//! The queue of notifications: a message, the object it announces, the pipeline.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -6,32 +6,45 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, Outcome};
-use crate::event::{self, Notification, ObjectRef};
+use super::handler::{Handler, Outcome};
+use crate::config::PolicySettings;
+use crate::event::{self, Malformed, Notification, ObjectRef};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
 use crate::metrics::{Metrics, NotificationEnd};
-use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
-use crate::queue::{Cause, Delivery, History, Publisher};
-use crate::report::Occasion;
+use crate::pipeline::{Interrupted, Job, ObjectEnd, Pipeline};
+use crate::queue::{Cause, Delivery, Publisher};
+use crate::report::Attempt;
 use crate::scanner::EngineWatch;
 use crate::store::{Look, Store};
 
-/// For an engine that failed one scan. A hung one should not hold the delivery for long.
-const PROBE_PATIENCE: Duration = Duration::from_secs(20);
-/// For a store while nothing gets done.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// For an engine that failed one scan. One that hangs must not hold the delivery for long.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a store while no delivery finishes.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handles notifications.
 pub(crate) struct Notifications {
-    pub(crate) pipeline: Pipeline,
-    pub(crate) store: Arc<Store>,
-    pub(crate) engine: EngineWatch,
-    pub(crate) health: Arc<Health>,
-    pub(crate) metrics: Arc<Metrics>,
+    pipeline: Pipeline,
+    store: Arc<Store>,
+    engine: EngineWatch,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
 }
 
 impl Notifications {
+    pub(crate) fn new(
+        store: Store,
+        engine: EngineWatch,
+        policy: PolicySettings,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let store = Arc::new(store);
+        let pipeline = Pipeline::new(Arc::clone(&store), policy, Arc::clone(&metrics));
+        Self { pipeline, store, engine, health, metrics }
+    }
+
     async fn handle_object(
         &self,
         object: &ObjectRef,
@@ -41,15 +54,14 @@ impl Notifications {
     ) -> Outcome<NotificationEnd, Option<Interrupted>> {
         let Some(engine) = self.engine.current() else {
             let kind = Kind::Suspect(Dependency::Engine);
-            let failure =
-                Failure::new(kind, Stage::Scan, Reason::EngineUnproved, "no self-test yet");
-            return Outcome::Failed(failure, None);
+            let (reason, detail) = (Reason::EngineUnproved, "no self-test yet");
+            return Outcome::Failed(Failure::new(kind, Stage::Scan, reason, detail), None);
         };
         let outbox = publisher.outbox();
         let job = Job {
             object,
             look: look(delivery),
-            occasion: occasion(delivery),
+            attempt: attempt(delivery),
             repeated: delivery.redelivered || delivery.failed_before(),
             engine: &engine,
             outbox: &outbox,
@@ -57,11 +69,11 @@ impl Notifications {
             cancelled,
         };
         match self.pipeline.run(&job).await {
-            Ok(Ended::Applied) => Outcome::Done(NotificationEnd::Applied),
-            Ok(Ended::Superseded) => Outcome::Done(NotificationEnd::Superseded),
-            Ok(Ended::Locked) => Outcome::Done(NotificationEnd::Locked),
-            Ok(Ended::Gone) => gone(delivery),
-            Ok(Ended::Versions(versions)) => {
+            Ok(ObjectEnd::Applied) => Outcome::Done(NotificationEnd::Applied),
+            Ok(ObjectEnd::Superseded) => Outcome::Done(NotificationEnd::Superseded),
+            Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
+            Ok(ObjectEnd::Gone) => gone(delivery),
+            Ok(ObjectEnd::Versions(versions)) => {
                 tracing::info!(
                     versions = versions.len(),
                     "no version was named, each gets a message"
@@ -69,18 +81,25 @@ impl Notifications {
                 let exact = |version| event::exact(&delivery.body, object, Some(version));
                 Outcome::Split(versions.iter().map(exact).collect())
             }
-            Ok(Ended::Refused(note)) => Outcome::Park(note),
+            Ok(ObjectEnd::Refused { error, stage, status }) => {
+                let detail = format!("verdict {status}, but the object could not be changed");
+                Outcome::Park(Cause { reason: error.into_str(), stage, detail })
+            }
             Err(interrupted) => Outcome::Failed(interrupted.failure.clone(), Some(interrupted)),
         }
     }
 
-    async fn probe_store(&self, patience: Duration) -> Result<(), Failure> {
-        self.store.probe(patience).await?;
+    async fn probe_store(&self) -> Result<(), Failure> {
+        self.check_store(STORE_TIMEOUT).await
+    }
+
+    async fn check_store(&self, timeout: Duration) -> Result<(), Failure> {
+        self.store.probe(timeout).await?;
         self.health.up(Part::Store);
         Ok(())
     }
 
-    async fn probe_host(&self) -> Result<(), Failure> {
+    async fn check_host(&self) -> Result<(), Failure> {
         self.store.probe_temp().await?;
         self.health.up(Part::Host);
         Ok(())
@@ -88,19 +107,36 @@ impl Notifications {
 }
 
 impl Handler for Notifications {
-    type Memo = Option<Interrupted>;
+    type Work = Result<Notification, Malformed>;
+    type Known = Option<Interrupted>;
     type End = NotificationEnd;
     const PARKED: NotificationEnd = NotificationEnd::Parked;
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = true;
 
-    async fn ready(&self, patience: Duration) -> Result<(), Failure> {
-        // All are asked, so that /readyz names everything that is missing and not just the first.
-        let (engine, store, host) = tokio::join!(
-            self.engine.check(patience),
-            self.probe_store(patience),
-            self.probe_host()
-        );
+    fn read(&self, delivery: &Delivery) -> Self::Work {
+        event::parse(&delivery.body)
+    }
+
+    fn span(&self, work: &Self::Work, delivery: &Delivery) -> tracing::Span {
+        let attempt = delivery.history.attempt;
+        match work {
+            Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
+                let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
+                tracing::error_span!("object", bucket, key, attempt)
+            }
+            _ => tracing::error_span!("message", bytes = delivery.body.len(), attempt),
+        }
+    }
+
+    fn record_end(&self, end: NotificationEnd) {
+        self.metrics.notification(end);
+    }
+
+    async fn check_ready(&self, timeout: Duration) -> Result<(), Failure> {
+        // All of them, so that /readyz names everything that is missing.
+        let (engine, store, host) =
+            tokio::join!(self.engine.check(timeout), self.check_store(timeout), self.check_host());
         for (part, answer) in [(Part::Store, &store), (Part::Host, &host), (Part::Engine, &engine)]
         {
             if let Err(failure) = answer {
@@ -110,96 +146,76 @@ impl Handler for Notifications {
         engine.and(store).and(host)
     }
 
-    async fn stalled(&self) -> Result<(), Failure> {
+    async fn check_progress(&self) -> Result<(), Failure> {
         // Not the engine: it may be at work on something large.
-        self.probe_store(STORE_PATIENCE).await
-    }
-
-    fn span(&self, delivery: &Delivery) -> tracing::Span {
-        let attempt = delivery.history.attempt;
-        match event::parse(&delivery.body) {
-            Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
-                let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
-                tracing::error_span!("object", bucket, key, attempt)
-            }
-            _ => tracing::error_span!("message", bytes = delivery.body.len(), attempt),
-        }
-    }
-
-    fn ended(&self, end: NotificationEnd) {
-        self.metrics.notification(end);
+        self.probe_store().await
     }
 
     async fn handle(
         &self,
+        work: &Self::Work,
         delivery: &Delivery,
         publisher: &Publisher,
         cancelled: &CancellationToken,
-    ) -> Outcome<NotificationEnd, Self::Memo> {
-        match event::parse(&delivery.body) {
+    ) -> Outcome<NotificationEnd, Self::Known> {
+        match work {
             Ok(Notification::Object(object)) => {
-                self.handle_object(&object, delivery, publisher, cancelled).await
+                self.handle_object(object, delivery, publisher, cancelled).await
             }
             Ok(Notification::Unsettled { written, decoded }) => {
                 // Each gets a message of its own, in which the key is settled.
-                let decoded = ObjectRef { key: decoded, ..(*written).clone() };
+                let decoded = ObjectRef { key: decoded.clone(), ..(**written).clone() };
                 let exact = |object| event::exact(&delivery.body, object, None);
-                Outcome::Split([&*written, &decoded].map(exact).to_vec())
+                Outcome::Split([&**written, &decoded].map(exact).to_vec())
             }
-            Ok(Notification::Many(parts)) => Outcome::Split(parts),
+            Ok(Notification::Many(parts)) => Outcome::Split(parts.clone()),
             Ok(Notification::Ignored) => Outcome::Done(NotificationEnd::Ignored),
             Err(malformed) => {
                 let detail = format!("{malformed} ({} bytes)", delivery.body.len());
-                Outcome::Park(Cause {
-                    reason: Reason::Malformed.into_str(),
-                    stage: Stage::Event,
-                    detail,
-                })
+                let reason = Reason::Malformed.into_str();
+                Outcome::Park(Cause { reason, stage: Stage::Event, detail })
             }
         }
     }
 
-    async fn probe(&self, suspect: Dependency, delivery: &Delivery) -> Result<(), Failure> {
-        match suspect {
-            Dependency::Engine => self.engine.check(PROBE_PATIENCE).await,
-            Dependency::Store => {
-                if let Ok(
-                    Notification::Object(object) | Notification::Unsettled { written: object, .. },
-                ) = event::parse(&delivery.body)
-                {
-                    return self.store.probe_after(&object.bucket, &object.key).await;
-                }
-                self.probe_store(STORE_PATIENCE).await
-            }
-            Dependency::Host => self.probe_host().await,
-            Dependency::Webhook => Ok(()),
+    async fn probe(&self, suspect: Dependency, work: &Self::Work) -> Result<(), Failure> {
+        match (suspect, work) {
+            (Dependency::Engine, _) => self.engine.check(ENGINE_TIMEOUT).await,
+            (
+                Dependency::Store,
+                Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }),
+            ) => self.store.probe_after(&object.bucket, &object.key).await,
+            (Dependency::Store, _) => self.probe_store().await,
+            (Dependency::Host, _) => self.check_host().await,
+            (Dependency::Webhook, _) => Ok(()),
         }
     }
 
-    async fn exhausted(
+    async fn on_give_up(
         &self,
+        work: &Self::Work,
         delivery: &Delivery,
         failure: Failure,
-        memo: Self::Memo,
+        known: Self::Known,
         publisher: &Publisher,
     ) -> Result<(), Failure> {
-        let interrupted = memo.unwrap_or_else(|| Interrupted::from(failure));
-        let (outbox, occasion) = (publisher.outbox(), occasion(delivery));
-        match event::parse(&delivery.body) {
+        let interrupted = known.unwrap_or_else(|| Interrupted::from(failure));
+        let (outbox, attempt) = (publisher.outbox(), attempt(delivery));
+        match work {
             Ok(Notification::Object(object)) => {
-                self.pipeline.give_up(&[&object], occasion, &interrupted, &outbox).await
+                self.pipeline.give_up(&[object], attempt, &interrupted, &outbox).await
             }
             Ok(Notification::Unsettled { written, decoded }) => {
-                let decoded = ObjectRef { key: decoded, ..(*written).clone() };
-                self.pipeline.give_up(&[&written, &decoded], occasion, &interrupted, &outbox).await
+                let decoded = ObjectRef { key: decoded.clone(), ..(**written).clone() };
+                self.pipeline.give_up(&[written, &decoded], attempt, &interrupted, &outbox).await
             }
             _ => Ok(()),
         }
     }
 }
 
-/// An object that is not there. A store that is behind, or a replica of it, may not have it yet: only a
-/// second look, one delay later, ends the notification.
+/// An object that is not there. A store that lags behind, or a replica of it, may not have it yet:
+/// only a second look, one delay later, ends the notification.
 fn gone(delivery: &Delivery) -> Outcome<NotificationEnd, Option<Interrupted>> {
     if look(delivery) == Look::Last {
         tracing::info!("gone before it could be scanned");
@@ -213,7 +229,10 @@ fn look(delivery: &Delivery) -> Look {
     if delivery.history.missed { Look::Last } else { Look::First }
 }
 
-fn occasion(delivery: &Delivery) -> Occasion {
-    let History { attempt, redriven, .. } = delivery.history;
-    Occasion { attempt, redriven, returns: delivery.delivery_count }
+fn attempt(delivery: &Delivery) -> Attempt {
+    Attempt {
+        number: delivery.history.attempt,
+        redriven: delivery.history.redriven,
+        delivery_count: delivery.delivery_count,
+    }
 }

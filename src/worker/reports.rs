@@ -1,4 +1,4 @@
-//! The lane of reports: a message, the courier.
+//! The queue of reports: a message, the courier.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, Outcome};
+use super::handler::{Handler, Outcome};
 use crate::courier::{Courier, Post};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
@@ -14,17 +14,17 @@ use crate::metrics::{Metrics, ReportEnd};
 use crate::queue::{Cause, Delivery, Publisher};
 use crate::retry::Ladder;
 
-/// Between two tries of a webhook that is down and does not say until when.
+/// Between two attempts at a webhook that is down and does not say for how long.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// Handles reports.
 pub(crate) struct Reports {
-    pub(crate) courier: Courier,
-    pub(crate) ladder: Ladder,
-    pub(crate) health: Arc<Health>,
-    pub(crate) metrics: Arc<Metrics>,
+    courier: Courier,
+    ladder: Ladder,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
     /// How long the gate stays closed; `None` while it is open.
-    pub(crate) pause: Mutex<Option<Instant>>,
+    pause: Mutex<Option<Instant>>,
 }
 
 #[derive(Deserialize)]
@@ -33,21 +33,53 @@ struct Identified {
 }
 
 impl Reports {
+    pub(crate) fn new(
+        courier: Courier,
+        ladder: Ladder,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { courier, ladder, health, metrics, pause: Mutex::default() }
+    }
+
     fn pause_until(&self) -> MutexGuard<'_, Option<Instant>> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the gate closed for as long as the webhook asked: the longest of several pauses.
+    fn pause_for(&self, pause: Option<Duration>) {
+        let until = Instant::now() + pause.unwrap_or(PAUSE).max(PAUSE);
+        let mut latest = self.pause_until();
+        *latest = (*latest).max(Some(until));
     }
 }
 
 impl Handler for Reports {
-    type Memo = ();
+    /// The id of the report, if it has one.
+    type Work = Option<String>;
+    type Known = ();
     type End = ReportEnd;
     const PARKED: ReportEnd = ReportEnd::Parked;
     const MAY_CRASH: bool = false;
     const PUBLISHES: bool = false;
 
-    /// A webhook has no question that can be asked without a report, so after a pause the next
-    /// report is the probe.
-    async fn ready(&self, _patience: Duration) -> Result<(), Failure> {
+    fn read(&self, delivery: &Delivery) -> Option<String> {
+        match delivery.message_id() {
+            Some(id) => Some(id.to_owned()),
+            None => serde_json::from_slice(&delivery.body).ok().map(|Identified { id }| id),
+        }
+    }
+
+    fn span(&self, id: &Option<String>, _delivery: &Delivery) -> tracing::Span {
+        tracing::error_span!("report", id = id.as_deref().unwrap_or_default())
+    }
+
+    fn record_end(&self, end: ReportEnd) {
+        self.metrics.report(end);
+    }
+
+    /// A webhook cannot be checked without a report, so after a pause the next report is the check.
+    async fn check_ready(&self, _timeout: Duration) -> Result<(), Failure> {
         loop {
             let Some(until) = *self.pause_until() else { return Ok(()) };
             tokio::time::sleep_until(until.into()).await;
@@ -56,46 +88,25 @@ impl Handler for Reports {
         }
     }
 
-    async fn stalled(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn span(&self, delivery: &Delivery) -> tracing::Span {
-        tracing::error_span!("report", id = delivery.message_id().unwrap_or_default())
-    }
-
-    fn ended(&self, end: ReportEnd) {
-        self.metrics.report(end);
-    }
-
     async fn handle(
         &self,
+        id: &Option<String>,
         delivery: &Delivery,
         _publisher: &Publisher,
         _cancelled: &CancellationToken,
     ) -> Outcome<ReportEnd, ()> {
-        let id = match delivery.message_id() {
-            Some(id) => id.to_owned(),
-            None => match serde_json::from_slice::<Identified>(&delivery.body) {
-                Ok(Identified { id }) => id,
-                Err(_) => {
-                    let detail = "no report: neither a message id nor an id in its JSON".to_owned();
-                    return Outcome::Park(Cause {
-                        reason: Reason::Malformed.into_str(),
-                        stage: Stage::Report,
-                        detail,
-                    });
-                }
-            },
+        let Some(id) = id else {
+            let detail = "no report: neither a message id nor an id in its JSON".to_owned();
+            let reason = Reason::Malformed.into_str();
+            return Outcome::Park(Cause { reason, stage: Stage::Report, detail });
         };
+        let history = &delivery.history;
         // Not cut short: half a POST may have arrived, and it has a deadline of its own.
         let post = Post {
-            id: &id,
+            id,
             body: &delivery.body,
-            repeated: delivery.redelivered
-                || delivery.history.deferred > 0
-                || delivery.failed_before(),
-            waited: self.ladder.waited(delivery.history.attempt, delivery.history.deferred),
+            repeated: delivery.redelivered || history.deferred > 0 || delivery.failed_before(),
+            waited: self.ladder.waited(history.attempt, history.deferred),
         };
         match self.courier.deliver(post).await {
             Ok(()) => {
@@ -104,28 +115,11 @@ impl Handler for Reports {
             }
             Err(failure) => {
                 if let Kind::Down(Dependency::Webhook) = failure.kind {
-                    let until = Instant::now() + failure.pause.unwrap_or(PAUSE).max(PAUSE);
-                    let mut pause = self.pause_until();
-                    // The longest that one of them was asked for.
-                    *pause = (*pause).max(Some(until));
+                    self.pause_for(failure.pause);
                 }
                 self.metrics.report(ReportEnd::Failed);
                 Outcome::Failed(failure, ())
             }
         }
-    }
-
-    async fn probe(&self, _suspect: Dependency, _delivery: &Delivery) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    async fn exhausted(
-        &self,
-        _delivery: &Delivery,
-        _failure: Failure,
-        (): (),
-        _publisher: &Publisher,
-    ) -> Result<(), Failure> {
-        Ok(())
     }
 }

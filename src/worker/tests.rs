@@ -5,9 +5,11 @@ mod scripted;
 use bucket_av_scanner_testing::{Amqp, Stack};
 use uuid::Uuid;
 
+use super::handler::Outcome;
 use super::*;
 use crate::config::{BrokerSettings, ExchangeType, QueueType};
-use crate::queue::Topology;
+use crate::failure::{Dependency, Kind, Reason, Stage};
+use crate::queue::{Delivery, Publisher, Topology};
 use crate::retry::Tier;
 use crate::tls::Trust;
 
@@ -21,28 +23,28 @@ struct Fragile {
 }
 
 impl Handler for Fragile {
-    type Memo = ();
+    type Work = ();
+    type Known = ();
     type End = &'static str;
     const PARKED: &'static str = "parked";
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
-    async fn ready(&self, _: Duration) -> Result<(), Failure> {
+    fn read(&self, _: &Delivery) {}
+
+    async fn check_ready(&self, _: Duration) -> Result<(), Failure> {
         Ok(())
     }
 
-    async fn stalled(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn span(&self, _: &Delivery) -> tracing::Span {
+    fn span(&self, (): &(), _: &Delivery) -> tracing::Span {
         tracing::Span::none()
     }
 
-    fn ended(&self, _: &'static str) {}
+    fn record_end(&self, _: &'static str) {}
 
     async fn handle(
         &self,
+        (): &(),
         delivery: &Delivery,
         _: &Publisher,
         _: &CancellationToken,
@@ -51,24 +53,21 @@ impl Handler for Fragile {
         tokio::task::yield_now().await;
         assert!(!text.contains("bug"), "on purpose");
         if text.contains("suspect") {
-            let failure = Failure::suspect(
-                Dependency::Store,
-                crate::failure::Stage::Fetch,
-                Reason::StoreOdd,
-                "on purpose",
-            );
+            let failure =
+                Failure::suspect(Dependency::Store, Stage::Fetch, Reason::StoreOdd, "on purpose");
             return Outcome::Failed(failure, ());
         }
         self.worked_on.lock().unwrap().push(text);
         Outcome::Done("done")
     }
 
-    async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {
+    async fn probe(&self, _: Dependency, (): &()) -> Result<(), Failure> {
         panic!("on purpose")
     }
 
-    async fn exhausted(
+    async fn on_give_up(
         &self,
+        (): &(),
         delivery: &Delivery,
         failure: Failure,
         (): (),
@@ -90,16 +89,10 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let topology = Topology::new(&settings, &ladder, false);
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
-    let lane = topology.notifications.clone();
-    let shared = Shared {
-        ladder,
-        health: Arc::default(),
-        metrics: Arc::default(),
-        shutdown: CancellationToken::new(),
-        grace: SOON,
-        stopping: Arc::default(),
-    };
-    let worker = Arc::new(Worker::new(Fragile::default(), lane.clone(), 2, shared.clone()));
+    let queue = topology.notifications.clone();
+    let shared =
+        Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), SOON);
+    let worker = Arc::new(Worker::new(Fragile::default(), queue.clone(), 2, shared.clone()));
     let amqp = stack.amqp().await.unwrap();
     let send = async |text: &str| {
         amqp.publish(&settings.exchange, &settings.routing_key, text.as_bytes(), &[])
@@ -112,7 +105,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
         }
         let mut parked = Vec::new();
         for _ in 0..3 {
-            let message = amqp.get_within(&lane.dead, SOON).await.unwrap();
+            let message = amqp.get_within(&queue.dead, SOON).await.unwrap();
             let suspect = message.body == b"a suspect";
             let reason = if suspect { "store_odd" } else { "panic" };
             assert_eq!(message.headers["avscan-reason"], reason);
@@ -135,7 +128,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
         shared.shutdown.cancel();
     };
     let (end, ()) = tokio::join!(worker.run(&session), try_it);
-    assert!(matches!(end, End::Drained), "{end:?}");
+    assert!(matches!(end, WorkerExit::Drained), "{end:?}");
     assert!(!session.lost().is_cancelled());
     assert_eq!(worker.slots.available_permits(), 2);
     let mut worked_on = worker.handler.worked_on.lock().unwrap().clone();
@@ -145,7 +138,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     given_up.sort();
     assert_eq!(given_up, [("panic", "a bug".to_owned()), ("store_odd", "a suspect".to_owned())]);
     session.close().await;
-    remove(&amqp, &lane).await;
+    remove(&amqp, &queue).await;
 }
 
 /// Says a few times that the engine is down, then takes everything.
@@ -156,28 +149,28 @@ struct Flapping {
 }
 
 impl Handler for Flapping {
-    type Memo = ();
+    type Work = ();
+    type Known = ();
     type End = &'static str;
     const PARKED: &'static str = "parked";
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
-    async fn ready(&self, _: Duration) -> Result<(), Failure> {
+    fn read(&self, _: &Delivery) {}
+
+    async fn check_ready(&self, _: Duration) -> Result<(), Failure> {
         Ok(())
     }
 
-    async fn stalled(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn span(&self, _: &Delivery) -> tracing::Span {
+    fn span(&self, (): &(), _: &Delivery) -> tracing::Span {
         tracing::Span::none()
     }
 
-    fn ended(&self, _: &'static str) {}
+    fn record_end(&self, _: &'static str) {}
 
     async fn handle(
         &self,
+        (): &(),
         _: &Delivery,
         _: &Publisher,
         _: &CancellationToken,
@@ -189,16 +182,13 @@ impl Handler for Flapping {
         }
         self.left.store(left - 1, Ordering::Relaxed);
         let kind = Kind::Down(Dependency::Engine);
-        let stage = crate::failure::Stage::Scan;
+        let stage = Stage::Scan;
         Outcome::Failed(Failure::new(kind, stage, Reason::EngineUnreachable, "on purpose"), ())
     }
 
-    async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    async fn exhausted(
+    async fn on_give_up(
         &self,
+        (): &(),
         _: &Delivery,
         _: Failure,
         (): (),
@@ -219,21 +209,15 @@ async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
     let topology = Topology::new(&settings, &ladder, false);
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
-    let lane = topology.notifications.clone();
-    let shared = Shared {
-        ladder,
-        health: Arc::default(),
-        metrics: Arc::default(),
-        shutdown: CancellationToken::new(),
-        grace: SOON,
-        stopping: Arc::default(),
-    };
+    let queue = topology.notifications.clone();
+    let shared =
+        Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), SOON);
     let handler = Flapping {
         left: AtomicUsize::new(12),
         done: CancellationToken::new(),
         parked: AtomicUsize::new(0),
     };
-    let worker = Arc::new(Worker::new(handler, lane.clone(), 1, shared.clone()));
+    let worker = Arc::new(Worker::new(handler, queue.clone(), 1, shared.clone()));
     let amqp = stack.amqp().await.unwrap();
     amqp.publish(&settings.exchange, &settings.routing_key, b"x", &[]).await.unwrap();
     let wait = async {
@@ -241,11 +225,11 @@ async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
         shared.shutdown.cancel();
     };
     let (end, ()) = tokio::join!(worker.run(&session), wait);
-    assert!(matches!(end, End::Drained), "{end:?}");
+    assert!(matches!(end, WorkerExit::Drained), "{end:?}");
     assert_eq!(worker.handler.left.load(Ordering::Relaxed), 0, "it was tried to the end");
     assert_eq!(worker.handler.parked.load(Ordering::Relaxed), 0);
     session.close().await;
-    remove(&amqp, &lane).await;
+    remove(&amqp, &queue).await;
 }
 
 fn broker(stack: &Stack, queue: &str) -> BrokerSettings {
@@ -265,8 +249,8 @@ fn broker(stack: &Stack, queue: &str) -> BrokerSettings {
     }
 }
 
-async fn remove(amqp: &Amqp, lane: &WorkQueue) {
-    for queue in lane.retry.iter().chain([&lane.queue, &lane.dead]) {
+async fn remove(amqp: &Amqp, queue: &WorkQueue) {
+    for queue in queue.retry.iter().chain([&queue.queue, &queue.dead]) {
         amqp.delete_queue(queue).await.unwrap();
     }
 }

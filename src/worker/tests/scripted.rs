@@ -98,33 +98,33 @@ struct Holding {
 }
 
 impl Handler for Holding {
-    type Memo = ();
+    type Work = ();
+    type Known = ();
     type End = &'static str;
     const PARKED: &'static str = "parked";
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
-    async fn ready(&self, _: Duration) -> Result<(), Failure> {
+    fn read(&self, _: &Delivery) {}
+
+    async fn check_ready(&self, _: Duration) -> Result<(), Failure> {
         Ok(())
     }
 
-    async fn stalled(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn span(&self, _: &Delivery) -> tracing::Span {
+    fn span(&self, (): &(), _: &Delivery) -> tracing::Span {
         tracing::Span::none()
     }
 
-    fn ended(&self, _: &'static str) {}
+    fn record_end(&self, _: &'static str) {}
 
     async fn handle(
         &self,
+        (): &(),
         _: &Delivery,
         _: &Publisher,
         cancelled: &CancellationToken,
     ) -> Outcome<&'static str, ()> {
-        let stage = crate::failure::Stage::Scan;
+        let stage = Stage::Scan;
         self.held.fetch_add(1, Ordering::Relaxed);
         if self.closes_gate.swap(false, Ordering::Relaxed) {
             let kind = Kind::Down(Dependency::Engine);
@@ -137,20 +137,6 @@ impl Handler for Holding {
             () = cancelled.cancelled() => Outcome::Failed(Failure::abandoned(stage), ()),
             () = self.let_go.cancelled() => Outcome::Done("done"),
         }
-    }
-
-    async fn probe(&self, _: Dependency, _: &Delivery) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    async fn exhausted(
-        &self,
-        _: &Delivery,
-        _: Failure,
-        (): (),
-        _: &Publisher,
-    ) -> Result<(), Failure> {
-        Ok(())
     }
 }
 
@@ -171,18 +157,12 @@ async fn worker(played: &Played, grace: Duration) -> (Session, Arc<Worker<Holdin
     let tier = Tier { name: "1s".to_owned(), delay: Duration::from_secs(1) };
     let ladder = Ladder { tiers: vec![tier], limit: 3 };
     let topology = Topology::new(&settings, &ladder, false);
-    let shared = Shared {
-        ladder,
-        health: Arc::default(),
-        metrics: Arc::default(),
-        shutdown: CancellationToken::new(),
-        grace,
-        stopping: Arc::default(),
-    };
+    let shared =
+        Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), grace);
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
-    let lane = topology.notifications.clone();
-    (session, Arc::new(Worker::new(Holding::default(), lane, 2, shared)))
+    let queue = topology.notifications.clone();
+    (session, Arc::new(Worker::new(Holding::default(), queue, 2, shared)))
 }
 
 async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
@@ -204,7 +184,7 @@ async fn a_consumer_that_the_broker_ended_is_opened_again_and_nothing_is_copied(
             let consumers = &played.seen.consumers;
             eventually("a second consumer", || consumers.load(Ordering::Relaxed) == 2).await;
             eventually("its message is taken", || {
-                worker.slots.available_permits() == 1 && worker.working.load(Ordering::Relaxed) == 1
+                worker.slots.available_permits() == 1 && worker.in_work.load(Ordering::Relaxed) == 1
             })
             .await;
             worker.handler.let_go.cancel();
@@ -213,7 +193,7 @@ async fn a_consumer_that_the_broker_ended_is_opened_again_and_nothing_is_copied(
             worker.shared.shutdown.cancel();
         };
         let (end, ()) = tokio::join!(worker.run(&session), watch);
-        assert!(matches!(end, End::Drained), "{end:?}");
+        assert!(matches!(end, WorkerExit::Drained), "{end:?}");
         assert!(!session.lost().is_cancelled(), "one consumer is not the session");
         assert_eq!(*played.seen.published.lock().unwrap(), Vec::<String>::new());
         assert!(worker.overdue.load(Ordering::Relaxed), "that is what it may have been");
@@ -236,7 +216,7 @@ async fn what_is_in_hand_when_gate_and_queue_go_together_is_put_into_a_retry_que
         worker.shared.shutdown.cancel();
     };
     let (end, ()) = tokio::join!(worker.run(&session), watch);
-    assert!(matches!(end, End::Drained), "{end:?}");
+    assert!(matches!(end, WorkerExit::Drained), "{end:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +238,7 @@ async fn a_broker_that_hangs_does_not_hold_up_the_shutdown_and_is_not_called_set
     // What is not bounded by the grace period has to fit between it and the 45 s that the compose
     // file gives, by default 30 s later.
     assert!(took < grace + Duration::from_secs(14), "{took:?}");
-    assert!(matches!(end, End::Drained), "the work itself was done: {end:?}");
+    assert!(matches!(end, WorkerExit::Drained), "the work itself was done: {end:?}");
     assert!(worker.left_unsettled(), "nobody knows whether the broker has the acknowledgement");
 }
 
@@ -274,6 +254,6 @@ async fn a_session_that_is_lost_while_draining_is_not_called_drained() {
         Instant::now()
     };
     let (end, began) = tokio::join!(worker.run(&session), watch);
-    assert!(matches!(end, End::Lost), "{end:?}");
+    assert!(matches!(end, WorkerExit::SessionLost), "{end:?}");
     assert!(began.elapsed() < SOON, "what can no longer be settled is cut short");
 }

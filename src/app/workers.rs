@@ -1,0 +1,190 @@
+//! The workers of both queues, on one broker session after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Daemon, Fatal};
+use crate::courier::Courier;
+use crate::failure::{Failure, Reason};
+use crate::health::Part;
+use crate::hints;
+use crate::queue::{OpenError, Session, Topology};
+use crate::retry;
+use crate::scanner::{EngineWatch, Scanner};
+use crate::store::Store;
+use crate::worker::{Handler, Notifications, Reports, Shared, Worker, WorkerExit};
+
+/// Reports posted at once.
+const COURIER_SLOTS: u16 = 4;
+/// After a session that lasted this long, the next reconnects start with short delays again.
+const GOOD_SESSION: Duration = Duration::from_secs(30);
+
+/// Both workers, and the names on the broker.
+pub(super) struct Workers {
+    topology: Topology,
+    notifications: Arc<Worker<Notifications>>,
+    /// Only with a webhook.
+    reports: Option<Arc<Worker<Reports>>>,
+}
+
+impl Workers {
+    /// Builds the clients and the workers; nothing is connected yet.
+    pub(super) async fn new(daemon: &Daemon) -> Result<Self, Fatal> {
+        let settings = &daemon.settings;
+        let topology =
+            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+        let shared = Shared::new(
+            settings.ladder.clone(),
+            Arc::clone(&daemon.health),
+            Arc::clone(&daemon.metrics),
+            daemon.shutdown.clone(),
+            settings.shutdown_grace,
+        );
+        let handler = notifications(daemon).await?;
+        let (queue, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
+        let notifications = Arc::new(Worker::new(handler, queue, slots, shared.clone()));
+        let reports = match (reports(daemon)?, topology.reports.clone()) {
+            (Some(handler), Some(queue)) => {
+                Some(Arc::new(Worker::new(handler, queue, COURIER_SLOTS, shared)))
+            }
+            _ => None,
+        };
+        Ok(Self { topology, notifications, reports })
+    }
+
+    /// Works until the daemon stops, then waits for what still runs.
+    pub(super) async fn supervise(&self, daemon: &Daemon) -> Result<(), Fatal> {
+        self.run_sessions(daemon).await?;
+        // Effects that began in a session that was lost.
+        let drains = [Some(self.notifications.drains()), self.reports.as_ref().map(|r| r.drains())];
+        let drained = futures_util::future::join_all(drains.into_iter().flatten().map(|drains| {
+            drains.close();
+            drains.wait()
+        }));
+        if tokio::time::timeout(self.notifications.grace_left(), drained).await.is_err() {
+            return Err(cut_short());
+        }
+        let unsettled = self.notifications.left_unsettled()
+            || self.reports.as_ref().is_some_and(|reports| reports.left_unsettled());
+        if unsettled { Err(unsettled_at_the_end()) } else { Ok(()) }
+    }
+
+    /// One broker session after the other, until the daemon stops.
+    async fn run_sessions(&self, daemon: &Daemon) -> Result<(), Fatal> {
+        let Daemon { settings, health, metrics, shutdown } = daemon;
+        let mut was_open = false;
+        let mut delays = retry::reconnect_delays();
+        while !shutdown.is_cancelled() {
+            let opened = tokio::select! {
+                opened = Session::open(&settings.broker, &settings.trust, &self.topology, metrics) => opened,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match opened {
+                Ok(session) => {
+                    was_open = true;
+                    health.up(Part::Broker);
+                    let since = Instant::now();
+                    if self.run_session(session, daemon).await? {
+                        return Ok(());
+                    }
+                    if since.elapsed() > GOOD_SESSION {
+                        delays = retry::reconnect_delays();
+                    }
+                }
+                Err(error @ OpenError::Refused(_)) if !was_open => {
+                    return Err(Fatal::Configuration(error.to_string()));
+                }
+                Err(error @ OpenError::Mismatch(_)) => return Err(Fatal::Other(error.to_string())),
+                Err(error) => health.down(Part::Broker, error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delays.next().unwrap_or(GOOD_SESSION)) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Both workers on one session. `true` if they drained, `false` if the session was lost.
+    async fn run_session(&self, session: Session, daemon: &Daemon) -> Result<bool, Fatal> {
+        let exit = tokio::select! {
+            exit = self.run_workers(&session) => exit,
+            never = session.keep_bound() => match never {},
+        };
+        session.close().await;
+        match exit {
+            WorkerExit::Drained => Ok(true),
+            WorkerExit::CutShort => Err(cut_short()),
+            WorkerExit::Refused(failure) => Err(Fatal::Configuration(refusal(&failure))),
+            WorkerExit::SessionLost if daemon.shutdown.is_cancelled() => {
+                Err(unsettled_at_the_end())
+            }
+            WorkerExit::SessionLost => {
+                daemon.metrics.sessions_lost.inc();
+                daemon.health.down(Part::Broker, "the session was lost");
+                Ok(false)
+            }
+        }
+    }
+
+    /// The end of one worker is the end of both.
+    async fn run_workers(&self, session: &Session) -> WorkerExit {
+        use WorkerExit::{CutShort, Drained, Refused, SessionLost};
+        let notifications = run_worker(&self.notifications, session);
+        let Some(reports) = &self.reports else { return notifications.await };
+        match tokio::join!(notifications, run_worker(reports, session)) {
+            (Refused(failure), _) | (_, Refused(failure)) => Refused(failure),
+            (SessionLost, _) | (_, SessionLost) => SessionLost,
+            (CutShort, _) | (_, CutShort) => CutShort,
+            (Drained, Drained) => Drained,
+        }
+    }
+}
+
+async fn run_worker<H: Handler>(worker: &Arc<Worker<H>>, session: &Session) -> WorkerExit {
+    let exit = worker.run(session).await;
+    if matches!(exit, WorkerExit::SessionLost | WorkerExit::Refused(_)) {
+        session.lost().cancel();
+    }
+    exit
+}
+
+async fn notifications(daemon: &Daemon) -> Result<Notifications, Fatal> {
+    let Daemon { settings, health, metrics, .. } = daemon;
+    let trust = &settings.trust;
+    let store = Store::new(&settings.store, trust).await.map_err(Fatal::Configuration)?;
+    let scanner = Scanner::new(&settings.scanner, trust).map_err(|error| {
+        Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
+    })?;
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    let engine =
+        EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
+    Ok(Notifications::new(store, engine, settings.policy.clone(), health, metrics))
+}
+
+fn reports(daemon: &Daemon) -> Result<Option<Reports>, Fatal> {
+    let Daemon { settings, health, metrics, .. } = daemon;
+    let Some(publish) = &settings.publish else { return Ok(None) };
+    let courier = Courier::new(publish, &settings.trust).map_err(Fatal::Configuration)?;
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    Ok(Some(Reports::new(courier, settings.ladder.clone(), health, metrics)))
+}
+
+fn cut_short() -> Fatal {
+    let line = "the grace period (SHUTDOWN_GRACE) was too short: what was still running will be \
+                redelivered";
+    Fatal::Other(line.to_owned())
+}
+
+fn unsettled_at_the_end() -> Fatal {
+    let line = "the broker was lost or did not answer while stopping: what it did not get to know \
+                of will be redelivered";
+    Fatal::Other(line.to_owned())
+}
+
+fn refusal(failure: &Failure) -> String {
+    if failure.reason == Reason::StoreCredentials {
+        return hints::store_login_refused(&failure.detail);
+    }
+    failure.detail.clone()
+}

@@ -1,0 +1,278 @@
+//! Applies a verdict and reports it, in the order that the promises rest on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use super::{Interrupted, Job, ObjectEnd, Pipeline};
+use crate::event::ObjectRef;
+use crate::failure::{Failure, Kind, Reason, Stage};
+use crate::metrics::ReportEnd;
+use crate::policy::{self, Action, Context, Plan};
+use crate::queue::{Outbox, Record};
+use crate::report::{Attempt, EffectError, Examined, LAST_REPORT, Report};
+use crate::store::{Applied, Identity, Pin};
+use crate::telemetry;
+use crate::verdict::{Status, Verdict};
+
+/// For the tag of an object that was given up, or could not be deleted.
+const LAST_TAG_TIMEOUT: Duration = Duration::from_mins(1);
+
+impl Pipeline {
+    /// Applies the verdict and reports it. `None`: other bytes are there now.
+    pub(super) async fn apply(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+    ) -> Result<Option<ObjectEnd>, Failure> {
+        let pinned = examined.identity.pin != Pin::Nothing;
+        let context = Context { repeated: job.repeated, pinned };
+        let plan = policy::plan(&examined.verdict, &self.policy, context);
+        match self.carry_out(job, examined, plan).await? {
+            Applied::Done => {
+                if plan.report && plan.action != Action::Delete {
+                    self.report(job, examined, plan.action, None).await?;
+                }
+                log_end(examined, plan.action);
+                let newer = !examined.as_announced;
+                Ok(Some(if newer { ObjectEnd::Superseded } else { ObjectEnd::Applied }))
+            }
+            Applied::Changed => Ok(None),
+            Applied::NoTagging => {
+                if plan.report {
+                    let error = Some(EffectError::TagUnsupported);
+                    self.report(job, examined, Action::No, error).await?;
+                }
+                log_end(examined, Action::No);
+                Ok(Some(ObjectEnd::Applied))
+            }
+            Applied::TagSetFull => self.refused(job, examined, plan, EffectError::TagSetFull).await,
+            Applied::NoIdentity => self.refused(job, examined, plan, EffectError::NoIdentity).await,
+            Applied::Locked if plan.action == Action::Delete => {
+                self.refused(job, examined, plan, EffectError::Locked).await
+            }
+            Applied::Denied if plan.action == Action::Delete => {
+                self.refused(job, examined, plan, EffectError::DeleteDenied).await
+            }
+            Applied::Denied | Applied::Locked => {
+                self.refused(job, examined, plan, EffectError::TagDenied).await
+            }
+        }
+    }
+
+    /// The effect alone; for a deletion its report first.
+    async fn carry_out(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+        plan: Plan,
+    ) -> Result<Applied, Failure> {
+        let identity = &examined.identity;
+        match plan.action {
+            Action::No => Ok(Applied::Done),
+            Action::Tag => self.tag(identity, plan.status).await,
+            Action::Delete => {
+                self.report(job, examined, Action::Delete, None).await?;
+                audit(examined, "deleting");
+                let deleted = self.delete(identity).await;
+                if deleted.is_err() {
+                    // It stays readable until a later attempt, so its tag has to say what it is.
+                    self.tag_instead(identity, plan.status).await;
+                }
+                deleted
+            }
+        }
+    }
+
+    /// Reports that the effect is not possible.
+    async fn refused(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+        plan: Plan,
+        error: EffectError,
+    ) -> Result<Option<ObjectEnd>, Failure> {
+        self.give_up_effect(examined, error).await;
+        self.report(job, examined, Action::No, Some(error)).await?;
+        if error == EffectError::Locked {
+            return Ok(Some(ObjectEnd::Locked));
+        }
+        let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
+        Ok(Some(ObjectEnd::Refused { error, stage, status: plan.status }))
+    }
+
+    /// Reports a finding about bytes that were overwritten before it was applied.
+    pub(super) async fn report_superseded(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+    ) -> Result<(), Failure> {
+        let context = Context { repeated: job.repeated, pinned: true };
+        let plan = policy::plan(&examined.verdict, &self.policy, context);
+        if plan.status == Status::Clean || plan.action != Action::Tag {
+            return Ok(());
+        }
+        self.report(job, examined, Action::No, Some(EffectError::Superseded)).await
+    }
+
+    /// Ends an object whose attempts are used up: with the status `no` where it can be set, and one
+    /// report. A verdict that is known is reported as such. `objects` is one, or the two that a
+    /// notification may have meant.
+    ///
+    /// # Errors
+    /// When the report cannot be handed to the broker.
+    pub(crate) async fn give_up(
+        &self,
+        objects: &[&ObjectRef],
+        attempt: Attempt,
+        interrupted: &Interrupted,
+        outbox: &Outbox,
+    ) -> Result<(), Failure> {
+        let Some(first) = objects.first() else { return Ok(()) };
+        let report = if let Some(examined) = &interrupted.known {
+            let error = match interrupted.failure.stage {
+                Stage::Delete => EffectError::DeleteFailed,
+                _ => EffectError::TagFailed,
+            };
+            self.give_up_effect(examined, error).await;
+            Report::of(first, examined, attempt, Action::No, Some(error))
+        } else {
+            let mut tagged = None;
+            if self.policy.tag_files {
+                for object in objects {
+                    let identity = announced(object);
+                    let tagging = self.tag(&identity, Status::No);
+                    let done = tokio::time::timeout(LAST_TAG_TIMEOUT, tagging).await;
+                    if matches!(done, Ok(Ok(Applied::Done))) {
+                        tagged = Some(*object);
+                        break;
+                    }
+                }
+            }
+            match tagged {
+                Some(object) => Report::of_failure(object, attempt, Action::Tag),
+                None => Report::of_failure(first, attempt, Action::No),
+            }
+        };
+        self.send(outbox, report.at(attempt, LAST_REPORT)).await
+    }
+
+    /// Logs that the effect of a verdict is not possible. Instead of a deletion the object is tagged.
+    async fn give_up_effect(&self, examined: &Examined, error: EffectError) {
+        let status = Status::from(&examined.verdict);
+        if error.is_of_deletion() {
+            self.tag_instead(&examined.identity, status).await;
+        }
+        let (status, error) = (status.into_str(), error.into_str());
+        tracing::error!(status, error, "the verdict is known, but the object could not be changed");
+    }
+
+    /// Tags what could not be deleted.
+    async fn tag_instead(&self, identity: &Identity, status: Status) {
+        if !self.policy.tag_files {
+            return;
+        }
+        match tokio::time::timeout(LAST_TAG_TIMEOUT, self.tag(identity, status)).await {
+            Ok(Ok(Applied::Done)) => tracing::info!("tagged instead of deleted"),
+            Ok(Ok(applied)) => tracing::warn!(?applied, "neither deleted nor tagged"),
+            Ok(Err(failure)) => tracing::warn!(%failure, "neither deleted nor tagged"),
+            Err(_) => tracing::warn!("neither deleted nor tagged, the store takes too long"),
+        }
+    }
+
+    async fn tag(&self, identity: &Identity, status: Status) -> Result<Applied, Failure> {
+        let (store, identity) = (Arc::clone(&self.store), identity.clone());
+        let key = self.policy.tag_key.clone();
+        to_its_end(async move { store.tag(&identity, &key, status.into_str()).await }).await
+    }
+
+    async fn delete(&self, identity: &Identity) -> Result<Applied, Failure> {
+        let (store, identity) = (Arc::clone(&self.store), identity.clone());
+        to_its_end(async move { store.delete(&identity).await }).await
+    }
+
+    /// Publishes the next report of this delivery.
+    async fn report(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+        action: Action,
+        error: Option<EffectError>,
+    ) -> Result<(), Failure> {
+        let report = Report::of(job.object, examined, job.attempt, action, error);
+        let number = job.reported.fetch_add(1, Ordering::Relaxed) + 1;
+        self.send(job.outbox, report.at(job.attempt, number)).await
+    }
+
+    async fn send(&self, outbox: &Outbox, report: Report) -> Result<(), Failure> {
+        let json = serde_json::to_vec(&report).map_err(|error| {
+            Failure::new(Kind::Permanent, Stage::Report, Reason::ReportJson, error)
+        })?;
+        let record = if report.is_of_deletion() { Record::Kept } else { Record::Reported };
+        outbox.publish(record, report.status.into_str(), &report.id.to_string(), &json).await?;
+        self.metrics.report(ReportEnd::Queued);
+        Ok(())
+    }
+}
+
+/// Runs an effect to its end, even if its caller is dropped: between a tag and the HEAD after it, that
+/// would leave the tag on whatever is there. Each request of an effect has a deadline of its own.
+async fn to_its_end(
+    effect: impl Future<Output = Result<Applied, Failure>> + Send + 'static,
+) -> Result<Applied, Failure> {
+    match tokio::spawn(effect.in_current_span()).await {
+        Ok(applied) => applied,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Failure::transient(Stage::Tag, Reason::CutShort, error)),
+        },
+    }
+}
+
+/// The object as announced, for the tag `no`: it says nothing of scanned bytes, but must not reach newer
+/// ones.
+fn announced(object: &ObjectRef) -> Identity {
+    Identity::of_announced(
+        &object.bucket,
+        &object.key,
+        object.version_id.as_deref(),
+        object.etag.as_deref(),
+    )
+}
+
+/// A line of the audit trail, before and after a deletion.
+fn audit(examined: &Examined, what: &str) {
+    let version = examined.identity.version_id().unwrap_or_default();
+    let sha256 = examined.sha256.as_deref().unwrap_or_default();
+    let size = examined.identity.bytes();
+    if let Verdict::Infected { signature } = &examined.verdict {
+        tracing::warn!(target: telemetry::AUDIT, version, sha256, signature, size, "{what}");
+    }
+}
+
+/// One line an object.
+fn log_end(examined: &Examined, action: Action) {
+    let version = examined.identity.version_id().unwrap_or_default();
+    let sha256 = examined.sha256.as_deref().unwrap_or_default();
+    let size = examined.identity.bytes();
+    match (&examined.verdict, action) {
+        (Verdict::Infected { .. }, Action::Delete) => audit(examined, "infected object deleted"),
+        (Verdict::Clean, _) => tracing::info!(size, action = action.into_str(), "clean"),
+        (Verdict::Infected { signature }, _) => {
+            tracing::warn!(
+                version,
+                sha256,
+                signature,
+                size,
+                action = action.into_str(),
+                "infected"
+            );
+        }
+        (Verdict::Unscannable { reason, .. }, _) => {
+            let (action, reason) = (action.into_str(), reason.into_str());
+            tracing::warn!(version, size, action, reason, "not scanned");
+        }
+    }
+}

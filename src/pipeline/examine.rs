@@ -1,0 +1,117 @@
+//! Gets the bytes of an object and their verdict. Leaves no trace.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::{DEADLINE, Job, Pipeline};
+use crate::clock;
+use crate::event::Version;
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
+use crate::metrics::Timed;
+use crate::report::{EngineInfo, Examined};
+use crate::store::{Fetched, Identity};
+use crate::verdict::{UnscannableReason, Verdict};
+
+/// Downloads of one round, when bodies break off. The SDK's own retries end at the headers.
+const MAX_TRIES: u32 = 3;
+
+/// What is there of the announced object.
+pub(super) enum Found {
+    Examined(Box<Examined>),
+    Gone,
+    /// A version that was scanned and acted upon a while ago.
+    AppliedBefore,
+    Versions(Vec<Version>),
+}
+
+impl Pipeline {
+    /// Examines the object until the deadline or the cancellation. Fetch and scan leave no trace, so
+    /// they can end at any point.
+    pub(super) async fn examine_until(
+        &self,
+        job: &Job<'_>,
+        deadline: Instant,
+    ) -> Result<Found, Failure> {
+        let scanning = AtomicBool::new(false);
+        let examined = tokio::time::timeout_at(deadline.into(), self.examine(job, &scanning));
+        let touched = |failure: Failure| {
+            if scanning.load(Ordering::Relaxed) { failure.engine_touched() } else { failure }
+        };
+        tokio::select! {
+            biased;
+            () = job.cancelled.cancelled() => Err(touched(Failure::abandoned(Stage::Scan))),
+            examined = examined => examined.unwrap_or_else(|_| {
+                let detail = format!("not done after {} min", DEADLINE.as_secs() / 60);
+                Err(touched(Failure::transient(Stage::Fetch, Reason::Deadline, detail)))
+            }),
+        }
+    }
+
+    async fn examine(&self, job: &Job<'_>, scanning: &AtomicBool) -> Result<Found, Failure> {
+        let started = clock::now();
+        let clock = Instant::now();
+        let unread = |identity: Identity, reason, started| {
+            Found::Examined(Box::new(Examined {
+                identity,
+                verdict: Verdict::Unscannable { reason, heuristic: None },
+                sha256: None,
+                as_announced: true,
+                engine: None,
+                started,
+                finished: clock::now(),
+            }))
+        };
+        let mut tries = 0;
+        let (download, (verdict, engine)) = loop {
+            let arrival = match self.store.open(job.object, job.look).await? {
+                Fetched::Arrival(arrival)
+                    if job.object.uncovered && self.was_applied(&arrival.identity) =>
+                {
+                    return Ok(Found::AppliedBefore);
+                }
+                Fetched::Arrival(arrival) => arrival,
+                Fetched::Gone => return Ok(Found::Gone),
+                Fetched::Versions(versions) => return Ok(Found::Versions(versions)),
+                Fetched::TooLarge(identity) => {
+                    return Ok(unread(identity, UnscannableReason::TooLarge, started));
+                }
+                Fetched::Unreadable(identity) => {
+                    return Ok(unread(identity, UnscannableReason::Unreadable, started));
+                }
+            };
+            tries += 1;
+            let spooled = arrival.spooled();
+            let receiving = async {
+                let received = self.store.receive(*arrival).await?;
+                // Only from now on the engine may have all bytes, and scan them.
+                scanning.store(true, Ordering::Relaxed);
+                let fetched = clock.elapsed();
+                Ok((received.hash().await?, fetched))
+            };
+            let scanning = job.engine.scan(&spooled, job.attempt.number);
+            match tokio::try_join!(receiving, scanning) {
+                Ok(((download, fetched), scanned)) => {
+                    self.metrics.took(Timed::Fetch, fetched);
+                    self.metrics.took(Timed::Scan, clock.elapsed().saturating_sub(fetched));
+                    break (download, scanned);
+                }
+                Err(failure)
+                    if tries < MAX_TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
+                {
+                    tracing::debug!(%failure, tries, "the download broke off, trying again");
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        self.metrics.scanned_bytes.inc_by(download.length());
+        Ok(Found::Examined(Box::new(Examined {
+            identity: download.identity.clone(),
+            verdict,
+            sha256: Some(download.sha256.clone()),
+            as_announced: download.as_announced,
+            engine: Some(EngineInfo::from(engine)),
+            started,
+            finished: clock::now(),
+        })))
+    }
+}

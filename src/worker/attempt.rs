@@ -1,0 +1,302 @@
+//! One attempt at one delivery: read, handle, decide, settle, record.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
+
+use super::Worker;
+use super::context::Context;
+use super::decision::{self, Decision, Facts, SUSPICIOUS_REDELIVERIES};
+use super::handler::{Handler, Outcome};
+use crate::failure::{Failure, Reason, Stage};
+use crate::metrics::Timed;
+use crate::queue::{Cause, Delivery, Disposition};
+
+/// When the gate closes, running work keeps its slot for this long. Work that hangs must not keep
+/// others from being worked on.
+const SLOT_GRACE: Duration = Duration::from_secs(1);
+
+/// Redeliveries that are explained by sessions which this process lost. More are not: a message may
+/// be what ends the sessions.
+const MAX_EXPLAINED: u32 = 2 * SUSPICIOUS_REDELIVERIES;
+
+/// Deferrals of one message, about a minute with the default delays, that are worth a warning.
+const MANY_DEFERRALS: u32 = 6;
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What is logged and counted once a delivery is settled.
+enum Settled<E> {
+    Nothing,
+    Ended(E),
+    Retried(Failure),
+    Deferred(Failure),
+    Parked(Cause),
+}
+
+/// A disposition, and what to record after it was carried out.
+type Resolved<E> = (Disposition, Settled<E>);
+
+impl<H: Handler> Worker<H> {
+    /// Works on one delivery, with a slot.
+    pub(super) async fn work(
+        self: Arc<Self>,
+        delivery: Delivery,
+        context: Arc<Context>,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let started = Instant::now();
+        self.shared.metrics.in_flight.inc();
+        self.in_work.fetch_add(1, Ordering::Relaxed);
+        let attempt = async {
+            let work = self.handler.read(&delivery);
+            let span = self.handler.span(&work, &delivery);
+            self.attempt(&work, &delivery, &context).instrument(span).await;
+        };
+        let (done, slot) = with_slot(attempt, slot, &context).await;
+        if done.is_err() {
+            // Panics of a handler are caught closer by, so this one is ours. The message stays
+            // unsettled until its channel closes.
+            context.gate_closed.cancel();
+        }
+        self.shared.metrics.took(Timed::Delivery, started.elapsed());
+        self.shared.metrics.in_flight.dec();
+        self.in_work.fetch_sub(1, Ordering::Relaxed);
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        drop(slot);
+    }
+
+    async fn attempt(&self, work: &H::Work, delivery: &Delivery, context: &Context) {
+        let (disposition, settled) = match self.suspicion(delivery) {
+            Some(failure) => {
+                let facts = Facts { suspected: true, ..self.facts(delivery, context) };
+                self.resolve_failure(work, delivery, failure, H::Known::default(), facts, context)
+                    .await
+            }
+            None => {
+                let outcome = self.handle(work, delivery, context).await;
+                self.resolve(work, delivery, outcome, context).await
+            }
+        };
+        match context.publisher.settle(delivery, &self.queue, disposition).await {
+            Ok(()) => self.record(delivery, settled),
+            Err(failure) => {
+                tracing::debug!(%failure, "not settled, the message will be redelivered");
+                if self.shared.shutdown.is_cancelled() {
+                    self.unsettled.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Whether the message may be what stops its readers. Redeliveries that this process can explain
+    /// by sessions that it lost and outlived do not count.
+    fn suspicion(&self, delivery: &Delivery) -> Option<Failure> {
+        let count = delivery.delivery_count;
+        let explained = self.lost_sessions.load(Ordering::Relaxed).min(MAX_EXPLAINED);
+        if !H::MAY_CRASH || count.saturating_sub(explained) < SUSPICIOUS_REDELIVERIES {
+            return None;
+        }
+        let (reason, why) = if self.overdue.load(Ordering::Relaxed) {
+            (Reason::ConsumerTimeout, "the broker's consumer_timeout is too short: raise it")
+        } else {
+            (Reason::CrashSuspected, "it may be what its readers die of")
+        };
+        let detail = format!("came back unsettled {count} times: {why}");
+        Some(Failure::transient(Stage::Event, reason, detail))
+    }
+
+    async fn handle(
+        &self,
+        work: &H::Work,
+        delivery: &Delivery,
+        context: &Context,
+    ) -> Outcome<H::End, H::Known> {
+        let handled = self.handler.handle(work, delivery, &context.publisher, &context.cancelled);
+        // A panic counts as a failure of this object.
+        AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
+            let detail = "a bug in the scanner, its message is in the log above";
+            let failure = Failure::transient(Stage::Event, Reason::Panic, detail);
+            Outcome::Failed(failure, H::Known::default())
+        })
+    }
+
+    async fn resolve(
+        &self,
+        work: &H::Work,
+        delivery: &Delivery,
+        outcome: Outcome<H::End, H::Known>,
+        context: &Context,
+    ) -> Resolved<H::End> {
+        match outcome {
+            Outcome::Done(end) => (Disposition::Ack, Settled::Ended(end)),
+            Outcome::Split(parts) => (Disposition::Split(parts), Settled::Nothing),
+            Outcome::Park(cause) => (Disposition::Park(cause.clone()), Settled::Parked(cause)),
+            Outcome::LookAgain(failure) => {
+                let (attempt, deferred) = (delivery.history.attempt, delivery.history.deferred);
+                let cause = Cause::from(&failure);
+                let retry = Disposition::Retry { tier: 0, attempt, deferred, missed: true, cause };
+                (retry, Settled::Deferred(failure))
+            }
+            Outcome::Failed(failure, known) => {
+                let dependency_works = self.check_cause(&failure, work, context).await;
+                let facts = Facts { dependency_works, ..self.facts(delivery, context) };
+                self.resolve_failure(work, delivery, failure, known, facts, context).await
+            }
+        }
+    }
+
+    fn facts(&self, delivery: &Delivery, context: &Context) -> Facts<'_> {
+        let next_count = delivery.delivery_count.saturating_add(1);
+        Facts {
+            ladder: &self.shared.ladder,
+            attempt: delivery.history.attempt,
+            deferred: delivery.history.deferred,
+            suspected: false,
+            nearly_suspected: H::MAY_CRASH && next_count >= SUSPICIOUS_REDELIVERIES,
+            dependency_works: true,
+            gate_closed_for: context.closed_for.get().copied(),
+            alone: self.in_work.load(Ordering::Relaxed) <= 1,
+            broker_blocked: context.publisher.is_blocked(),
+            queue_deleted: false,
+        }
+    }
+
+    /// Turns the decision about a failure into a disposition.
+    async fn resolve_failure(
+        &self,
+        work: &H::Work,
+        delivery: &Delivery,
+        failure: Failure,
+        known: H::Known,
+        facts: Facts<'_>,
+        context: &Context,
+    ) -> Resolved<H::End> {
+        match decision::decide(&failure, facts) {
+            Decision::Retry { tier, attempt, deferred } => {
+                let cause = Cause::from(&failure);
+                let retry = Disposition::Retry { tier, attempt, deferred, missed: false, cause };
+                (retry, Settled::Retried(failure))
+            }
+            Decision::Defer => defer(delivery, failure),
+            Decision::Release => self.release(delivery, failure, facts, context).await,
+            Decision::GiveUp => self.give_up(work, delivery, failure, known, facts, context).await,
+        }
+    }
+
+    /// Whether the queue is still there is asked only for a message that is about to be released.
+    async fn release(
+        &self,
+        delivery: &Delivery,
+        failure: Failure,
+        facts: Facts<'_>,
+        context: &Context,
+    ) -> Resolved<H::End> {
+        let queue_deleted = context.is_queue_deleted(&self.queue.queue).await;
+        match decision::release(Facts { queue_deleted, ..facts }) {
+            Decision::Release => (Disposition::Release, Settled::Nothing),
+            _ => defer(delivery, failure),
+        }
+    }
+
+    async fn give_up(
+        &self,
+        work: &H::Work,
+        delivery: &Delivery,
+        failure: Failure,
+        known: H::Known,
+        facts: Facts<'_>,
+        context: &Context,
+    ) -> Resolved<H::End> {
+        let cause = Cause::from(&failure);
+        let reported = self.handler.on_give_up(work, delivery, failure, known, &context.publisher);
+        match AssertUnwindSafe(reported).catch_unwind().await {
+            Ok(Ok(())) => {}
+            // It would panic each time, and a message without an end keeps others waiting.
+            Err(_) => {
+                tracing::error!("a bug in the scanner, its message is above: parked, not reported");
+            }
+            Ok(Err(failure)) => {
+                tracing::debug!(%failure, "the last report could not be published");
+                return self.release(delivery, failure, facts, context).await;
+            }
+        }
+        (Disposition::Park(cause.clone()), Settled::Parked(cause))
+    }
+
+    /// Logs and counts what is now true.
+    fn record(&self, delivery: &Delivery, settled: Settled<H::End>) {
+        let metrics = &self.shared.metrics;
+        let name = self.queue.name;
+        match settled {
+            Settled::Nothing => {}
+            Settled::Ended(end) => self.handler.record_end(end),
+            Settled::Retried(failure) => {
+                metrics.retry(name, failure.stage, failure.reason);
+                let attempt = delivery.history.attempt;
+                tracing::warn!(%failure, attempt, "failed, will be tried again");
+            }
+            Settled::Deferred(failure) => {
+                metrics.retry(name, failure.stage, failure.reason);
+                let times = delivery.history.deferred.saturating_add(1);
+                if times >= MANY_DEFERRALS && self.may_warn_of_deferrals() {
+                    let queue = &self.queue.queue;
+                    tracing::warn!(%failure, times, queue, "put off again and again");
+                } else {
+                    tracing::debug!(%failure, times, "put off, the attempt does not count");
+                }
+            }
+            Settled::Parked(cause) => {
+                metrics.dead_letter(name, cause.stage, cause.reason);
+                self.handler.record_end(H::PARKED);
+                tracing::error!(
+                    queue = self.queue.dead,
+                    reason = cause.reason,
+                    stage = cause.stage.into_str(),
+                    detail = cause.detail,
+                    "parked in the dead-letter queue"
+                );
+            }
+        }
+    }
+
+    /// At most one warning in an interval: many messages are deferred for the same reason.
+    fn may_warn_of_deferrals(&self) -> bool {
+        let mut warned = self.warned_of_deferrals.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warned.is_none_or(|at| at.elapsed() > WARN_INTERVAL);
+        if due {
+            *warned = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// Runs `attempt` to its end. The slot is given back by the caller, or here a moment after the
+/// attempt was cancelled.
+async fn with_slot(
+    attempt: impl Future<Output = ()>,
+    slot: OwnedSemaphorePermit,
+    context: &Context,
+) -> (std::thread::Result<()>, Option<OwnedSemaphorePermit>) {
+    let mut attempt = std::pin::pin!(AssertUnwindSafe(attempt).catch_unwind());
+    tokio::select! {
+        done = &mut attempt => return (done, Some(slot)),
+        () = async {
+            context.cancelled.cancelled().await;
+            tokio::time::sleep(SLOT_GRACE).await;
+        } => drop(slot),
+    }
+    (attempt.await, None)
+}
+
+fn defer<E>(delivery: &Delivery, failure: Failure) -> Resolved<E> {
+    let attempt = delivery.history.attempt;
+    let deferred = delivery.history.deferred.saturating_add(1);
+    let cause = Cause::from(&failure);
+    let retry = Disposition::Retry { tier: 0, attempt, deferred, missed: false, cause };
+    (retry, Settled::Deferred(failure))
+}
