@@ -19,7 +19,8 @@ use crate::http;
 const POST_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the HEAD of `check`.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest pause: the cap of `Retry-After`, and the interval between tries of a webhook that is gone.
+/// Longest pause: the cap of `Retry-After`, and the interval between tries of a webhook that is
+/// gone.
 const MAX_PAUSE: Duration = Duration::from_mins(5);
 /// Different reports refused since the last accepted one, from which on the webhook counts as the
 /// cause and not the report.
@@ -271,9 +272,10 @@ fn refused(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// What an answer means by itself. A report whose content is rejected is parked. A missing login and a
-/// rate limit concern every report. Any other refusal may concern one report or all, for instance
-/// when a filter in front of the receiver refuses an object's name; other reports show which.
+/// What an answer means by itself. A report whose content is rejected is parked. A missing login
+/// and a rate limit concern every report. Any other refusal may concern one report or all, for
+/// instance when a filter in front of the receiver refuses an object's name; other reports show
+/// which.
 fn judge(status: StatusCode, headers: &HeaderMap, repeated: bool) -> Judgement {
     let pause = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
     let detail = format!("HTTP {}", status.as_u16());

@@ -48,7 +48,7 @@ impl From<lapin::Error> for OpenError {
 }
 
 impl OpenError {
-    /// For an error while connecting to `peer`, where ACCESS_REFUSED means that the login failed.
+    /// For an error while connecting to `peer`, where `ACCESS_REFUSED` means that the login failed.
     /// Source: <https://www.rabbitmq.com/docs/auth-notification>
     pub(super) fn while_connecting(error: lapin::Error, peer: &str) -> Self {
         if let ErrorKind::ProtocolError(amqp) = error.kind()

@@ -41,7 +41,8 @@ pub(crate) struct History {
     pub(crate) first_failure: Option<String>,
 }
 
-/// The failure that a parked message carries, as text for people. A missing header is an empty text.
+/// The failure that a parked message carries, as text for people. A missing header is an empty
+/// text.
 #[derive(Debug)]
 pub(crate) struct RecordedFailure {
     pub(crate) reason: String,
@@ -162,13 +163,15 @@ fn is_time(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::ShortString;
+
     use super::*;
     use crate::failure::Stage;
 
     const TIME: &str = "2026-11-22T11:51:08.689Z";
 
     fn names(headers: &FieldTable) -> Vec<&str> {
-        headers.inner().keys().map(|name| name.as_str()).collect()
+        headers.inner().keys().map(ShortString::as_str).collect()
     }
 
     #[test]
