@@ -20,9 +20,9 @@ use crate::failure::{Failure, Reason};
 use crate::health::{Health, Part};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::queue::{OpenError, Session, Tls, Topology};
+use crate::queue::{OpenError, Session, Topology};
 use crate::retry;
-use crate::scanner::Scanner;
+use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
 use crate::worker::{End, Handler, Notifications, Reports, Shared, Worker};
 
@@ -101,12 +101,12 @@ impl Workers {
         metrics: &Arc<Metrics>,
         shutdown: &CancellationToken,
     ) -> Result<Self, Fatal> {
-        let ca = settings.tls_ca.as_deref();
+        let trust = &settings.trust;
         let topology =
             Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
-        let store = Store::new(&settings.store, ca).await.map_err(Fatal::Configuration)?;
+        let store = Store::new(&settings.store, trust).await.map_err(Fatal::Configuration)?;
         let store = Arc::new(store);
-        let scanner = Scanner::new(&settings.scanner, ca).map_err(|error| {
+        let scanner = Scanner::new(&settings.scanner, trust).map_err(|error| {
             Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
         })?;
         let handler = Notifications {
@@ -116,14 +116,14 @@ impl Workers {
                 Arc::clone(metrics),
             ),
             store,
-            scanner,
-            strict_limits: settings.scanner.strict_limits,
-            database_max_age: settings.scanner.database_max_age,
+            engine: EngineWatch::new(
+                scanner,
+                &settings.scanner,
+                Arc::clone(health),
+                Arc::clone(metrics),
+            ),
             health: Arc::clone(health),
             metrics: Arc::clone(metrics),
-            engine: std::sync::Mutex::default(),
-            described: std::sync::Mutex::default(),
-            warned_of_age: std::sync::Mutex::default(),
         };
         let shared = Shared {
             ladder: settings.ladder.clone(),
@@ -138,7 +138,7 @@ impl Workers {
         let reports = match (&settings.publish, &topology.reports) {
             (Some(publish), Some(lane)) => {
                 let handler = Reports {
-                    courier: Courier::new(publish, ca).map_err(Fatal::Configuration)?,
+                    courier: Courier::new(publish, trust).map_err(Fatal::Configuration)?,
                     ladder: settings.ladder.clone(),
                     health: Arc::clone(health),
                     metrics: Arc::clone(metrics),
@@ -184,12 +184,11 @@ impl Workers {
         metrics: &Metrics,
         shutdown: &CancellationToken,
     ) -> Result<(), Fatal> {
-        let tls = Tls(settings.tls_ca.clone());
         let mut known_to_the_broker = false;
         let mut delays = retry::reconnect_delays();
         while !shutdown.is_cancelled() {
             let opened = tokio::select! {
-                opened = Session::open(&settings.broker, &tls, &self.topology, metrics) => opened,
+                opened = Session::open(&settings.broker, &settings.trust, &self.topology, metrics) => opened,
                 () = shutdown.cancelled() => return Ok(()),
             };
             match opened {

@@ -1,8 +1,10 @@
 //! The settings: what they are, and how they are read. All errors are reported at once, by name
 //! and expectation, never with the value.
 
+mod address;
 mod reader;
 mod secret;
+mod settings;
 mod source;
 mod variables;
 
@@ -14,36 +16,37 @@ use std::time::Duration;
 
 use url::Url;
 
-pub use self::secret::Secret;
+pub(crate) use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
+use crate::tls::Trust;
 
 const GIB: u64 = 1 << 30;
 /// The port of the admin server where none is set.
-pub const ADMIN_PORT: u16 = 8080;
+pub(crate) const ADMIN_PORT: u16 = 8080;
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The object store.
-    pub store: StoreSettings,
+    pub(crate) store: StoreSettings,
     /// The broker.
-    pub broker: BrokerSettings,
+    pub(crate) broker: BrokerSettings,
     /// The antivirus engine.
-    pub scanner: ScannerSettings,
+    pub(crate) scanner: ScannerSettings,
     /// What a verdict does.
-    pub policy: PolicySettings,
+    pub(crate) policy: PolicySettings,
     /// The webhook; without it reports of deletions are kept in a queue, all others only offered to the
     /// results exchange.
-    pub publish: Option<PublishSettings>,
+    pub(crate) publish: Option<PublishSettings>,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
-    /// Further certificate authorities, PEM, checked to be readable.
-    pub tls_ca: Option<Vec<u8>>,
+    /// The certificate authorities of `TLS_CA_FILE`.
+    pub(crate) trust: Trust,
     /// The address of the admin server.
-    pub health_addr: AdminAddress,
+    pub(crate) health_addr: AdminAddress,
     /// Time for running objects after SIGTERM.
-    pub shutdown_grace: Duration,
+    pub(crate) shutdown_grace: Duration,
     /// How to log.
     pub log: LogSettings,
 }
@@ -68,54 +71,53 @@ impl fmt::Display for AdminAddress {
 
 /// The object store.
 #[derive(Debug, Clone)]
-pub struct StoreSettings {
+pub(crate) struct StoreSettings {
     /// The endpoint.
-    pub url: Url,
+    pub(crate) url: Url,
     /// Access and secret key; `None` means the AWS default credential chain.
-    pub keys: Option<(Secret, Secret)>,
+    pub(crate) keys: Option<(Secret, Secret)>,
     /// The region that requests are signed for.
-    pub region: String,
+    pub(crate) region: String,
     /// A variable that names a proxy, set but not obeyed for the store.
-    pub proxy_variable: Option<&'static str>,
+    pub(crate) proxy_variable: Option<&'static str>,
     /// Bytes of the largest object that is downloaded.
-    pub max_object: u64,
+    pub(crate) max_object: u64,
     /// Bytes of temp disk for all objects in flight.
-    pub spool: u64,
+    pub(crate) spool: u64,
     /// Folder of the temp files.
-    pub temp_dir: PathBuf,
+    pub(crate) temp_dir: PathBuf,
 }
 
 /// The broker and the names in it.
 #[derive(Debug, Clone)]
-pub struct BrokerSettings {
+pub(crate) struct BrokerSettings {
     /// Host name or address.
-    pub host: String,
+    pub(crate) host: String,
     /// Port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Connect by amqps.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// User name.
-    pub user: String,
+    pub(crate) user: String,
     /// Password.
-    pub password: Secret,
+    pub(crate) password: Secret,
     /// Virtual host.
-    pub vhost: String,
+    pub(crate) vhost: String,
     /// The queue of notifications; every other name is derived from it.
-    pub queue: String,
+    pub(crate) queue: String,
     /// The routing key that the store publishes with.
-    pub routing_key: String,
+    pub(crate) routing_key: String,
     /// The exchange that the store publishes to.
-    pub exchange: String,
+    pub(crate) exchange: String,
     /// The type of that exchange, if it has to be made.
-    pub exchange_type: ExchangeType,
+    pub(crate) exchange_type: ExchangeType,
     /// The type of the queues made here.
-    pub queue_type: QueueType,
+    pub(crate) queue_type: QueueType,
 }
 
 /// The type of the store's exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "AMQP's own terms")]
-pub enum ExchangeType {
+pub(crate) enum ExchangeType {
     Topic,
     Direct,
     Fanout,
@@ -123,76 +125,91 @@ pub enum ExchangeType {
 
 /// The type of the queues made here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "RabbitMQ's own terms")]
-pub enum QueueType {
+pub(crate) enum QueueType {
     Quorum,
     Classic,
 }
 
 /// The antivirus engine.
 #[derive(Debug, Clone)]
-pub struct ScannerSettings {
+pub(crate) struct ScannerSettings {
     /// Where it is and what it speaks.
-    pub engine: EngineAddress,
+    pub(crate) engine: EngineAddress,
     /// Objects scanned at once.
-    pub concurrency: u16,
+    pub(crate) concurrency: u16,
     /// The longest scan of one object.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Refuse an engine that does not report encrypted archives and exceeded limits.
-    pub strict_limits: bool,
+    pub(crate) strict_limits: bool,
     /// Age at which the virus database is warned about.
-    pub database_max_age: Option<Duration>,
+    pub(crate) database_max_age: Option<Duration>,
 }
 
 /// Where the engine is and what it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineAddress {
+pub(crate) enum EngineAddress {
     /// clamav-rest, at this base URL.
     ClamavRest(Url),
-    /// clamd by TCP: host and port.
-    ClamdTcp(String, u16),
-    /// clamd by Unix socket.
-    ClamdUnix(PathBuf),
+    /// clamd itself.
+    Clamd(ClamdAddress),
+}
+
+/// Where clamd listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClamdAddress {
+    /// Host and port.
+    Tcp(String, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ClamdAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What a verdict does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicySettings {
+pub(crate) struct PolicySettings {
     /// Delete infected objects.
-    pub delete_file: bool,
+    pub(crate) delete_file: bool,
     /// Tag objects with their status.
-    pub tag_files: bool,
+    pub(crate) tag_files: bool,
     /// The key of that tag.
-    pub tag_key: String,
+    pub(crate) tag_key: String,
     /// Report clean objects too.
-    pub report_clean: bool,
+    pub(crate) report_clean: bool,
 }
 
 /// The webhook.
 #[derive(Debug, Clone)]
-pub struct PublishSettings {
+pub(crate) struct PublishSettings {
     /// Where reports are POSTed.
-    pub url: Url,
+    pub(crate) url: Url,
     /// The signing secret.
-    pub secret: Option<Secret>,
+    pub(crate) secret: Option<Secret>,
     /// The `Authorization` header.
-    pub authorization: Option<Secret>,
+    pub(crate) authorization: Option<Secret>,
 }
 
 /// How to log.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     /// The most verbose level written.
-    pub level: tracing::Level,
+    pub(crate) level: tracing::Level,
     /// JSON lines instead of text.
-    pub json: bool,
+    pub(crate) json: bool,
     /// A file that gets the lines as well.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// One thing that is wrong with the configuration: what, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+struct Problem {
     subject: String,
     complaint: String,
 }
@@ -231,9 +248,9 @@ pub struct Loaded {
     /// The settings.
     pub settings: Settings,
     /// Lines to log as warnings.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// The effective settings by name, secrets masked.
-    pub effective: BTreeMap<&'static str, String>,
+    pub(crate) effective: BTreeMap<&'static str, String>,
 }
 
 /// Reads and checks the configuration from `env` and the files that it names.

@@ -17,6 +17,7 @@ use standardwebhooks::Webhook;
 use crate::config::{PublishSettings, Secret};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
 use crate::http;
+use crate::tls::Trust;
 
 /// For one POST, with its answer.
 const POST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,12 +108,12 @@ enum Concerned {
 }
 
 impl Courier {
-    /// A courier for one webhook. `ca`: private certificate authorities, in PEM.
+    /// A courier for one webhook.
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub(crate) fn new(settings: &PublishSettings, ca: Option<&[u8]>) -> Result<Self, String> {
-        let client = http::client(ca, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
+    pub(crate) fn new(settings: &PublishSettings, trust: &Trust) -> Result<Self, String> {
+        let client = http::client(trust, http::Proxy::FromEnvironment).map_err(|e| causes(&e))?;
         Ok(Self { client, settings: settings.clone(), recent: Mutex::default() })
     }
 

@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use strum::{Display, IntoStaticStr};
 
+use crate::failure::Dependency;
+use crate::hints;
+
 /// A monitored dependency: in logs, metrics and `/readyz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
@@ -27,11 +30,11 @@ impl Part {
     /// The settings to look at when it is down.
     const fn settings(self) -> &'static str {
         match self {
-            Self::Broker => "RABBITMQ_ENDPOINT, RABBITMQ_PORT, RABBITMQ_TLS",
-            Self::Store => "MINIO_SERVER_URL, TLS_CA_FILE",
-            Self::Engine => "SCANNER, CLAMD_ENDPOINT, CLAMD_PORT",
-            Self::Host => "TMPDIR, SPOOL_SIZE, the limit of open files",
-            Self::Webhook => "PUBLISH_URL",
+            Self::Broker => hints::BROKER_ADDRESS,
+            Self::Store => hints::STORE_ADDRESS,
+            Self::Engine => hints::ENGINE_ADDRESS,
+            Self::Host => hints::HOST_RESOURCES,
+            Self::Webhook => hints::WEBHOOK_ADDRESS,
         }
     }
 
@@ -40,9 +43,8 @@ impl Part {
     }
 }
 
-impl From<crate::failure::Dependency> for Part {
-    fn from(dependency: crate::failure::Dependency) -> Self {
-        use crate::failure::Dependency;
+impl From<Dependency> for Part {
+    fn from(dependency: Dependency) -> Self {
         match dependency {
             Dependency::Store => Self::Store,
             Dependency::Engine => Self::Engine,

@@ -26,7 +26,7 @@ pub(crate) use self::error::OpenError;
 pub(crate) use self::headers::History;
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
-pub(crate) use self::session::{Session, Tls, inspect};
+pub(crate) use self::session::{Session, inspect};
 pub(crate) use self::topology::{Topology, WorkQueue, minio_settings};
 use crate::failure::{Failure, Stage};
 

@@ -15,19 +15,24 @@ mod engine;
 pub(crate) mod fuzzing;
 mod proof;
 mod version;
+mod watch;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::http;
 use crate::store::Reader;
+use crate::tls::Trust;
 use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
 pub(crate) use self::version::Version;
+pub(crate) use self::watch::EngineWatch;
 
 /// What an engine answered, before anyone asks what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,28 +69,25 @@ pub(crate) struct Scanner {
 #[derive(Debug, Clone)]
 enum Protocol {
     ClamavRest(clamav_rest::Server),
-    Clamd(clamd::Address),
+    Clamd(clamd::Server),
 }
 
 #[derive(Debug)]
 enum Proved {
     ClamavRest(clamav_rest::Server, clamav_rest::Dialect),
-    Clamd(clamd::Address),
+    Clamd(clamd::Server),
 }
 
 impl Scanner {
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub(crate) fn new(settings: &ScannerSettings, ca: Option<&[u8]>) -> reqwest::Result<Self> {
+    pub(crate) fn new(settings: &ScannerSettings, trust: &Trust) -> reqwest::Result<Self> {
         let protocol = match &settings.engine {
             EngineAddress::ClamavRest(url) => {
-                let client = http::client(ca, http::Proxy::Never)?;
+                let client = http::client(trust, http::Proxy::Never)?;
                 Protocol::ClamavRest(clamav_rest::Server::new(client, url.clone()))
             }
-            EngineAddress::ClamdTcp(host, port) => {
-                Protocol::Clamd(clamd::Address::Tcp(host.clone(), *port))
-            }
-            EngineAddress::ClamdUnix(path) => Protocol::Clamd(clamd::Address::Unix(path.clone())),
+            EngineAddress::Clamd(address) => Protocol::Clamd(clamd::Server::new(address.clone())),
         };
         Ok(Self { protocol, timeout: settings.timeout, strict_limits: settings.strict_limits })
     }
@@ -103,10 +105,10 @@ impl Scanner {
                     let dialect = server.dialect(canary::eicar()).await?;
                     Proved::ClamavRest(server.clone(), dialect)
                 }
-                Protocol::Clamd(address) => {
-                    let answer = address.scan(Sample::Bytes(canary::eicar())).await?;
+                Protocol::Clamd(server) => {
+                    let answer = server.scan(Sample::Bytes(canary::eicar())).await?;
                     expect_infected(answer)?;
-                    Proved::Clamd(address.clone())
+                    Proved::Clamd(server.clone())
                 }
             };
             Engine::prove(protocol, self, begun).await
@@ -121,7 +123,7 @@ impl Proved {
     async fn scan(&self, sample: Sample) -> Result<Answer, Failure> {
         match self {
             Self::ClamavRest(server, dialect) => server.scan(*dialect, sample).await,
-            Self::Clamd(address) => address.scan(sample).await,
+            Self::Clamd(server) => server.scan(sample).await,
         }
     }
 
@@ -130,7 +132,7 @@ impl Proved {
         let asked = async {
             match self {
                 Self::ClamavRest(server, _) => server.version().await,
-                Self::Clamd(address) => address.version().await,
+                Self::Clamd(server) => server.version().await,
             }
         };
         tokio::time::timeout(Duration::from_secs(5), asked).await.ok().flatten().unwrap_or_default()
@@ -191,6 +193,17 @@ fn expect_infected(answer: Answer) -> Result<(), Failure> {
 /// A fault of the engine.
 fn fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
     Failure::suspect(Dependency::Engine, Stage::Scan, reason, detail)
+}
+
+/// A fault of this host during a scan.
+fn host_fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
+    Failure::suspect(Dependency::Host, Stage::Scan, reason, detail)
+}
+
+/// Whether this process, or the host, can open no more files.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ use self::spool::Spool;
 use crate::config::StoreSettings;
 use crate::event::plain_etag;
 use crate::failure::{Dependency, Failure, Reason, Stage};
+use crate::tls::Trust;
 
 /// A store that says nothing for this long is down.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -172,9 +173,9 @@ impl Store {
     ///
     /// # Errors
     /// When the TLS settings cannot be used.
-    pub(crate) async fn new(settings: &StoreSettings, ca: Option<&[u8]>) -> Result<Self, String> {
+    pub(crate) async fn new(settings: &StoreSettings, trust: &Trust) -> Result<Self, String> {
         Ok(Self {
-            client: client::build(settings, ca).await?,
+            client: client::build(settings, trust).await?,
             spool: Arc::new(Spool::new(settings.spool)),
             temp_dir: settings.temp_dir.clone(),
             max_object: settings.max_object,

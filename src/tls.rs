@@ -1,14 +1,57 @@
-//! What is wrong with a peer's certificate, in words that say what to do.
+//! Which authorities a server's certificate may come from, and what is wrong with a certificate, in
+//! words that say what to do.
 //!
-//! TLS here follows the rules of the web: a name is looked for in the subject alternative names
-//! alone, and an authority is no server. Other clients are laxer, so a certificate that works with
-//! them may be refused here, by an error that names no remedy.
+//! TLS here follows the rules of the web: a name must be among the subject alternative names, and
+//! an authority's own certificate is not a server's. Other clients are laxer, so a certificate that
+//! works with them may be refused here, by an error that names no remedy.
 
 use std::error::Error;
 use std::io;
 
-use rustls::CertificateError;
-use rustls::OtherError;
+use rustls::{CertificateError, OtherError, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+/// Certificate authorities trusted besides the platform's; none by default.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trust {
+    authorities: Vec<CertificateDer<'static>>,
+    /// The same as text, for the broker's client.
+    pem: Option<String>,
+}
+
+impl Trust {
+    /// Reads a bundle of PEM certificates; `None` unless there is at least one and all are
+    /// readable. They are checked by the verifier that will use them: a client library may panic on
+    /// a certificate that it cannot read, or leave it out.
+    pub(crate) fn from_pem(pem: &[u8]) -> Option<Self> {
+        let authorities: Vec<_> =
+            CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+        let mut roots = RootCertStore::empty();
+        let readable = authorities.iter().all(|der| roots.add(der.clone()).is_ok());
+        let pem = Some(String::from_utf8_lossy(pem).into_owned());
+        (readable && !authorities.is_empty()).then_some(Self { authorities, pem })
+    }
+
+    /// The certificates, DER.
+    pub(crate) fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
+    }
+
+    /// The text that they were read from.
+    pub(crate) fn pem(&self) -> Option<&str> {
+        self.pem.as_deref()
+    }
+
+    /// They and the platform's authorities. A platform without authorities, or with unreadable
+    /// ones, is no error where none of them is needed.
+    pub(crate) fn with_platform(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(self.authorities.iter().cloned());
+        roots
+    }
+}
 
 /// What is wrong with the certificate that `error` is about, if it is about one.
 pub(crate) fn explain(error: &(dyn Error + 'static)) -> Option<&'static str> {

@@ -4,17 +4,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use reqwest::StatusCode;
 
 use super::say;
 use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, Settings};
 use crate::courier::Courier;
-use crate::failure::Reason;
-use crate::queue::{self, Tls, Topology};
+use crate::failure::{Reason, causes};
+use crate::hints;
+use crate::http;
+use crate::queue::{self, Topology};
 use crate::scanner::Scanner;
 use crate::shutdown;
 use crate::store::{Bearing, Finding, Store};
+
+/// For the whole of a health check: below the timeouts that container engines give one.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to everything once, looks into `buckets`, and prints a line for each dependency and
 /// finding. Changes nothing, unless `write` is set: then an object is written to each bucket, and
@@ -64,7 +68,7 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
     if buckets.is_empty() {
         return 0;
     }
-    let store = match Store::new(&settings.store, settings.tls_ca.as_deref()).await {
+    let store = match Store::new(&settings.store, &settings.trust).await {
         Ok(store) => store,
         Err(line) => return fail(&line),
     };
@@ -102,35 +106,31 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
 
 async fn broker(settings: &Settings) -> Result<String, String> {
     let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
-    let tls = Tls(settings.tls_ca.clone());
-    let found = queue::inspect(&settings.broker, &tls, &topology).await;
+    let found = queue::inspect(&settings.broker, &settings.trust, &topology).await;
     let untested = "rights and the arguments of queues show only at the start";
     found.map(|line| format!("{line} ({untested})")).map_err(|error| error.to_string())
 }
 
 async fn store(settings: &Settings) -> Result<String, String> {
-    let store = Store::new(&settings.store, settings.tls_ca.as_deref()).await?;
+    let store = Store::new(&settings.store, &settings.trust).await?;
     let url = &settings.store.url;
     store.probe_temp().await.map_err(|f| format!("TMPDIR cannot be used: {}", f.detail))?;
     match store.probe(Duration::from_secs(10)).await {
         Ok(()) => Ok(format!("{url} answers and takes the credentials")),
-        Err(failure) if failure.reason == Reason::StoreCredentials => Err(format!(
-            "{url} refuses us ({}): check MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the clock",
-            failure.detail
-        )),
-        Err(failure) => {
-            Err(format!("{url}: {}: check MINIO_SERVER_URL and TLS_CA_FILE", failure.detail))
+        Err(failure) if failure.reason == Reason::StoreCredentials => {
+            Err(format!("{url}: {}", hints::store_login_refused(&failure.detail)))
         }
+        Err(failure) => Err(format!("{url}: {}: check {}", failure.detail, hints::STORE_ADDRESS)),
     }
 }
 
 async fn engine(settings: &Settings) -> Result<String, String> {
-    let scanner = Scanner::new(&settings.scanner, settings.tls_ca.as_deref())
-        .map_err(|error| error.to_string())?;
+    let scanner =
+        Scanner::new(&settings.scanner, &settings.trust).map_err(|error| error.to_string())?;
     let engine = scanner
         .open(Duration::from_secs(30))
         .await
-        .map_err(|f| format!("{}: check SCANNER, CLAMD_ENDPOINT and CLAMD_PORT", f.detail))?;
+        .map_err(|failure| format!("{}: check {}", failure.detail, hints::ENGINE_ADDRESS))?;
     let version = engine.version();
     let database = version.database.as_deref().unwrap_or("unknown or not official");
     let mut line = format!(
@@ -144,14 +144,15 @@ async fn engine(settings: &Settings) -> Result<String, String> {
     if matches!(settings.scanner.engine, EngineAddress::ClamavRest(_)) {
         line += "; clamav-rest before 0.5 hides why it refuses a file, so use 0.5 or later";
     }
+    let alerts = hints::ENGINE_ALERTS;
     match (engine.limits_reported(), settings.scanner.strict_limits) {
-        (true, _) => Ok(line + ", reports its limits"),
-        (false, false) => Ok(line
-            + ", but calls encrypted or over-limit files clean: set \
-                                     AlertEncrypted and AlertExceedsMax in clamd.conf"),
-        (false, true) => Err(line
-            + ", but hides its limits: set AlertEncrypted and \
-                                     AlertExceedsMax in clamd.conf, or STRICT_LIMITS=false"),
+        (true, _) => Ok(format!("{line}, reports its limits")),
+        (false, false) => {
+            Ok(format!("{line}, but calls encrypted or over-limit files clean: set {alerts}"))
+        }
+        (false, true) => {
+            Err(format!("{line}, but hides its limits: set {alerts}, or STRICT_LIMITS=false"))
+        }
     }
 }
 
@@ -159,51 +160,92 @@ async fn webhook(settings: &Settings) -> Result<String, String> {
     let Some(publish) = &settings.publish else {
         return Ok("none (PUBLISH_URL is not set)".to_owned());
     };
-    let courier = Courier::new(publish, settings.tls_ca.as_deref())?;
+    let courier = Courier::new(publish, &settings.trust)?;
     match courier.reachable().await {
         Ok(status) => Ok(format!("answers (HEAD: {})", status.as_u16())),
-        Err(error) => Err(format!("{error}: check PUBLISH_URL and TLS_CA_FILE")),
+        Err(error) => Err(format!("{error}: check {}", hints::WEBHOOK_ADDRESS)),
     }
 }
 
-/// Asks the `/readyz` of a daemon on this host, for containers without an HTTP client.
+/// Asks the `/readyz` of a daemon on this host, for containers without an HTTP client. Prints its
+/// body, and succeeds when it answers 200.
 pub async fn healthcheck(address: AdminAddress) -> ExitCode {
-    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
-    let (port, hosts) = match address {
-        AdminAddress::Everywhere => (ADMIN_PORT, vec![v6, v4]),
-        AdminAddress::At(address) => match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => (address.port(), vec![v4]),
-            IpAddr::V6(ip) if ip.is_unspecified() => (address.port(), vec![v6, v4]),
-            ip => (address.port(), vec![ip]),
-        },
-    };
-    let addresses: Vec<SocketAddr> =
-        hosts.into_iter().map(|host| SocketAddr::new(host, port)).collect();
-    let asked = tokio::time::timeout(Duration::from_secs(5), ask(&addresses)).await;
-    match asked {
-        Ok(Ok(reply)) => {
-            let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+    match ready_page(address).await {
+        Ok((status, body)) => {
             say(body.trim());
-            if head.starts_with("HTTP/1.1 200") { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Ok(Err(error)) => {
-            say(format_args!("{address}: {error}"));
-            ExitCode::FAILURE
-        }
-        Err(_) => {
+        Err(error) if error.is_timeout() => {
             say(format_args!("{address}: no answer"));
             ExitCode::FAILURE
         }
+        Err(error) => {
+            say(format_args!("{address}: {}", causes(&error.without_url())));
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// Asks the first of `addresses` that takes a connection.
-async fn ask(addresses: &[SocketAddr]) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(addresses).await?;
-    let host = stream.peer_addr()?;
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).await?;
-    Ok(reply)
+async fn ready_page(address: AdminAddress) -> reqwest::Result<(StatusCode, String)> {
+    let addresses = local(address);
+    let port = addresses.first().map_or(ADMIN_PORT, SocketAddr::port);
+    let client = http::local_client("localhost", &addresses)?;
+    let request = client.get(format!("http://localhost:{port}/readyz"));
+    let answer = request.timeout(HEALTHCHECK_TIMEOUT).send().await?;
+    Ok((answer.status(), answer.text().await?))
+}
+
+/// Where an admin server that listens at `address` is reached from this host, best first.
+fn local(address: AdminAddress) -> Vec<SocketAddr> {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let at = |port, hosts: &[IpAddr]| hosts.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    match address {
+        AdminAddress::Everywhere => at(ADMIN_PORT, &[v6, v4]),
+        AdminAddress::At(SocketAddr::V4(own)) if own.ip().is_unspecified() => at(own.port(), &[v4]),
+        AdminAddress::At(SocketAddr::V6(own)) if own.ip().is_unspecified() => {
+            at(own.port(), &[v6, v4])
+        }
+        AdminAddress::At(own) => vec![own],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_on_every_address_is_asked_on_both_loopbacks() {
+        let hosts = |text: &str| local(AdminAddress::At(text.parse().unwrap()));
+        let list = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(local(AdminAddress::Everywhere), list(&["[::1]:8080", "127.0.0.1:8080"]));
+        assert_eq!(hosts("[::]:1"), list(&["[::1]:1", "127.0.0.1:1"]));
+        assert_eq!(hosts("0.0.0.0:1"), list(&["127.0.0.1:1"]));
+        assert_eq!(hosts("10.0.0.7:1"), list(&["10.0.0.7:1"]));
+        assert_eq!(hosts("[fe80::1%3]:1"), list(&["[fe80::1%3]:1"]));
+    }
+
+    #[tokio::test]
+    async fn the_loopback_that_takes_a_connection_is_the_one_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 1024];
+            let got = stream.read(&mut request).await.unwrap();
+            let answer = b"HTTP/1.1 503 x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n";
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8(request[..got].to_vec()).unwrap()
+        });
+        let address = AdminAddress::At((Ipv6Addr::UNSPECIFIED, port).into());
+        let (status, body) = ready_page(address).await.unwrap();
+        assert_eq!((status.as_u16(), body.as_str()), (503, "no\n"));
+        assert!(server.await.unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
+        let refused = ready_page(address).await.unwrap_err();
+        assert!(refused.is_connect() && !refused.is_timeout(), "{refused:?}");
+    }
 }

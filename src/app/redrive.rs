@@ -7,7 +7,7 @@ use super::say;
 use crate::config::Settings;
 use crate::event::{self, Notification};
 use crate::metrics::Metrics;
-use crate::queue::{ParkedMessage, RedriveError, Session, Tls, Topology, WorkQueue};
+use crate::queue::{ParkedMessage, RedriveError, Session, Topology, WorkQueue};
 
 /// What to move back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +41,13 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let tls = Tls(settings.tls_ca.clone());
-    let session = match Session::open(&settings.broker, &tls, &topology, &Metrics::default()).await
+    let session = match Session::open(
+        &settings.broker,
+        &settings.trust,
+        &topology,
+        &Metrics::default(),
+    )
+    .await
     {
         Ok(session) => session,
         Err(error) => {

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// A secret setting; `Debug` does not show it. One that was given by `NAME_FILE` can be read again
 /// once a peer refuses it. Clones share what was read last.
 #[derive(Clone)]
-pub struct Secret(Arc<Inner>);
+pub(crate) struct Secret(Arc<Inner>);
 
 struct Inner {
     held: Mutex<SecretString>,
@@ -39,7 +39,7 @@ impl Secret {
 
     /// The secret as it was read last.
     #[must_use]
-    pub fn held(&self) -> SecretString {
+    pub(crate) fn held(&self) -> SecretString {
         self.lock().clone()
     }
 
@@ -48,7 +48,7 @@ impl Secret {
     /// Only a refusal replaces a secret: one that is in the file before the peer knows it must not
     /// end what works. A file that is missing, empty or unusable, as one that is just being
     /// replaced may be, leaves the old one in place.
-    pub fn replaced_after(&self, refused: &SecretString) -> bool {
+    pub(crate) fn replaced_after(&self, refused: &SecretString) -> bool {
         if let Some(Source { variable, path, usable }) = &self.0.source {
             match read(path) {
                 Ok(text) if text == self.held().expose_secret() => {}

@@ -192,7 +192,7 @@ fn one_key_alone_is_refused_and_none_means_the_credential_chain() {
 fn the_engine_address_takes_hosts_urls_and_sockets() {
     let engine = |pairs: &[(&str, &str)]| settings(&with(pairs)).scanner.engine;
     let rest = |url: &str| EngineAddress::ClamavRest(Url::parse(url).unwrap());
-    let tcp = |host: &str, port| EngineAddress::ClamdTcp(host.to_owned(), port);
+    let tcp = |host: &str, port| EngineAddress::Clamd(ClamdAddress::Tcp(host.to_owned(), port));
     let clamd = ("SCANNER", "clamd");
     assert_eq!(engine(&[("CLAMD_ENDPOINT", "h")]), rest("https://h:9443"));
     assert_eq!(engine(&[("CLAMD_ENDPOINT", "h"), ("CLAMD_PORT", "1")]), rest("https://h:1"));
@@ -202,7 +202,7 @@ fn the_engine_address_takes_hosts_urls_and_sockets() {
     assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "h")]), tcp("h", 3310));
     assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "tcp://h:9")]), tcp("h", 9));
     assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "tcp://[::1]:9")]), tcp("::1", 9));
-    let unix = EngineAddress::ClamdUnix("/run/clamd.sock".into());
+    let unix = EngineAddress::Clamd(ClamdAddress::Unix("/run/clamd.sock".into()));
     assert_eq!(engine(&[clamd, ("CLAMD_ENDPOINT", "unix:///run/clamd.sock")]), unix);
     assert!(problems(&with(&[("CLAMD_ENDPOINT", "ftp://h")])).contains("CLAMD_ENDPOINT"));
     assert!(problems(&with(&[clamd, ("CLAMD_ENDPOINT", "unix://x")])).contains("CLAMD_ENDPOINT"));

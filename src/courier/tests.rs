@@ -91,7 +91,7 @@ fn a_report_is_signed_as_the_specification_says() {
         secret: Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()),
         authorization: Some("Bearer t".into()),
     };
-    let courier = Courier::new(&settings, None).unwrap();
+    let courier = Courier::new(&settings, &Trust::default()).unwrap();
     let headers = headers("msg_1", b"{\"a\":1}", &courier.secrets()).unwrap();
     assert_eq!(headers["webhook-id"], "msg_1");
     assert_eq!(headers[AUTHORIZATION], "Bearer t");
@@ -109,7 +109,7 @@ fn each_of_several_secrets_signs() {
             secret: Some(secret.into()),
             authorization: None,
         };
-        let courier = Courier::new(&settings, None).unwrap();
+        let courier = Courier::new(&settings, &Trust::default()).unwrap();
         let headers = headers("msg_1", b"{}", &courier.secrets()).unwrap();
         let text = |name| headers[name].to_str().unwrap().to_owned();
         (text("webhook-timestamp"), text("webhook-signature"))

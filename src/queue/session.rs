@@ -27,6 +27,7 @@ use super::topology::{Topology, WorkQueue};
 use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
 use crate::config::BrokerSettings;
 use crate::metrics::Metrics;
+use crate::tls::Trust;
 
 /// To connect and log in. The client library has no timeout of its own for this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,10 +44,6 @@ const HEARTBEAT_SECONDS: u16 = 15;
 /// returned there. Consumed messages may have larger headers, so the consuming connection keeps the
 /// broker's limit.
 const PUBLISHING_FRAME_MAX: u32 = 32 * 1024;
-
-/// Private certificate authorities for amqps, in PEM.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tls(pub(crate) Option<Vec<u8>>);
 
 /// Both connections, with the topology declared.
 pub(crate) struct Session {
@@ -67,12 +64,12 @@ impl Session {
     /// [`OpenError`] tells those that an operator must fix from those that may pass.
     pub(crate) async fn open(
         settings: &BrokerSettings,
-        tls: &Tls,
+        trust: &Trust,
         topology: &Topology,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let consuming = connect(settings, tls, "consuming", None).await?;
-        let publishing = connect(settings, tls, "publishing", Some(PUBLISHING_FRAME_MAX)).await?;
+        let consuming = connect(settings, trust, "consuming", None).await?;
+        let publishing = connect(settings, trust, "publishing", Some(PUBLISHING_FRAME_MAX)).await?;
         let publishing = Arc::new(publishing);
         let channels = Arc::new(Channels::new(Arc::clone(&publishing)));
         let declared = async {
@@ -186,10 +183,10 @@ impl Session {
 /// As [`Session::open`].
 pub(crate) async fn inspect(
     settings: &BrokerSettings,
-    tls: &Tls,
+    trust: &Trust,
     topology: &Topology,
 ) -> Result<String, OpenError> {
-    let connection = connect(settings, tls, "check", None).await?;
+    let connection = connect(settings, trust, "check", None).await?;
     let found = tokio::time::timeout(DECLARE_TIMEOUT, topology.inspect(&connection))
         .await
         .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
@@ -201,14 +198,14 @@ pub(crate) async fn inspect(
 /// once.
 async fn connect(
     settings: &BrokerSettings,
-    tls: &Tls,
+    trust: &Trust,
     purpose: &'static str,
     frame_max: Option<u32>,
 ) -> Result<Connection, OpenError> {
     let password = settings.password.held();
-    match log_in(settings, &password, tls, purpose, frame_max).await {
+    match log_in(settings, &password, trust, purpose, frame_max).await {
         Err(OpenError::Refused(_)) if settings.password.replaced_after(&password) => {
-            log_in(settings, &settings.password.held(), tls, purpose, frame_max).await
+            log_in(settings, &settings.password.held(), trust, purpose, frame_max).await
         }
         answer => answer,
     }
@@ -217,7 +214,7 @@ async fn connect(
 async fn log_in(
     settings: &BrokerSettings,
     password: &SecretString,
-    tls: &Tls,
+    trust: &Trust,
     purpose: &'static str,
     frame_max: Option<u32>,
 ) -> Result<Connection, OpenError> {
@@ -240,7 +237,7 @@ async fn log_in(
     };
     let name = format!("{} ({purpose})", env!("CARGO_PKG_NAME"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let cert_chain = tls.0.as_ref().map(|pem| String::from_utf8_lossy(pem).into_owned());
+    let cert_chain = trust.pem().map(str::to_owned);
     let tls = OwnedTLSConfig { identity: None, cert_chain };
     let runtime = lapin::runtime::default_runtime()?;
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);

@@ -16,8 +16,10 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::version::Version;
-use super::{Answer, Sample, expect_infected, fault, is_name, is_refusal};
-use crate::failure::{Dependency, Failure, Reason, Stage, causes};
+use super::{
+    Answer, Sample, expect_infected, fault, host_fault, is_name, is_out_of_files, is_refusal,
+};
+use crate::failure::{Failure, Reason, causes};
 use crate::store::Reader;
 
 const CHUNK: usize = 128 * 1024;
@@ -218,10 +220,8 @@ fn unanswered(error: &reqwest::Error) -> Failure {
     let detail = causes(error);
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
-        let os = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        // EMFILE, ENFILE: this host's trouble and not the service's.
-        if matches!(os, Some(23 | 24)) {
-            return Failure::suspect(Dependency::Host, Stage::Scan, Reason::HostResources, detail);
+        if cause.downcast_ref().is_some_and(is_out_of_files) {
+            return host_fault(Reason::HostResources, detail);
         }
         next = cause.source();
     }

@@ -2,7 +2,6 @@
 //! Source: the COMMANDS section of clamd(8).
 
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,24 +9,41 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::version::Version;
-use super::{Answer, Sample, connect, fault, is_name};
-use crate::failure::{Dependency, Failure, Reason, Stage};
+use super::{Answer, Sample, connect, fault, host_fault, is_name, is_out_of_files};
+use crate::config::ClamdAddress;
+use crate::failure::{Failure, Reason};
+use crate::http::CONNECT_TIMEOUT;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed write the reply may still be on its way, and it says more than the write error.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const CHUNK: usize = 128 * 1024;
 /// Far more than a reply has; a longer one is not clamd's.
 const LONGEST_REPLY: u64 = 4096;
 
-/// Where clamd listens.
+/// A clamd.
 #[derive(Debug, Clone)]
-pub(super) enum Address {
-    Tcp(String, u16),
-    Unix(PathBuf),
+pub(super) struct Server {
+    address: ClamdAddress,
 }
 
-impl Address {
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Why a sample was not sent in full.
+enum Unsent {
+    /// The temp file cannot be read.
+    Sample(Failure),
+    /// clamd does not take it.
+    Engine(io::Error),
+}
+
+impl Server {
+    pub(super) fn new(address: ClamdAddress) -> Self {
+        Self { address }
+    }
+
     /// Scans one sample. The caller sets the deadline.
     pub(super) async fn scan(&self, sample: Sample) -> Result<Answer, Failure> {
         let answer = match self.connect().await? {
@@ -51,36 +67,21 @@ impl Address {
 
     async fn connect(&self) -> Result<Stream, Failure> {
         let connecting = async {
-            match self {
-                Self::Tcp(host, port) => connect::tcp(host, *port).await.map(Stream::Tcp),
-                Self::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            match &self.address {
+                ClamdAddress::Tcp(host, port) => connect::tcp(host, *port).await.map(Stream::Tcp),
+                ClamdAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             }
         };
+        let address = &self.address;
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
-            // EMFILE, ENFILE: this host's trouble and not clamd's.
-            Ok(Err(error)) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-                let dependency = Dependency::Host;
-                Err(Failure::suspect(dependency, Stage::Scan, Reason::HostResources, error))
+            Ok(Err(error)) if is_out_of_files(&error) => {
+                Err(host_fault(Reason::HostResources, error))
             }
-            Ok(Err(error)) => Err(fault(Reason::EngineUnreachable, format!("{self}: {error}"))),
-            Err(_) => Err(fault(Reason::EngineUnreachable, format!("{self}: no answer"))),
+            Ok(Err(error)) => Err(fault(Reason::EngineUnreachable, format!("{address}: {error}"))),
+            Err(_) => Err(fault(Reason::EngineUnreachable, format!("{address}: no answer"))),
         }
     }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
-
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 pub(super) async fn instream<S: AsyncRead + AsyncWrite>(
@@ -110,13 +111,6 @@ pub(super) async fn instream<S: AsyncRead + AsyncWrite>(
     }
 }
 
-enum Unsent {
-    /// The temp file cannot be read.
-    Sample(Failure),
-    /// clamd does not take it.
-    Engine(io::Error),
-}
-
 async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), Unsent> {
     to.write_all(b"zINSTREAM\0").await.map_err(Unsent::Engine)?;
     match sample {
@@ -138,15 +132,10 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
             let mut chunk = vec![0; CHUNK + 4];
             loop {
                 let got;
-                (chunk, got) = reader.read(chunk, 4).await.map_err(|error| {
-                    let dependency = Dependency::Host;
-                    Unsent::Sample(Failure::suspect(
-                        dependency,
-                        Stage::Scan,
-                        Reason::TempDisk,
-                        error,
-                    ))
-                })?;
+                (chunk, got) = reader
+                    .read(chunk, 4)
+                    .await
+                    .map_err(|error| Unsent::Sample(host_fault(Reason::TempDisk, error)))?;
                 if got == 0 {
                     break;
                 }
@@ -220,6 +209,7 @@ fn early_answer(reply: io::Result<Vec<u8>>) -> Result<Answer, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::{Dependency, Kind};
 
     /// Plays clamd: takes `take` bytes (everything up to the terminator if `None`), says `reply`,
     /// closes.
@@ -291,11 +281,7 @@ mod tests {
         for reply in replies {
             let failure = scan(b"x", None, reply).await.expect_err("no verdict");
             let said = String::from_utf8_lossy(reply);
-            assert_eq!(
-                failure.kind,
-                crate::failure::Kind::Suspect(Dependency::Engine),
-                "{said} gave {failure}"
-            );
+            assert_eq!(failure.kind, Kind::Suspect(Dependency::Engine), "{said} gave {failure}");
         }
     }
 

@@ -15,6 +15,7 @@ use super::credentials::Keys;
 use super::key::Unmark;
 use super::transport::Transport;
 use crate::config::StoreSettings;
+use crate::tls::Trust;
 
 /// For one try of a request, without the answer's body.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(25);
@@ -24,8 +25,8 @@ fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-pub(super) async fn build(settings: &StoreSettings, ca: Option<&[u8]>) -> Result<Client, String> {
-    let http = SharedHttpClient::new(Transport::new(ca, settings.proxy_variable)?);
+pub(super) async fn build(settings: &StoreSettings, trust: &Trust) -> Result<Client, String> {
+    let http = SharedHttpClient::new(Transport::new(trust, settings.proxy_variable)?);
     let region = Region::new(settings.region.clone());
     let builder = match &settings.keys {
         Some((access, secret)) => {

@@ -16,6 +16,7 @@ use super::{Fetched, Identity, Look, Pin, Store};
 use crate::config::StoreSettings;
 use crate::event::ObjectRef;
 use crate::failure::Stage;
+use crate::tls::Trust;
 
 const MIB: u64 = 1 << 20;
 /// The `ETag` that is announced and compared with.
@@ -41,7 +42,8 @@ impl Rig {
             temp_dir: std::env::temp_dir(),
             proxy_variable: None,
         };
-        let store = runtime.block_on(Store::new(&settings, None)).map_err(io::Error::other)?;
+        let store =
+            runtime.block_on(Store::new(&settings, &Trust::default())).map_err(io::Error::other)?;
         // Each answer is played once.
         let once = store.client.config().to_builder().retry_config(RetryConfig::disabled());
         let store = Store { client: Client::from_conf(once.build()), ..store };

@@ -27,18 +27,14 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{self, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::http::{CONNECT_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
+use crate::tls::Trust;
+
 /// Until the headers of an answer are there, connecting included.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// Shorter than the idle timeout of common servers, so that a kept connection is rarely found
-/// closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-const KEEPALIVE: Duration = Duration::from_secs(30);
 /// About what a connection's read buffer grows to. The headers of nearly all answers fit.
 const BUFFER: usize = 64 * 1024;
 /// What an answer may have that does not fit: bytes and headers. A header map ends at 24,576.
@@ -85,32 +81,21 @@ pub(super) struct Transport {
 type Http = legacy::Client<HttpsConnector<connect::HttpConnector>, SdkBody>;
 
 impl Transport {
-    /// Trusts `ca` (PEM) besides the platform's authorities, and ignores the proxy variables, which
+    /// Trusts `trust` besides the platform's authorities, and ignores the proxy variables, which
     /// are meant for the webhook; a failure to connect says so of `proxy_variable`.
     ///
     /// # Errors
-    /// When `ca` cannot be read.
-    pub(super) fn new(
-        ca: Option<&[u8]>,
-        proxy_variable: Option<&'static str>,
-    ) -> Result<Self, String> {
-        let unusable = |error: &dyn Error| format!("the TLS settings cannot be used: {error}");
-        let mut roots = RootCertStore::empty();
-        // A platform without authorities, or with odd ones, is no fault where none are needed.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for certificate in CertificateDer::pem_slice_iter(ca.unwrap_or_default()) {
-            let certificate = certificate.map_err(|error| unusable(&error))?;
-            roots.add(certificate).map_err(|error| unusable(&error))?;
-        }
+    /// When the TLS backend cannot be set up.
+    pub(super) fn new(trust: &Trust, proxy_variable: Option<&'static str>) -> Result<Self, String> {
         let tls = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(&error))?
-            .with_root_certificates(roots)
+            .map_err(|error| format!("the TLS settings cannot be used: {error}"))?
+            .with_root_certificates(trust.with_platform())
             .with_no_client_auth();
         let mut tcp = connect::HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive(Some(KEEPALIVE_INTERVAL));
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)

@@ -1,8 +1,8 @@
 //! The lane of notifications: a message, the object it announces, the pipeline.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use crate::metrics::{Metrics, NotificationEnd};
 use crate::pipeline::{Ended, Interrupted, Job, Pipeline};
 use crate::queue::{Cause, Delivery, History, Publisher};
 use crate::report::Occasion;
-use crate::scanner::{Engine, Scanner, Version};
+use crate::scanner::EngineWatch;
 use crate::store::{Look, Store};
 
 /// For an engine that failed one scan. A hung one should not hold the delivery for long.
@@ -26,17 +26,9 @@ const STORE_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Notifications {
     pub(crate) pipeline: Pipeline,
     pub(crate) store: Arc<Store>,
-    pub(crate) scanner: Scanner,
-    pub(crate) strict_limits: bool,
-    pub(crate) database_max_age: Option<Duration>,
+    pub(crate) engine: EngineWatch,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
-    /// The engine that passed the last self-test.
-    pub(crate) engine: Mutex<Option<Arc<Engine>>>,
-    /// What was told of the engine last.
-    pub(crate) described: Mutex<Option<(Version, bool)>>,
-    /// An old database is told of once a day.
-    pub(crate) warned_of_age: Mutex<Option<Instant>>,
 }
 
 impl Notifications {
@@ -47,7 +39,7 @@ impl Notifications {
         publisher: &Publisher,
         cancelled: &CancellationToken,
     ) -> Outcome<NotificationEnd, Option<Interrupted>> {
-        let Some(engine) = lock(&self.engine).clone() else {
+        let Some(engine) = self.engine.current() else {
             let kind = Kind::Suspect(Dependency::Engine);
             let failure =
                 Failure::new(kind, Stage::Scan, Reason::EngineUnproved, "no self-test yet");
@@ -82,78 +74,9 @@ impl Notifications {
         }
     }
 
-    /// Tells what is new about the engine.
-    fn describe(&self, engine: &Engine) {
-        let (version, limits_reported) = (engine.version(), engine.limits_reported());
-        let outdated = version
-            .outdated()
-            .map(|why| format!("ClamAV {} {why}", version.engine.as_deref().unwrap_or_default()));
-        self.health.set_limits_reported(limits_reported);
-        self.health.set_engine_outdated(outdated.clone());
-        self.metrics.limits_reported.set(i64::from(limits_reported));
-        self.metrics.engine_outdated.set(i64::from(outdated.is_some()));
-        let date = version.database_date.map(SystemTime::from);
-        let age = date.and_then(|date| SystemTime::now().duration_since(date).ok());
-        self.metrics.database_age.set(age.unwrap_or_default().as_secs_f64());
-        if let (Some(age), Some(max)) = (age, self.database_max_age)
-            && age > max
-        {
-            let mut warned = lock(&self.warned_of_age);
-            if warned.is_none_or(|at| at.elapsed() > Duration::from_hours(24)) {
-                let days = age.as_secs() / 86_400;
-                tracing::warn!(days, "the virus database is old: is freshclam running?");
-                *warned = Some(Instant::now());
-            }
-        }
-        let told = Some((version.clone(), limits_reported));
-        let before = std::mem::replace(&mut *lock(&self.described), told.clone());
-        if before == told {
-            return;
-        }
-        let name = version.engine.as_deref().unwrap_or("unknown");
-        let database = version.database.as_deref().unwrap_or("unknown");
-        tracing::info!(
-            engine = engine.name(),
-            version = name,
-            database,
-            "the engine finds the EICAR test file, and nothing in a harmless text"
-        );
-        let known = before.is_some_and(|(before, _)| before.engine == version.engine);
-        if let Some(outdated) = outdated
-            && !known
-        {
-            tracing::warn!("{outdated}");
-        }
-        if !limits_reported {
-            tracing::warn!(
-                "the engine calls files CLEAN that it did not look into (encrypted, or beyond its \
-                 limits): set AlertEncrypted and AlertExceedsMax to yes in clamd.conf, or \
-                 STRICT_LIMITS=true here to refuse such an engine"
-            );
-        }
-        if version.engine.is_some() && version.database.is_none() {
-            tracing::warn!(
-                "the engine has no official virus database: it knows only local signatures"
-            );
-        }
-    }
-
     async fn probe_store(&self, patience: Duration) -> Result<(), Failure> {
         self.store.probe(patience).await?;
         self.health.up(Part::Store);
-        Ok(())
-    }
-
-    async fn probe_engine(&self, patience: Duration) -> Result<(), Failure> {
-        let engine = self.scanner.open(patience).await?;
-        self.describe(&engine);
-        if self.strict_limits && !engine.limits_reported() {
-            let detail = "STRICT_LIMITS=true, and the engine calls encrypted or over-limit files \
-                          clean: set AlertEncrypted and AlertExceedsMax to yes in clamd.conf";
-            return Err(Failure::permanent(Stage::Scan, Reason::LimitsHidden, detail));
-        }
-        *lock(&self.engine) = Some(Arc::new(engine));
-        self.health.up(Part::Engine);
         Ok(())
     }
 
@@ -174,7 +97,7 @@ impl Handler for Notifications {
     async fn ready(&self, patience: Duration) -> Result<(), Failure> {
         // All are asked, so that /readyz names everything that is missing and not just the first.
         let (engine, store, host) = tokio::join!(
-            self.probe_engine(patience),
+            self.engine.check(patience),
             self.probe_store(patience),
             self.probe_host()
         );
@@ -238,7 +161,7 @@ impl Handler for Notifications {
 
     async fn probe(&self, suspect: Dependency, delivery: &Delivery) -> Result<(), Failure> {
         match suspect {
-            Dependency::Engine => self.probe_engine(PROBE_PATIENCE).await,
+            Dependency::Engine => self.engine.check(PROBE_PATIENCE).await,
             Dependency::Store => {
                 if let Ok(
                     Notification::Object(object) | Notification::Unsettled { written: object, .. },
@@ -293,8 +216,4 @@ fn look(delivery: &Delivery) -> Look {
 fn occasion(delivery: &Delivery) -> Occasion {
     let History { attempt, redriven, .. } = delivery.history;
     Occasion { attempt, redriven, returns: delivery.delivery_count }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::{BrokerSettings, ExchangeType, QueueType};
-use crate::queue::{Tls, Topology};
+use crate::queue::Topology;
 use crate::retry::Tier;
+use crate::tls::Trust;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -88,7 +89,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let ladder = Ladder { tiers: vec![tier], limit: 2 };
     let topology = Topology::new(&settings, &ladder, false);
     let session =
-        Session::open(&settings, &Tls::default(), &topology, &Metrics::default()).await.unwrap();
+        Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let lane = topology.notifications.clone();
     let shared = Shared {
         ladder,
@@ -217,7 +218,7 @@ async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
     let ladder = Ladder { tiers: vec![tier], limit: 0 };
     let topology = Topology::new(&settings, &ladder, false);
     let session =
-        Session::open(&settings, &Tls::default(), &topology, &Metrics::default()).await.unwrap();
+        Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let lane = topology.notifications.clone();
     let shared = Shared {
         ladder,

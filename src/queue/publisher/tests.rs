@@ -6,8 +6,9 @@ use bucket_av_scanner_testing::scripted::amqp::{self, Answer, Broker, Sent};
 
 use super::*;
 use crate::config::{BrokerSettings, ExchangeType, QueueType};
-use crate::queue::{Session, Tls};
+use crate::queue::Session;
 use crate::retry::{Ladder, Tier};
+use crate::tls::Trust;
 
 async fn session(broker: &Broker) -> Session {
     let settings = BrokerSettings {
@@ -26,7 +27,7 @@ async fn session(broker: &Broker) -> Session {
     let tier = Tier { name: "1s".to_owned(), delay: Duration::from_secs(1) };
     let ladder = Ladder { tiers: vec![tier], limit: 1 };
     let topology = Topology::new(&settings, &ladder, true);
-    Session::open(&settings, &Tls::default(), &topology, &crate::metrics::Metrics::default())
+    Session::open(&settings, &Trust::default(), &topology, &crate::metrics::Metrics::default())
         .await
         .unwrap()
 }

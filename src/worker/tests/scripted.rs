@@ -180,7 +180,7 @@ async fn worker(played: &Played, grace: Duration) -> (Session, Arc<Worker<Holdin
         stopping: Arc::default(),
     };
     let session =
-        Session::open(&settings, &Tls::default(), &topology, &Metrics::default()).await.unwrap();
+        Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let lane = topology.notifications.clone();
     (session, Arc::new(Worker::new(Holding::default(), lane, 2, shared)))
 }

@@ -1,0 +1,70 @@
+//! The command line.
+
+use bucket_av_scanner::app::Redrive;
+use bucket_av_scanner::config::{VARIABLES, Variable};
+use clap::{Args, Parser, Subcommand};
+
+/// Scans objects for viruses as they arrive in a bucket, and tags or deletes them
+#[derive(Debug, Parser)]
+#[command(version, after_help = settings())]
+pub(crate) struct Cli {
+    /// The daemon itself runs without one.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Connect to everything once and say what is wrong
+    Check(CheckArgs),
+    /// Move what was parked in the dead-letter queue back to its queue
+    Redrive(RedriveArgs),
+    /// Ask the /readyz of the daemon on this host
+    Healthcheck,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Also whether the objects of these buckets can be tagged
+    #[arg(value_name = "BUCKET", num_args = 0..)]
+    pub(crate) buckets: Vec<String>,
+    /// Find out with an object that is written there and removed again
+    #[arg(long, requires = "buckets")]
+    pub(crate) write: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RedriveArgs {
+    /// Parked reports instead of notifications
+    #[arg(long)]
+    reports: bool,
+    /// Only list what would be moved
+    #[arg(long)]
+    dry_run: bool,
+    /// Only what was parked for this reason
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl From<RedriveArgs> for Redrive {
+    fn from(RedriveArgs { reports, reason, dry_run }: RedriveArgs) -> Self {
+        Self { reports, reason, dry_run }
+    }
+}
+
+/// The table of settings and the exit codes, below the help.
+fn settings() -> String {
+    let rows: String = VARIABLES
+        .iter()
+        .map(|Variable { name, help, default, secret }| {
+            let default = default.map(|text| format!(" [{text}]")).unwrap_or_default();
+            let file = if *secret { format!(" (or {name}_FILE)") } else { String::new() };
+            format!("  {name:<28} {help}{default}{file}\n")
+        })
+        .collect();
+    format!(
+        "Settings (environment, or lower case in the YAML file):\n{rows}  \
+         AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
+         Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else."
+    )
+}
