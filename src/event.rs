@@ -18,8 +18,8 @@ use self::meaning::{Meaning, meaning};
 /// Records of one message. Stores send one, and AWS documents no limit; this one keeps a hostile
 /// message from becoming millions.
 const MAX_RECORDS: usize = 10_000;
-/// Longest key, in bytes. S3 allows 1024. Encoded, a key must fit into a URL of at most 64 KiB, or it
-/// cannot be requested.
+/// Longest key, in bytes. S3 allows 1024. Encoded, a key must fit into a URL of at most 64 KiB, or
+/// it cannot be requested.
 const MAX_KEY: usize = 16 * 1024;
 /// Longest version id, in bytes; the limit of S3.
 const MAX_VERSION: usize = 1024;
@@ -243,8 +243,8 @@ fn unwrapped(record: &RawValue) -> &RawValue {
     serde_json::from_str(record.get()).map_or(record, |wrapped: Wrapped<'_>| wrapped.data)
 }
 
-/// A message with this record alone. Each record becomes a message of its own, so that it is retried
-/// and parked without the others.
+/// A message with this record alone. Each record becomes a message of its own, so that it is
+/// retried and parked without the others.
 fn wrap(record: &RawValue) -> Vec<u8> {
     [b"{\"Records\":[", record.get().as_bytes(), b"]}"].concat()
 }
@@ -306,15 +306,15 @@ pub(crate) fn plain_etag(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
 }
 
-/// Whether a store may have a bucket of this name. Other names, such as an ARN, have another meaning for
-/// an S3 client.
+/// Whether a store may have a bucket of this name. Other names, such as an ARN, have another
+/// meaning for an S3 client.
 fn is_bucket_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.len() <= 255 && name.chars().all(allowed) && name.chars().any(|c| c != '.')
 }
 
-/// Rewrites the notification in `body`, which announces `object`, so that it names exactly one object:
-/// with the settled key, and with `version` if given. Its other fields stay.
+/// Rewrites the notification in `body`, which announces `object`, so that it names exactly one
+/// object: with the settled key, and with `version` if given. Its other fields stay.
 pub(crate) fn exact(body: &[u8], object: &ObjectRef, version: Option<&Version>) -> Vec<u8> {
     let mut record = template(body).unwrap_or_else(|| {
         let name = if object.uncovered { "ObjectRemoved:Delete" } else { "ObjectCreated:Put" };

@@ -37,8 +37,8 @@ pub(crate) enum Step {
 }
 
 impl Ladder {
-    /// What follows a failed `attempt` (the first is 1). Each retry uses the next tier; the last tier is
-    /// used until `limit` retries are made.
+    /// What follows a failed `attempt` (the first is 1). Each retry uses the next tier; the last
+    /// tier is used until `limit` retries are made.
     pub(crate) fn after(&self, attempt: u32) -> Step {
         if attempt > self.limit {
             return Step::GiveUp;
@@ -48,9 +48,9 @@ impl Ladder {
         Step::Wait { tier: tier.min(last), attempt: attempt + 1 }
     }
 
-    /// How long a message has waited since it failed, at least; `None` if it has not failed. `attempt` is
-    /// the number of the attempt that begins; `deferred` counts retries since the last counted one,
-    /// which use the shortest tier.
+    /// How long a message has waited since it failed, at least; `None` if it has not failed.
+    /// `attempt` is the number of the attempt that begins; `deferred` counts retries since the last
+    /// counted one, which use the shortest tier.
     pub(crate) fn waited(&self, attempt: u32, deferred: u32) -> Option<Duration> {
         let tier = if deferred > 0 { 0 } else { attempt.checked_sub(2)? };
         let last = self.tiers.len().saturating_sub(1);
@@ -59,8 +59,8 @@ impl Ladder {
     }
 }
 
-/// Delays between reconnects, without end: 250 ms, doubled up to 2 s. Jitter of up to the same again
-/// keeps replicas that lost the same broker from reconnecting at once.
+/// Delays between reconnects, without end: 250 ms, doubled up to 2 s. Jitter of up to the same
+/// again keeps replicas that lost the same broker from reconnecting at once.
 pub(crate) fn reconnect_delays() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(250))

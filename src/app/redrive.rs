@@ -117,7 +117,8 @@ fn line(message: &ParkedMessage, wanted: bool, dry_run: bool) -> String {
         (false, _) => "stays",
     };
     let failure = &message.failure;
-    // Debug format: keys and details may contain control characters, which must not reach a terminal.
+    // Debug format: keys and details may contain control characters, which must not reach a
+    // terminal.
     format!(
         "{fate:<10} {:<16} {:<6} attempts {:<3} {} to {} {what:?} {:?}",
         failure.reason,

@@ -2,18 +2,18 @@
 
 use percent_encoding::percent_decode_str;
 
-/// The `eventSource` of stores that do not encode keys. Source: 354 records of a real Ceph, all with
-/// this value and with keys that were not encoded.
+/// The `eventSource` of stores that do not encode keys. Source: 354 records of a real Ceph, all
+/// with this value and with keys that were not encoded.
 const RAW_SOURCES: &[&str] = &["ceph:s3"];
-/// The `eventSource` of stores that encode keys. Source: code of MinIO and RustFS. AWS encodes too, but
-/// `aws:s3` is also sent by stores that do not (VersityGW).
+/// The `eventSource` of stores that encode keys. Source: code of MinIO and RustFS. AWS encodes too,
+/// but `aws:s3` is also sent by stores that do not (VersityGW).
 const ENCODING_SOURCES: &[&str] = &["minio:s3", "rustfs:s3"];
 
-/// The key of a record, and the decoded key as a second possibility when the record does not tell which
-/// one is meant.
+/// The key of a record, and the decoded key as a second possibility when the record does not tell
+/// which one is meant.
 ///
-/// `raw_path` is MinIO's top-level `Key`: `bucket/key`, not encoded. It decides where it agrees with the
-/// record; else `source` does, the record's `eventSource`.
+/// `raw_path` is MinIO's top-level `Key`: `bucket/key`, not encoded. It decides where it agrees
+/// with the record; else `source` does, the record's `eventSource`.
 pub(super) fn spellings(
     bucket: &str,
     key: &str,
@@ -33,8 +33,8 @@ pub(super) fn spellings(
     }
 }
 
-/// Decodes a form-encoded key; `+` is a space. `None` when the result is empty or not UTF-8: then the key
-/// was not encoded.
+/// Decodes a form-encoded key; `+` is a space. `None` when the result is empty or not UTF-8: then
+/// the key was not encoded.
 fn form_decode(key: &str) -> Option<String> {
     // Before decoding, so that `%2B` stays a plus.
     let spaced = key.replace('+', " ");

@@ -27,7 +27,8 @@ const OTHER_FAMILIES: &[&str] = &[
 const REMOVALS: &[&str] =
     &["ObjectRemoved", "LifecycleExpiration", "LifecycleDelMarkerExpiration", "ObjectLifecycle"];
 
-/// Changes of metadata that MinIO announces as `ObjectCreated`. Our own tagging causes `PutTagging`.
+/// Changes of metadata that MinIO announces as `ObjectCreated`. Our own tagging causes
+/// `PutTagging`.
 const METADATA_CHANGES: &[&str] =
     &["PutTagging", "DeleteTagging", "PutRetention", "PutLegalHold", "ACL"];
 

@@ -10,7 +10,10 @@ use super::headers::{self, History};
 
 /// A message that has to be settled once.
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "delivery_count is the broker's name for it")]
+#[expect(
+    clippy::struct_field_names,
+    reason = "`delivery_count` is the name that RabbitMQ gives it"
+)]
 pub(crate) struct Delivery {
     /// The bytes of the message, unchanged.
     pub(crate) body: Vec<u8>,

@@ -41,7 +41,8 @@ pub(crate) struct History {
     pub(crate) first_failure: Option<String>,
 }
 
-/// The failure that a parked message carries, as text for people. A missing header is an empty text.
+/// The failure that a parked message carries, as text for people. A missing header is an empty
+/// text.
 #[derive(Debug)]
 pub(crate) struct RecordedFailure {
     pub(crate) reason: String,

@@ -120,9 +120,9 @@ impl Publisher {
         drop(self.blocked.clone().wait_for(|blocked| !blocked).await);
     }
 
-    /// Returns when a publish that begins now is overdue: after [`CONFIRM_TIMEOUT`] without an alarm.
-    /// A broker under alarm confirms only after it, so an alarm restarts the time; one longer than
-    /// [`BLOCKED_TIMEOUT`] ends it.
+    /// Returns when a publish that begins now is overdue: after [`CONFIRM_TIMEOUT`] without an
+    /// alarm. A broker under alarm confirms only after it, so an alarm restarts the time; one
+    /// longer than [`BLOCKED_TIMEOUT`] ends it.
     async fn overdue(&self) {
         let mut blocked = self.blocked.clone();
         loop {

@@ -1,9 +1,9 @@
 //! Reads the parked messages of a queue, and moves them back or leaves them parked.
 //!
-//! A message can only be read by taking it out of its queue, and a quorum queue counts its return as
-//! a failed delivery. So a message that stays parked is replaced too: a confirmed copy with the same
-//! body and the same headers of ours, then the acknowledgement of the original. Order and counts
-//! stay as they are. An interruption can leave one message twice, and none is lost.
+//! A message can only be read by taking it out of its queue, and a quorum queue counts its return
+//! as a failed delivery. So a message that stays parked is replaced too: a confirmed copy with the
+//! same body and the same headers of ours, then the acknowledgement of the original. Order and
+//! counts stay as they are. An interruption can leave one message twice, and none is lost.
 
 use std::time::Duration;
 
@@ -127,7 +127,8 @@ impl ParkedMessages<'_> {
         self.replace(&self.queue, &message.delivery, moved.to_headers(None)).await
     }
 
-    /// Leaves `message` parked, behind those not read yet. Only the broker's delivery count restarts.
+    /// Leaves `message` parked, behind those not read yet. Only the broker's delivery count
+    /// restarts.
     ///
     /// # Errors
     /// As [`Self::move_back`].

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::channels::confirming;
 use super::publisher::PERSISTENT;
 
-/// To publish one report, and again to have it confirmed. The broker confirms once every bound queue
-/// has the message.
+/// To publish one report, and again to have it confirmed. The broker confirms once every bound
+/// queue has the message.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reports that may wait to be published; more are dropped.
 const MAX_WAITING: usize = 1024;
@@ -71,15 +71,16 @@ impl Trouble {
                 exchange = self.exchange.as_str(),
                 problem,
                 "not every queue bound to the results exchange accepts reports: look for one that \
-                 is full (x-overflow=reject-publish) or has lost its quorum; nothing else is affected"
+                 is full (x-overflow=reject-publish) or has lost its quorum; nothing else waits \
+                 for it"
             );
         }
     }
 }
 
 impl Results {
-    /// Starts the task, which publishes on `connection`. It ends when the session is `lost`, or after
-    /// `closing`, once everything is published and answered.
+    /// Starts the task, which publishes on `connection`. It ends when the session is `lost`, or
+    /// after `closing`, once everything is published and answered.
     pub(super) fn start(
         connection: Arc<Connection>,
         exchange: ShortString,

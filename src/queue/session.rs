@@ -158,8 +158,8 @@ impl Session {
         &self.lost
     }
 
-    /// Closes both connections, or drops those that do not answer. Takes at most [`RESULTS_TIMEOUT`]
-    /// plus [`CLOSE_TIMEOUT`].
+    /// Closes both connections, or drops those that do not answer. Takes at most
+    /// [`RESULTS_TIMEOUT`] plus [`CLOSE_TIMEOUT`].
     pub(crate) async fn close(self) {
         self.closing.cancel();
         if tokio::time::timeout(RESULTS_TIMEOUT, self.results).await.is_err() {
@@ -194,7 +194,8 @@ pub(crate) async fn inspect(
     Ok(format!("{}:{} accepts the login; {found}", settings.host, settings.port))
 }
 
-/// Connects. When the login is refused and the password file has changed, tries its new content once.
+/// Connects. When the login is refused and the password file has changed, tries its new content
+/// once.
 async fn connect(
     settings: &BrokerSettings,
     trust: &Trust,

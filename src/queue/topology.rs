@@ -1,8 +1,8 @@
 //! The names of exchanges and queues, and the declaration of our own.
 //!
-//! Every name of ours starts with the input queue's name, so that two deployments on one broker share
-//! no queue and permissions can be given by prefix. The store's side (input exchange and queue) is
-//! used as it exists; what is ours must have our arguments.
+//! Every name of ours starts with the input queue's name, so that two deployments on one broker
+//! share no queue and permissions can be given by prefix. The store's side (input exchange and
+//! queue) is used as it exists; what is ours must have our arguments.
 
 mod input;
 
@@ -103,8 +103,8 @@ impl Topology {
         }
     }
 
-    /// Declares the retry queues and the dead-letter queue of `work_queue`, and binds all three kinds
-    /// to the internal exchange.
+    /// Declares the retry queues and the dead-letter queue of `work_queue`, and binds all three
+    /// kinds to the internal exchange.
     async fn declare_around(
         &self,
         connection: &Connection,
@@ -159,8 +159,8 @@ impl Topology {
         forbidden(unbound.await, || format!("binding of {queue} to {exchange} by {key}: remove it"))
     }
 
-    /// The arguments of every queue that we declare. The type is always included: a virtual host may
-    /// have another default.
+    /// The arguments of every queue that we declare. The type is always included: a virtual host
+    /// may have another default.
     fn arguments(&self) -> FieldTable {
         let mut arguments = FieldTable::default();
         match self.queue_type {
