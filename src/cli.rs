@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(version, after_help = settings())]
 pub(crate) struct Cli {
-    /// The daemon itself runs without one.
+    /// Without one, the daemon runs.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -54,7 +54,7 @@ impl From<RedriveArgs> for Redrive {
 
 /// The table of settings and the exit codes, below the help.
 fn settings() -> String {
-    let rows: String = VARIABLES
+    let rows: Vec<String> = VARIABLES
         .iter()
         .map(|Variable { name, help, default, secret }| {
             let default = default.map(|text| format!(" [{text}]")).unwrap_or_default();
@@ -62,6 +62,7 @@ fn settings() -> String {
             format!("  {name:<28} {help}{default}{file}\n")
         })
         .collect();
+    let rows = rows.concat();
     format!(
         "Settings (environment, or lower case in the YAML file):\n{rows}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\

@@ -51,6 +51,7 @@ pub(crate) fn local_client(name: &str, addresses: &[SocketAddr]) -> reqwest::Res
     recipe().no_proxy().tls_certs_only([]).resolve_to_addrs(name, addresses).build()
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place")]
 fn recipe() -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("bucket-av-scanner/", env!("CARGO_PKG_VERSION")))
