@@ -7,7 +7,8 @@ use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
 use crate::tls::Trust;
 
-/// Time to connect; in reqwest with the TLS handshake. A peer that is up answers within milliseconds.
+/// Time to connect; in reqwest with the TLS handshake. A peer that is up answers within
+/// milliseconds.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept. Shorter than the idle timeout of common servers, so that
 /// a kept connection is rarely found closed.
