@@ -21,13 +21,19 @@ use crate::config::{ADMIN_PORT, AdminAddress};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
-/// Connections open at once: probes and scrapes need a handful, and file descriptors are needed for
-/// scans.
+/// Connections open at once. Probes and scrapes need a handful; scans need the file descriptors.
 const MAX_CONNECTIONS: usize = 64;
+/// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
+/// Time to send the request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the whole connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Listens at `address`. The unspecified IPv6 address takes IPv4 too, whatever the host's
-/// `net.ipv6.bindv6only` says.
+/// Listens at `address`. The unspecified IPv6 address accepts IPv4 too, even where the host sets
+/// `net.ipv6.bindv6only`.
 ///
 /// # Errors
 /// When the address cannot be used. [`AdminAddress::Everywhere`] is IPv4 alone on a host without
@@ -49,15 +55,16 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() && address.ip().is_unspecified() {
         rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    // Or a restart would wait for the connections of the one before.
+    // Without it, a restart could not bind while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is cancelled. A connection gets one answer; one that asks nothing is dropped
-/// after a while, so that a bare TCP connect works as a probe, and at once where others need its
-/// place, so that idle ones keep no probe from being answered.
+/// Serves until `stop` is cancelled, one answer per connection.
+///
+/// A connection that sends no request is closed after [`HEADER_TIMEOUT`], so a bare TCP connect
+/// works as a probe. Beyond [`MAX_CONNECTIONS`] the oldest is closed, so idle ones block no probe.
 pub(crate) async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
@@ -72,8 +79,8 @@ pub(crate) async fn serve(
             () = stop.cancelled() => return,
         };
         let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: asking again at once would spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // Most likely out of file descriptors: accepting again at once would spin.
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
         open.retain(|connection| !connection.is_finished());
@@ -90,11 +97,11 @@ pub(crate) async fn serve(
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(5))
+                .header_read_timeout(HEADER_TIMEOUT)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // A client that hangs up in the middle is no fault of ours.
-            drop(tokio::time::timeout(Duration::from_secs(10), connection).await);
+            // A client that hangs up early is not an error here.
+            drop(tokio::time::timeout(CONNECTION_TIMEOUT, connection).await);
         });
         open.push_back(serving.abort_handle());
     }
@@ -165,7 +172,7 @@ mod tests {
         for host in ["127.0.0.1", "::1"] {
             tokio::net::TcpStream::connect((host, port)).await.unwrap();
         }
-        // What is asked for is what is had.
+        // An IPv4 address stays IPv4.
         let listener = listen(AdminAddress::At("127.0.0.1:0".parse().unwrap())).unwrap();
         assert!(listener.local_addr().unwrap().is_ipv4());
     }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(version, after_help = settings())]
 pub(crate) struct Cli {
-    /// The daemon itself runs without one.
+    /// Without one, the daemon runs.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

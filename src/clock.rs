@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 /// `at` in RFC 3339, UTC.
 #[must_use]
 pub(crate) fn rfc3339(at: SystemTime) -> String {
-    // Formatting fails only for years that RFC 3339 cannot write.
+    // Fails only for years beyond 9999.
     OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! The settings: what they are, and how they are read. All errors are reported at once, by name
-//! and expectation, never with the value.
+//! The settings and how they are read. All problems are reported at once, by name and expectation,
+//! never with the value.
 
 mod address;
 mod reader;
@@ -22,10 +22,10 @@ use crate::retry::Ladder;
 use crate::tls::Trust;
 
 const GIB: u64 = 1 << 30;
-/// The port of the admin server where none is set.
+/// The admin server's default port.
 pub(crate) const ADMIN_PORT: u16 = 8080;
 
-/// Everything that can be set, checked.
+/// All settings, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The object store.
@@ -34,10 +34,10 @@ pub struct Settings {
     pub(crate) broker: BrokerSettings,
     /// The antivirus engine.
     pub(crate) scanner: ScannerSettings,
-    /// What a verdict does.
+    /// What follows from a verdict.
     pub(crate) policy: PolicySettings,
-    /// The webhook; without it reports of deletions are kept in a queue, all others only offered to the
-    /// results exchange.
+    /// The webhook. Without one, reports of deletions are kept in a queue, and the others go to the
+    /// results exchange alone.
     pub(crate) publish: Option<PublishSettings>,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
@@ -45,7 +45,7 @@ pub struct Settings {
     pub(crate) trust: Trust,
     /// The address of the admin server.
     pub(crate) health_addr: AdminAddress,
-    /// Time for running objects after SIGTERM.
+    /// Time to finish running objects after SIGTERM.
     pub(crate) shutdown_grace: Duration,
     /// How to log.
     pub log: LogSettings,
@@ -54,9 +54,9 @@ pub struct Settings {
 /// Where the admin server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// At [`ADMIN_PORT`] of every address of the host, IPv6 and IPv4, whichever it has.
+    /// At [`ADMIN_PORT`] of every address of the host, IPv6 and IPv4.
     Everywhere,
-    /// There.
+    /// At this address and port.
     At(SocketAddr),
 }
 
@@ -74,17 +74,17 @@ impl fmt::Display for AdminAddress {
 pub(crate) struct StoreSettings {
     /// The endpoint.
     pub(crate) url: Url,
-    /// Access and secret key; `None` means the AWS default credential chain.
+    /// Access key and secret key; `None` means the AWS credential chain.
     pub(crate) keys: Option<(Secret, Secret)>,
     /// The region that requests are signed for.
     pub(crate) region: String,
-    /// A variable that names a proxy, set but not obeyed for the store.
+    /// A proxy variable that is set; the store is reached without it.
     pub(crate) proxy_variable: Option<&'static str>,
-    /// Bytes of the largest object that is downloaded.
+    /// Size limit of a download, bytes.
     pub(crate) max_object: u64,
-    /// Bytes of temp disk for all objects in flight.
+    /// Temp disk for all objects in flight, bytes.
     pub(crate) spool: u64,
-    /// Folder of the temp files.
+    /// Folder for temp files.
     pub(crate) temp_dir: PathBuf,
 }
 
@@ -93,9 +93,9 @@ pub(crate) struct StoreSettings {
 pub(crate) struct BrokerSettings {
     /// Host name or address.
     pub(crate) host: String,
-    /// Port.
+    /// TCP port.
     pub(crate) port: u16,
-    /// Connect by amqps.
+    /// Whether to connect by amqps.
     pub(crate) tls: bool,
     /// User name.
     pub(crate) user: String,
@@ -109,9 +109,9 @@ pub(crate) struct BrokerSettings {
     pub(crate) routing_key: String,
     /// The exchange that the store publishes to.
     pub(crate) exchange: String,
-    /// The type of that exchange, if it has to be made.
+    /// The type of that exchange where the daemon declares it.
     pub(crate) exchange_type: ExchangeType,
-    /// The type of the queues made here.
+    /// The type of the queues that the daemon declares.
     pub(crate) queue_type: QueueType,
 }
 
@@ -123,7 +123,7 @@ pub(crate) enum ExchangeType {
     Fanout,
 }
 
-/// The type of the queues made here.
+/// The type of the queues that the daemon declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueType {
     Quorum,
@@ -133,19 +133,19 @@ pub(crate) enum QueueType {
 /// The antivirus engine.
 #[derive(Debug, Clone)]
 pub(crate) struct ScannerSettings {
-    /// Where it is and what it speaks.
+    /// Its address and protocol.
     pub(crate) engine: EngineAddress,
-    /// Objects scanned at once.
+    /// Number of objects scanned at once.
     pub(crate) concurrency: u16,
-    /// The longest scan of one object.
+    /// Time limit for one scan.
     pub(crate) timeout: Duration,
     /// Refuse an engine that does not report encrypted archives and exceeded limits.
     pub(crate) strict_limits: bool,
-    /// Age at which the virus database is warned about.
+    /// Age beyond which the virus database is warned about; `None` never.
     pub(crate) database_max_age: Option<Duration>,
 }
 
-/// Where the engine is and what it speaks.
+/// The engine's address and protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EngineAddress {
     /// clamav-rest, at this base URL.
@@ -172,7 +172,7 @@ impl fmt::Display for ClamdAddress {
     }
 }
 
-/// What a verdict does.
+/// What follows from a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PolicySettings {
     /// Delete infected objects.
@@ -207,7 +207,7 @@ pub struct LogSettings {
     pub(crate) file: Option<PathBuf>,
 }
 
-/// One thing that is wrong with the configuration: what, and what was expected.
+/// One problem of the configuration: the setting, and what is expected of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Problem {
     subject: String,
@@ -220,7 +220,7 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with the configuration. Never contains a value.
+/// All problems of the configuration, one line each. Never contains a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
@@ -242,12 +242,12 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Settings as they were read, with what an operator should know about them.
+/// The settings, and what an operator should know about them.
 #[derive(Debug)]
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Lines to log as warnings.
+    /// Warnings to log.
     pub(crate) warnings: Vec<String>,
     /// The effective settings by name, secrets masked.
     pub(crate) effective: BTreeMap<&'static str, String>,
@@ -256,7 +256,7 @@ pub struct Loaded {
 /// Reads and checks the configuration from `env` and the files that it names.
 ///
 /// # Errors
-/// Every problem found, not just the first.
+/// Every problem, not just the first.
 #[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
 pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
     let mut problems = Problems::default();
@@ -278,11 +278,11 @@ pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
     }
 }
 
-/// Reads nothing but the address of the admin server: a health check must not fail for a setting
-/// that only the daemon needs.
+/// Reads the admin server's address alone: a health check must not fail for a setting that only the
+/// daemon needs.
 ///
 /// # Errors
-/// When the address itself cannot be read.
+/// When the address is not valid.
 #[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
 pub fn health_addr(env: &HashMap<String, String>) -> Result<AdminAddress, Problems> {
     let texts = source::read(env, &mut Problems::default());
@@ -290,7 +290,7 @@ pub fn health_addr(env: &HashMap<String, String>) -> Result<AdminAddress, Proble
     reader.health_addr().ok_or(reader.problems)
 }
 
-/// A webhook's URL often carries a token in its path or query: what follows the host is masked.
+/// Masks what follows the host of a URL: a webhook's path or query often carries a token.
 fn masked_url(text: &str) -> String {
     match Url::parse(text) {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
@@ -314,8 +314,8 @@ impl Settings {
         }
         if self.publish.is_none() && self.policy.delete_file {
             warnings.push(format!(
-                "DELETE_FILE=true without PUBLISH_URL: deletions are told by the log and by the \
-                     newest 10,000 reports in the queue {}.reports.log",
+                "DELETE_FILE=true without PUBLISH_URL: deletions are recorded in the log and in \
+                     the queue {}.reports.log alone, which keeps the newest 10,000 reports",
                 self.broker.queue
             ));
         }
@@ -324,7 +324,7 @@ impl Settings {
         if free < self.store.spool {
             warnings.push(format!(
                 "SPOOL_SIZE is {} MiB, but TMPDIR has only {} MiB free: downloads may fail and be \
-                 put off",
+                 retried later",
                 self.store.spool >> 20,
                 free >> 20
             ));
@@ -337,11 +337,11 @@ impl Settings {
                 "the limit of open files (ulimit -n) should be at least {wanted} for SCAN_CONCURRENCY"
             ));
         }
-        // clamd reads at most 2 GiB less 3 bytes of a stream, whatever its configuration says.
+        // clamd reads at most 2 GiB less 3 bytes of a stream, whatever StreamMaxLength says.
         if self.store.max_object > 2 * GIB {
             warnings.push(
-                "VOLUME_SIZE is above 2: clamd itself ends at 2 GiB, larger objects end as \
-                 unscannable after their download"
+                "VOLUME_SIZE is above 2: clamd scans at most 2 GiB, so larger objects are \
+                 downloaded and then reported as unscannable"
                     .to_owned(),
             );
         }

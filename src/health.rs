@@ -1,4 +1,4 @@
-//! What the daemon knows about the systems it depends on, for `/readyz`, metrics and the log.
+//! The state of the systems that the daemon depends on, for `/readyz`, metrics and the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use strum::{Display, IntoStaticStr};
 use crate::failure::Dependency;
 use crate::hints;
 
-/// A monitored dependency: in logs, metrics and `/readyz`.
+/// A monitored dependency, as named in logs, metrics and `/readyz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Part {
@@ -21,13 +21,13 @@ pub(crate) enum Part {
     Engine,
     /// This host's temp disk and file descriptors.
     Host,
-    /// The receiver of reports. Its being down never makes the daemon unready: scans go on and
-    /// reports wait in their queue.
+    /// The receiver of reports. While it is down the daemon stays ready: scans go on, and reports
+    /// wait in their queue.
     Webhook,
 }
 
 impl Part {
-    /// The settings to look at when it is down.
+    /// The settings to check when it is down.
     const fn settings(self) -> &'static str {
         match self {
             Self::Broker => hints::BROKER_ADDRESS,
@@ -64,19 +64,19 @@ enum State {
 /// The body of `/readyz`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Readiness {
-    /// Every needed part is up.
+    /// Whether every needed part is up.
     pub(crate) ready: bool,
-    /// The needed parts that are not, with the reason.
+    /// The needed parts that are down, with the reason.
     pub(crate) missing: BTreeMap<&'static str, String>,
-    /// Parts that are down without making the daemon unready, and `engine_version` where that
-    /// should not be used any more.
+    /// Parts that are down without making the daemon unready, and `engine_version` for an outdated
+    /// engine.
     pub(crate) degraded: BTreeMap<&'static str, String>,
     /// Whether the engine reports encrypted archives and exceeded limits; `null` before the first
     /// self-test.
     pub(crate) limits_reported: Option<bool>,
 }
 
-/// The state of every [`Part`]. Each change is logged once, here.
+/// The state of every [`Part`]. Logs each change once.
 #[derive(Debug)]
 pub(crate) struct Health {
     parts: Mutex<BTreeMap<Part, State>>,
@@ -96,14 +96,14 @@ impl Default for Health {
 }
 
 impl Health {
-    /// `part` answered.
+    /// Marks `part` as up.
     pub(crate) fn up(&self, part: Part) {
         if self.replace(part, State::Up) {
             tracing::info!("{part} is up");
         }
     }
 
-    /// `part` does not answer, or not as it should.
+    /// Marks `part` as down: it does not answer, or answers wrongly.
     pub(crate) fn down(&self, part: Part, reason: impl std::fmt::Display) {
         let reason = reason.to_string();
         if self.replace(part, State::Down(reason.clone())) {
@@ -112,22 +112,22 @@ impl Health {
         }
     }
 
-    /// Whether the engine told of its limits in the last self-test.
+    /// Records whether the engine reported its limits in the last self-test.
     pub(crate) fn set_limits_reported(&self, reported: bool) {
         *self.limits_reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(reported);
     }
 
-    /// Why the engine's version should not be used any more; it is, all the same.
+    /// Records why the engine's version is outdated, or that it is not. Scans go on either way.
     pub(crate) fn set_engine_outdated(&self, why: Option<String>) {
         *self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
-    /// Every part seen so far and whether it is up.
+    /// Every known part, and whether it is up.
     pub(crate) fn parts(&self) -> Vec<(Part, bool)> {
         self.lock().iter().map(|(part, state)| (*part, *state == State::Up)).collect()
     }
 
-    /// What `/readyz` says.
+    /// The body of `/readyz`.
     pub(crate) fn readiness(&self) -> Readiness {
         let mut missing = BTreeMap::new();
         let mut degraded = BTreeMap::new();
@@ -150,7 +150,7 @@ impl Health {
         }
     }
 
-    /// Stores the state and tells whether the part went up or down by it.
+    /// Stores the state; returns whether it changed between up and not up.
     fn replace(&self, part: Part, state: State) -> bool {
         let up = state == State::Up;
         match self.lock().insert(part, state) {

@@ -7,7 +7,8 @@ use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
 use crate::tls::Trust;
 
-/// Time to connect; in reqwest with the TLS handshake. A peer that is up answers within milliseconds.
+/// Time to connect; in reqwest with the TLS handshake. A peer that is up answers within
+/// milliseconds.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept. Shorter than the idle timeout of common servers, so that
 /// a kept connection is rarely found closed.
@@ -51,6 +52,7 @@ pub(crate) fn local_client(name: &str, addresses: &[SocketAddr]) -> reqwest::Res
     recipe().no_proxy().tls_certs_only([]).resolve_to_addrs(name, addresses).build()
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place")]
 fn recipe() -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("bucket-av-scanner/", env!("CARGO_PKG_VERSION")))

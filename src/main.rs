@@ -1,5 +1,5 @@
 //! The daemon's table of contents: command line, configuration, telemetry, run, exit code.
-// The daemon is one future with many inside; the compiler's default looks 128 deep.
+// The daemon is one future with many nested ones; the compiler's default limit is 128.
 #![recursion_limit = "256"]
 
 mod cli;
@@ -16,6 +16,7 @@ use crate::cli::{CheckArgs, Cli, Command};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
     let env: HashMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the configuration and does `work` with it.
+/// Reads the configuration, sets up TLS, and runs `work`.
 fn configured(env: &HashMap<String, String>, work: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
     let loaded = match config::load(env) {
         Ok(loaded) => loaded,

@@ -1,5 +1,5 @@
-//! What is counted and measured, for `/metrics`. Labels come from closed sets of constants, never
-//! from object names, URLs or error texts.
+//! Counters and measurements for `/metrics`. Labels come from enums and constants, never from
+//! object names, URLs or error texts.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -20,35 +20,35 @@ use crate::health::Health;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum NotificationEnd {
-    /// The verdict was applied, and reported where it is due.
+    /// The verdict was applied, and reported where reports are due.
     Applied,
-    /// As above, of newer bytes than those announced.
+    /// Like `Applied`, for newer bytes than those announced.
     Superseded,
-    /// The object was not there.
+    /// The object does not exist.
     Gone,
-    /// A rule of retention keeps the infected object.
+    /// Retention or a legal hold keeps the infected object.
     Locked,
-    /// It announces nothing to scan.
+    /// The notification announces nothing to scan.
     Ignored,
-    /// Into the dead-letter queue.
+    /// Moved to the dead-letter queue.
     Parked,
 }
 
-/// What became of a report.
+/// An outcome of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum ReportEnd {
-    /// The broker has it.
+    /// The broker confirmed it.
     Queued,
-    /// The webhook has it.
+    /// The webhook accepted it.
     Delivered,
-    /// One attempt to deliver it failed.
+    /// One delivery attempt failed.
     Failed,
-    /// Into the dead-letter queue.
+    /// Moved to the dead-letter queue.
     Parked,
 }
 
-/// What is timed.
+/// A timed stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Timed {
@@ -62,7 +62,7 @@ pub(crate) enum Timed {
     Delivery,
 }
 
-/// A label that is a word of a closed set.
+/// A label from a closed set of words.
 type Word = &'static str;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,11 +100,11 @@ struct PartLabel {
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// Every metric. Cheap to clone parts of; shared as one `Arc`.
+/// Every metric; shared as one `Arc`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    /// How notifications ended: applied, ignored, gone, superseded, parked.
+    /// Notifications by how they ended.
     notifications: Family<EndLabel, Counter>,
     /// Verdicts by status and reason.
     verdicts: Family<VerdictLabels, Counter>,
@@ -118,18 +118,19 @@ pub(crate) struct Metrics {
     retries: Family<FailureLabels, Counter>,
     /// Messages sent to a dead-letter queue.
     dead_letters: Family<FailureLabels, Counter>,
-    /// Reports by what became of them: queued, delivered, failed, parked.
+    /// Reports by outcome.
     reports: Family<OutcomeLabel, Counter>,
-    /// Reports that not every queue of others at the results exchange confirmed.
+    /// Reports that some foreign queue at the results exchange did not confirm.
     pub(crate) results_unconfirmed: Counter,
-    /// Broker sessions that ended by a fault.
+    /// Broker sessions that ended with an error.
     pub(crate) sessions_lost: Counter,
-    /// Age of the engine's virus database, where the engine tells it.
+    /// Age of the engine's virus database in seconds, 0 where unknown.
     pub(crate) database_age: Seconds,
     /// 1 when the engine reports encrypted archives and exceeded limits.
     pub(crate) limits_reported: Gauge,
-    /// 1 when the engine's version has known holes, or is out of support.
+    /// 1 when the engine's version has known holes or is out of support.
     pub(crate) engine_outdated: Gauge,
+    /// 1 when a part answered the last time.
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
 }
 
@@ -221,12 +222,12 @@ impl Metrics {
         self.notifications.get_or_create(&EndLabel { end: end.into() }).inc();
     }
 
-    /// Counts what became of a report.
+    /// Counts an outcome of a report.
     pub(crate) fn report(&self, end: ReportEnd) {
         self.reports.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
     }
 
-    /// Counts a verdict; objects without one by the reason.
+    /// Counts a verdict, or an object without one by the reason.
     pub(crate) fn verdict(&self, status: Word, reason: Option<Word>) {
         let labels = VerdictLabels { status, reason: reason.unwrap_or_default() };
         self.verdicts.get_or_create(&labels).inc();
@@ -244,7 +245,7 @@ impl Metrics {
         self.dead_letters.get_or_create(&labels).inc();
     }
 
-    /// Records how long something took.
+    /// Records how long a stage took.
     pub(crate) fn took(&self, timed: Timed, duration: Duration) {
         let label = StageLabel { stage: timed.into() };
         self.stage_seconds.get_or_create(&label).observe(duration.as_secs_f64());

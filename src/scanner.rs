@@ -1,10 +1,10 @@
-//! Streams a download to an engine and reads its verdict. Fail closed: `Clean` and `Infected` are
-//! said only when the engine said so in so many words, everything else is a failure.
+//! Streams a download to an engine and reads its verdict. Fail closed: `Clean` and `Infected` need
+//! the engine's explicit words; everything else is a failure.
 //!
-//! A scan needs an [`Engine`], and an [`Engine`] is only had from [`Scanner::open`], which tests it
-//! in both directions first: it must call the EICAR test file infected (one with an empty database
-//! calls everything clean) and a harmless text clean (one with a bad signature or rule calls
-//! everything infected). Each verdict is believed only after the same test, begun after the verdict.
+//! A scan needs an [`Engine`], and only [`Scanner::open`] makes one, after a test in both
+//! directions: it must call the EICAR test file infected (with an empty database it calls
+//! everything clean) and a harmless text clean (with a bad signature or rule it calls everything
+//! infected). A verdict is believed only after the same test, begun after the verdict.
 
 mod canary;
 mod clamav_rest;
@@ -34,16 +34,18 @@ pub(crate) use self::engine::{Engine, EngineState};
 pub(crate) use self::version::Version;
 pub(crate) use self::watch::EngineWatch;
 
-/// What an engine answered, before anyone asks what it means.
+/// For a question about the version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an engine answered, not yet interpreted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     Clean,
-    /// By a name that is one, see [`is_name`].
+    /// With a usable name, see [`is_name`].
     Found(String),
     TooLarge,
-    /// clamav-rest before 0.5 does not understand clamd's line and does not hand it on. It may say
-    /// that the stream exceeds clamd's limit, that reading timed out, or even that something was
-    /// found.
+    /// clamav-rest before 0.5 could not parse clamd's line, and hides it. The line may say that the
+    /// stream exceeds clamd's limit, that reading timed out, or even that something was found.
     Garbled,
 }
 
@@ -54,11 +56,11 @@ enum Sample {
         reader: Reader,
         length: u64,
     },
-    /// So many zero bytes.
+    /// This number of zero bytes.
     Zeros(u64),
 }
 
-/// Where the engine is, not yet proved to work.
+/// The engine's address, before any self-test.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     protocol: Protocol,
@@ -66,12 +68,14 @@ pub(crate) struct Scanner {
     strict_limits: bool,
 }
 
+/// An engine that is not tested.
 #[derive(Debug, Clone)]
 enum Protocol {
     ClamavRest(clamav_rest::Server),
     Clamd(clamd::Server),
 }
 
+/// An engine that found EICAR, with what was learned about it.
 #[derive(Debug)]
 enum Proved {
     ClamavRest(clamav_rest::Server, clamav_rest::Dialect),
@@ -79,6 +83,8 @@ enum Proved {
 }
 
 impl Scanner {
+    /// The engine of the settings; nothing is sent yet.
+    ///
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub(crate) fn new(settings: &ScannerSettings, trust: &Trust) -> reqwest::Result<Self> {
@@ -92,12 +98,12 @@ impl Scanner {
         Ok(Self { protocol, timeout: settings.timeout, strict_limits: settings.strict_limits })
     }
 
-    /// Proves within `patience` that the engine calls the EICAR test file infected and a harmless
-    /// text clean, and learns what it says of itself and whether it reports its limits.
+    /// Tests within `timeout` that the engine calls the EICAR test file infected and a harmless
+    /// text clean; learns its version and whether it reports its limits.
     ///
     /// # Errors
-    /// When it does not, for whatever reason; of kind [`crate::failure::Kind::Suspect`].
-    pub(crate) async fn open(&self, patience: Duration) -> Result<Engine, Failure> {
+    /// When the test fails, for any reason; of kind [`crate::failure::Kind::Suspect`].
+    pub(crate) async fn open(&self, timeout: Duration) -> Result<Engine, Failure> {
         let opened = async {
             let begun = Instant::now();
             let protocol = match &self.protocol {
@@ -113,7 +119,7 @@ impl Scanner {
             };
             Engine::prove(protocol, self, begun).await
         };
-        tokio::time::timeout(patience.min(self.timeout), opened)
+        tokio::time::timeout(timeout.min(self.timeout), opened)
             .await
             .unwrap_or_else(|_| Err(fault(Reason::EngineTimeout, "no answer to the self-test")))
     }
@@ -127,7 +133,7 @@ impl Proved {
         }
     }
 
-    /// Knowing the version is no condition of scanning.
+    /// The version, as far as the engine tells it in time: scanning does not depend on it.
     async fn version(&self) -> Version {
         let asked = async {
             match self {
@@ -135,7 +141,7 @@ impl Proved {
                 Self::Clamd(server) => server.version().await,
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), asked).await.ok().flatten().unwrap_or_default()
+        tokio::time::timeout(VERSION_TIMEOUT, asked).await.ok().flatten().unwrap_or_default()
     }
 }
 
@@ -144,18 +150,18 @@ fn is_refusal(answer: &Answer) -> bool {
     matches!(answer, Answer::TooLarge | Answer::Garbled)
 }
 
-/// Whether something was found by a name. clamd prints a name that is missing as `(null)`; nothing
-/// may be deleted for that.
+/// Whether `name` names a finding. clamd prints a missing name as `(null)`; nothing may be deleted
+/// for that.
 fn is_name(name: &str) -> bool {
     !matches!(name.trim(), "" | "(null)")
 }
 
-/// With `AlertExceedsMax` and `AlertEncrypted` clamd reports what it did not look into as if it had
-/// found something. Nothing was found, so nothing may be deleted for it.
+/// The verdict that an answer means. With `AlertExceedsMax` and `AlertEncrypted` clamd reports what
+/// it did not scan as FOUND. Nothing was found, so such an object is unscannable, never infected.
 fn meaning(answer: Answer) -> Verdict {
     match answer {
         Answer::Clean => Verdict::Clean,
-        // A garbled answer to an object never comes here, only one to a sample of the self-test.
+        // A garbled answer gets here only for samples of the self-test, never for an object.
         Answer::TooLarge | Answer::Garbled => {
             Verdict::Unscannable { reason: UnscannableReason::TooLarge, heuristic: None }
         }
@@ -172,8 +178,8 @@ fn meaning(answer: Answer) -> Verdict {
     }
 }
 
-/// Passes for the EICAR test file found by a name: an alert about a limit says that it was not
-/// looked at.
+/// Passes only if the EICAR test file was found: an alert about a limit means that it was not
+/// scanned.
 fn expect_infected(answer: Answer) -> Result<(), Failure> {
     let detail = match meaning(answer) {
         Verdict::Infected { .. } => return Ok(()),
@@ -181,7 +187,7 @@ fn expect_infected(answer: Answer) -> Result<(), Failure> {
             "the engine calls the EICAR test file clean: its database is empty or not loaded".into()
         }
         Verdict::Unscannable { heuristic: Some(name), .. } => {
-            format!("the engine does not look into the EICAR test file, it says {name}")
+            format!("the engine does not scan the EICAR test file, it answers {name}")
         }
         Verdict::Unscannable { heuristic: None, .. } => {
             "the engine refuses the EICAR test file".to_owned()
@@ -211,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_looked_into_is_unscannable_and_never_infected() {
+    fn what_was_not_scanned_is_unscannable_and_never_infected() {
         for (name, reason) in [
             ("Heuristics.Limits.Exceeded.MaxFileSize", UnscannableReason::LimitsExceeded),
             ("Heuristics.Limits.Exceeded.MaxRecursion", UnscannableReason::LimitsExceeded),

@@ -1,10 +1,10 @@
-//! The one signal that ends the daemon.
+//! Stops the daemon at a signal.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled at the first SIGTERM or SIGINT. A second signal ends the process at
-/// once, for an operator who does not want to wait: whatever was running is redelivered.
+/// once, for an operator who does not want to wait: what was running is redelivered.
 ///
 /// # Errors
 /// When the signal handlers cannot be installed.
@@ -24,6 +24,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 stop.cancel();
             } else {
                 tracing::warn!(signal = name, "second signal: stopping at once");
+                #[expect(clippy::disallowed_methods, reason = "the operator asked not to wait")]
                 std::process::exit(1);
             }
         }

@@ -1,5 +1,5 @@
-//! Log lines: text that starts with the service's name in brackets, or JSON; to standard output
-//! and, if wanted, to a file as well.
+//! Log lines, as text that starts with the service's name in brackets or as JSON, to standard
+//! output and optionally to a file.
 
 mod outlet;
 
@@ -20,13 +20,13 @@ use crate::config::LogSettings;
 
 const PREFIX: &str = concat!("[", env!("CARGO_PKG_NAME"), "] ");
 
-/// The target of lines that are written at any level.
+/// The target of audit lines, which are written at any level.
 pub(crate) const AUDIT: &str = "bucket_av_scanner::audit";
 
-/// How long the end of the process waits for lines that are still to be written.
+/// How long the process waits at its end for unwritten lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The running log. Dropped last, it waits for what is still to be written.
+/// The running log. Drop it last: it waits for unwritten lines.
 #[must_use]
 pub struct Log(Vec<Outlet>);
 
@@ -42,7 +42,7 @@ impl Drop for Log {
 /// Starts logging.
 ///
 /// # Errors
-/// When the log file cannot be opened, or logging was started before.
+/// When the log file cannot be opened, or logging is running already.
 pub fn init(settings: &LogSettings) -> io::Result<Log> {
     let mut outlets = vec![Outlet::start("standard output", io::stdout())?];
     if let Some(path) = &settings.file {
@@ -67,15 +67,13 @@ pub fn init(settings: &LogSettings) -> io::Result<Log> {
     Ok(Log(outlets))
 }
 
-/// Other people's crates speak only when something is wrong with them, unless everything is asked
-/// for. Even then not at their most verbose level: that is where clients print what they send, with
-/// logins and keys in it.
+/// Libraries log warnings and errors alone, and up to DEBUG where `level` is TRACE. Their own TRACE
+/// is never written: at that level clients print what they send, logins and keys included.
 fn filter(level: Level) -> Targets {
     let (others, lapin) = if level == Level::TRACE {
         (LevelFilter::DEBUG, LevelFilter::DEBUG)
     } else {
-        // The client of the broker reports every lost connection as an error of its own; the
-        // session that loses it says so.
+        // lapin logs every lost connection as an error; the session that loses it logs that too.
         (LevelFilter::from_level(level.min(Level::WARN)), LevelFilter::OFF)
     };
     Targets::new()
@@ -85,8 +83,8 @@ fn filter(level: Level) -> Targets {
         .with_target(AUDIT, LevelFilter::WARN)
 }
 
-/// Puts the service's name before each line, so that the lines of several containers can be told
-/// apart in one stream.
+/// Puts the service's name before each line, so that lines of several containers can share one
+/// stream.
 struct Bracketed(format::Format);
 
 impl<S, N> FormatEvent<S, N> for Bracketed
@@ -105,7 +103,7 @@ where
     }
 }
 
-/// Every outlet gets every line.
+/// Writes every line to every outlet.
 struct Output(Vec<Outlet>);
 
 impl<'a> MakeWriter<'a> for Output {
@@ -120,7 +118,7 @@ impl<'a> MakeWriter<'a> for Output {
     }
 }
 
-/// Takes one line at a time, which is how the formatter writes.
+/// The writer of one line: the formatter writes a line in one call.
 struct Lines<'a> {
     outlets: &'a [Outlet],
     audit: bool,

@@ -38,12 +38,12 @@ impl Trust {
         &self.authorities
     }
 
-    /// The text that they were read from.
+    /// The PEM text that they were read from; `None` without any.
     pub(crate) fn pem(&self) -> Option<&str> {
         self.pem.as_deref()
     }
 
-    /// They and the platform's authorities. A platform without authorities, or with unreadable
+    /// These and the platform's authorities. A platform without authorities, or with unreadable
     /// ones, is no error where none of them is needed.
     pub(crate) fn with_platform(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
@@ -53,14 +53,14 @@ impl Trust {
     }
 }
 
-/// What is wrong with the certificate that `error` is about, if it is about one.
+/// What is wrong with the server's certificate, where that is the cause of `error`.
 pub(crate) fn explain(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(rustls::Error::InvalidCertificate(invalid)) = cause.downcast_ref() {
             return sentence(invalid);
         }
-        // `source` of an I/O error skips the error that it carries.
+        // `source` of an I/O error skips the error inside it.
         let carried = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match carried {
             Some(carried) => Some(carried),
@@ -78,7 +78,7 @@ fn sentence(invalid: &CertificateError) -> Option<&'static str> {
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             Some(
-                "the server's certificate is not for this host name: it has to be among its subject \
+                "the server's certificate is not for this host name: it must be among its subject \
              alternative names (a common name does not count)",
             )
         }

@@ -17,7 +17,7 @@ use crate::scanner::Scanner;
 use crate::shutdown;
 use crate::store::{Bearing, Finding, Store};
 
-/// For the whole of a health check: below the timeouts that container engines give one.
+/// For a whole health check. Shorter than the timeouts of container engines.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to everything once, looks into `buckets`, and prints a line for each dependency and
@@ -59,7 +59,7 @@ pub async fn check(loaded: Loaded, buckets: Vec<String>, write: bool) -> ExitCod
     ExitCode::SUCCESS
 }
 
-/// Prints what is found out about each bucket; returns how much is missing.
+/// Prints the findings about each bucket; returns how many are failures.
 async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> usize {
     let fail = |line: &str| {
         say(format_args!("bucket   FAILED: {line}"));
@@ -72,7 +72,7 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
         Ok(store) => store,
         Err(line) => return fail(&line),
     };
-    // So that a signal does not leave the object behind.
+    // A signal must not leave the object behind.
     let stop = match write.then(shutdown::on_signal).transpose() {
         Ok(stop) => stop,
         Err(error) => return fail(&format!("no signal handlers: {error}")),
@@ -107,7 +107,7 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
 async fn broker(settings: &Settings) -> Result<String, String> {
     let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
     let found = queue::inspect(&settings.broker, &settings.trust, &topology).await;
-    let untested = "rights and the arguments of queues show only at the start";
+    let untested = "permissions and queue arguments are tested only at start";
     found.map(|line| format!("{line} ({untested})")).map_err(|error| error.to_string())
 }
 
@@ -116,7 +116,7 @@ async fn store(settings: &Settings) -> Result<String, String> {
     let url = &settings.store.url;
     store.probe_temp().await.map_err(|f| format!("TMPDIR cannot be used: {}", f.detail))?;
     match store.probe(Duration::from_secs(10)).await {
-        Ok(()) => Ok(format!("{url} answers and takes the credentials")),
+        Ok(()) => Ok(format!("{url} answers and accepts the credentials")),
         Err(failure) if failure.reason == Reason::StoreCredentials => {
             Err(format!("{url}: {}", hints::store_login_refused(&failure.detail)))
         }

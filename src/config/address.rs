@@ -1,4 +1,4 @@
-//! Hosts and URLs: what a setting may name.
+//! Parses hosts, ports and URLs.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use url::Url;
 
 use super::ClamdAddress;
 
-/// A name, an IPv4 address, or an IPv6 address with brackets or without; never with a port.
+/// A host name, an IPv4 address, or an IPv6 address with or without brackets; never with a port.
 pub(super) fn broker_host(text: &str) -> Option<String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     if bare.is_some() || text.contains(':') {
@@ -17,17 +17,18 @@ pub(super) fn broker_host(text: &str) -> Option<String> {
     plain.then(|| text.to_owned())
 }
 
+/// An http or https URL without user, password and fragment.
 pub(super) fn http_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
 }
 
-/// A bare host is https; a URL's own port wins over `port`.
+/// The base URL of clamav-rest. A bare host means https; a port in the text wins over `port`.
 pub(super) fn clamav_rest_url(text: &str, port: u16) -> Option<Url> {
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let mut url = http_url(&text).filter(|url| url.query().is_none())?;
-    // The parser drops a port that is the scheme's default, so the text has to be asked.
+    // The parser drops a port that is the scheme's default, so it is looked for in the text.
     let authority = text.split("://").nth(1)?.split('/').next()?;
     let has_port = authority
         .rsplit_once(':')
@@ -38,6 +39,7 @@ pub(super) fn clamav_rest_url(text: &str, port: u16) -> Option<Url> {
     Some(url)
 }
 
+/// The address of clamd: `host`, `tcp://host`, either with a port, or `unix:///path`.
 pub(super) fn clamd_address(text: &str, port: u16) -> Option<ClamdAddress> {
     if let Some(path) = text.strip_prefix("unix://") {
         return path.starts_with('/').then(|| ClamdAddress::Unix(PathBuf::from(path)));
@@ -46,7 +48,7 @@ pub(super) fn clamd_address(text: &str, port: u16) -> Option<ClamdAddress> {
     if host.is_empty() || host.contains('/') {
         return None;
     }
-    // Borrow the URL parser for hosts, IPv6 in brackets and ports.
+    // The URL parser reads hosts, IPv6 in brackets and ports.
     let url = Url::parse(&format!("tcp://{host}")).ok()?;
     let name = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
     (url.username().is_empty() && url.path().is_empty())

@@ -17,22 +17,25 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Records a problem of the setting `name`.
     pub(super) fn problem(&mut self, name: &str, complaint: &str) {
         self.problems.push(Problem::new(name, complaint));
     }
 
-    /// Complains that a setting is missing, unless it is there and was complained of already.
+    /// Records that a setting is missing, unless another problem names it already.
     pub(super) fn required(&mut self, name: &str) {
-        let told = |problem: &Problem| problem.subject.to_uppercase().starts_with(name);
-        if !self.problems.0.iter().any(told) {
+        let names_it = |problem: &Problem| problem.subject.to_uppercase().starts_with(name);
+        if !self.problems.0.iter().any(names_it) {
             self.problem(name, "is required");
         }
     }
 
+    /// The text of a setting that may be absent.
     pub(super) fn optional(&self, name: &str) -> Option<&str> {
         self.texts.values.get(name).map(String::as_str)
     }
 
+    /// The value of a required setting; `expected` completes the sentence "must be …".
     pub(super) fn parse<T>(
         &mut self,
         name: &str,
@@ -50,18 +53,20 @@ impl Reader<'_> {
         value
     }
 
+    /// Text that is not empty.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.parse(name, "some text", |text| (!text.is_empty()).then(|| text.to_owned()))
     }
 
+    /// Text of at most `bytes` bytes that is not empty.
     pub(super) fn short(&mut self, name: &str, bytes: usize) -> Option<String> {
         self.parse(name, &format!("1 to {bytes} bytes of text"), |text| {
             (1..=bytes).contains(&text.len()).then(|| text.to_owned())
         })
     }
 
-    /// Secrets are taken as they are: even their spaces may matter. Later ones from the same file
-    /// have to be `usable`.
+    /// A secret, not trimmed: spaces may be part of it. A later value from the same file replaces
+    /// it only if it is `usable`.
     pub(super) fn secret(&self, name: &'static str, usable: fn(&str) -> bool) -> Option<Secret> {
         let text = self.optional(name)?;
         Some(match self.texts.files.get(name) {
@@ -78,6 +83,7 @@ impl Reader<'_> {
         })
     }
 
+    /// A whole number from `min` to `max`.
     pub(super) fn number(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
         self.parse(name, &format!("a whole number from {min} to {max}"), |text| {
             text.parse().ok().filter(|n| (min..=max).contains(n))

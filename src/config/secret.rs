@@ -1,4 +1,4 @@
-//! A secret that may be replaced while the daemon runs.
+//! A secret that can be replaced while the daemon runs.
 
 use std::fmt;
 use std::io;
@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// A secret setting; `Debug` does not show it. One that was given by `NAME_FILE` can be read again
-/// once a peer refuses it. Clones share what was read last.
+/// A secret setting; `Debug` hides it. One from `NAME_FILE` is read again when a peer refuses it.
+/// Clones share the value read last.
 #[derive(Clone)]
 pub(crate) struct Secret(Arc<Inner>);
 
@@ -25,8 +25,8 @@ struct Source {
 }
 
 impl Secret {
-    /// The secret `text` as it was read from the file at `path`, which `variable` with `_FILE` names.
-    /// What is not `usable` never replaces it.
+    /// The secret `text`, read from the file at `path` that `variable` with `_FILE` names. A later
+    /// value that is not `usable` never replaces it.
     pub(super) fn from_file(
         text: &str,
         variable: &'static str,
@@ -37,24 +37,24 @@ impl Secret {
         Self(Arc::new(Inner { held: Mutex::new(text.into()), source }))
     }
 
-    /// The secret as it was read last.
+    /// The value read last.
     #[must_use]
     pub(crate) fn held(&self) -> SecretString {
         self.lock().clone()
     }
 
-    /// Reads the file again, after a peer refused `refused`. Whether another secret is held now.
+    /// Reads the file again after a peer refused `refused`; returns whether the value differs from
+    /// that now.
     ///
-    /// Only a refusal replaces a secret: one that is in the file before the peer knows it must not
-    /// end what works. A file that is missing, empty or unusable, as one that is just being
-    /// replaced may be, leaves the old one in place.
+    /// Only a refusal replaces a secret: the file may be updated before the peer is. A file that is
+    /// missing, empty or unusable, as during its replacement, leaves the old value in place.
     pub(crate) fn replaced_after(&self, refused: &SecretString) -> bool {
         if let Some(Source { variable, path, usable }) = &self.0.source {
             match read(path) {
                 Ok(text) if text == self.held().expose_secret() => {}
                 Ok(text) if text.is_empty() => tracing::debug!("{variable}_FILE is empty"),
                 Ok(text) if usable(&text) => {
-                    tracing::info!("{variable}_FILE has another value: trying that one");
+                    tracing::info!("{variable}_FILE has a new value: trying it");
                     *self.lock() = text.into();
                 }
                 Ok(_) => {
@@ -71,7 +71,7 @@ impl Secret {
     }
 }
 
-/// A secret that stays as it is.
+/// A secret that is never replaced.
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
         Self(Arc::new(Inner { held: Mutex::new(text.into()), source: None }))
@@ -84,7 +84,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The text of a file without the newline at its end, which editors and `echo` add.
+/// The text of a file without the final newline that editors and `echo` add.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = std::fs::read_to_string(path)?;
     if text.ends_with('\n') {

@@ -1,4 +1,4 @@
-//! Reads the settings, group by group: which are needed, their ranges, and what they mean together.
+//! Reads the settings group by group: which are required, their ranges, and how they combine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl Reader<'_> {
             self.required("RABBITMQ_REGULAR_USER_PASS");
         }
         let vhost = self.text("RABBITMQ_VHOST");
-        // AMQP names end at 255 bytes, and the longest of ours adds `.reports.retry.` and a delay.
+        // AMQP names have at most 255 bytes; our longest suffix is `.reports.retry.` and a delay.
         let queue = self.short("RABBITMQ_QUEUE_NAME", 200);
         let routing_key = self.short("RABBITMQ_QUEUE_ROUTING_KEY", 255);
         let exchange = self.short("RABBITMQ_TOPIC", 255);
@@ -163,8 +163,8 @@ impl Reader<'_> {
             _ => None,
         };
         let concurrency = self.number("SCAN_CONCURRENCY", 1, 256);
-        // Fetch, scan and effects together must stay below the broker's consumer timeout, half
-        // an hour unless an operator changed it.
+        // Fetch, scan and effects together must stay below RabbitMQ's consumer timeout, 30 minutes
+        // by default.
         let timeout = self.number("SCAN_TIMEOUT", 1, 900);
         let strict_limits = self.flag("STRICT_LIMITS");
         let max_age = self.number("DATABASE_MAX_AGE", 0, 3650);
@@ -200,7 +200,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The outer `None` is a problem, the inner one is no webhook.
+    /// The outer `None` is a problem; the inner one means that there is no webhook.
     #[expect(clippy::option_option, reason = "see above")]
     fn publish(&mut self) -> Option<Option<PublishSettings>> {
         let secret = self.secret("PUBLISH_SECRET", are_signing_secrets);
@@ -273,26 +273,29 @@ impl Reader<'_> {
     }
 }
 
+/// Accepts every text.
 fn any(_: &str) -> bool {
     true
 }
 
+/// Whether an HTTP header can carry the text.
 fn is_header(text: &str) -> bool {
     reqwest::header::HeaderValue::from_str(text).is_ok()
 }
 
-/// At least one, separated by blanks.
+/// One or more signing secrets, separated by blanks.
 fn are_signing_secrets(text: &str) -> bool {
     let mut secrets = text.split_whitespace().peekable();
     secrets.peek().is_some() && secrets.all(is_signing_secret)
 }
 
-/// The specification asks for 24 to 64 bytes; 24 are 32 characters of base64.
+/// Standard Webhooks asks for 24 to 64 bytes; 24 bytes are 32 characters of base64.
 fn is_signing_secret(text: &str) -> bool {
     let bare = text.strip_prefix("whsec_").unwrap_or(text);
     bare.len() >= 32 && standardwebhooks::Webhook::new(text).is_ok()
 }
 
+/// A delay of the retry ladder: a number and `s`, `m` or `h`, at most 24 hours.
 fn tier(text: &str) -> Option<Tier> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.starts_with(['0', '+']) {

@@ -1,5 +1,5 @@
-//! Where settings come from: built-in defaults, the YAML file, the environment, secret files.
-//! Later ones win. What comes out is text by variable name; its meaning is not known here.
+//! Merges the sources of settings: built-in defaults, the YAML file, the environment, secret files.
+//! Later ones win. The result is text by variable name, not yet interpreted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use super::{Problem, Problems, secret};
 /// The YAML file that is read when it exists and `AVSCAN_CONFIG` names no other.
 pub(super) const DEFAULT_FILE: &str = "/opt/av-scan/av-scan.conf";
 
-/// Settings as text, by variable name, and what the operator should know about them.
+/// Settings as text, by variable name, and warnings about them.
 #[derive(Default)]
 pub(super) struct Texts {
     pub(super) values: BTreeMap<&'static str, String>,
@@ -49,7 +49,7 @@ fn read_file(path: &Path, texts: &mut Texts, problems: &mut Problems) {
             return problems.push(Problem::new(path_text, format!("cannot be read: {error}")));
         }
     };
-    // The parser's message is left out: it may quote the line, and the line may hold a secret.
+    // Without the parser's message: it may quote a line that holds a secret.
     let Ok(file) = Config::builder().add_source(File::from_str(&text, FileFormat::Yaml)).build()
     else {
         return problems.push(Problem::new(path_text, "is not a YAML table of settings"));
@@ -67,8 +67,8 @@ fn read_file(path: &Path, texts: &mut Texts, problems: &mut Problems) {
         if let Some((theirs, ours)) = original {
             texts.warnings.push(format!("{path_text}: the key {theirs} is now called {ours}"));
         }
-        // YAML reads 00123 as 123 and 1e5 as 100000. That is right for numbers and would
-        // silently change a password, so text must be written as text.
+        // YAML reads 00123 as 123 and 1e5 as 100000. That would silently change a password, so only
+        // numeric settings may be written as numbers.
         let numeric = variable.default.is_some_and(|d| d.parse::<u64>().is_ok())
             || variable.name.ends_with("_PORT")
             || variable.name == "SPOOL_SIZE";
@@ -84,7 +84,7 @@ fn read_file(path: &Path, texts: &mut Texts, problems: &mut Problems) {
                 continue;
             }
             _ => {
-                let problem = "must be written in quotes, or YAML changes it as a number";
+                let problem = "must be written in quotes, or YAML reads it as a number";
                 problems.push(Problem::new(format!("{key} in {path_text}"), problem));
                 continue;
             }
@@ -102,7 +102,7 @@ fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Pro
         if ours.get(variable.name).is_some_and(|text| is_service_link(variable.name, text)) {
             ours.remove(variable.name);
             texts.warnings.push(format!(
-                "{} is ignored: Kubernetes set it for a Service of that name: say \
+                "{} is ignored: Kubernetes set it for a Service of that name; set \
                  enableServiceLinks: false in the pod's specification",
                 variable.name
             ));
@@ -147,8 +147,9 @@ fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Pro
     }
 }
 
-/// Kubernetes sets `NAME_PORT=tcp://10.0.0.7:5672` in every pod for each Service of the namespace,
-/// after Docker's container links. A Service `rabbitmq` or `clamd` thereby sets a variable of ours.
+/// Whether Kubernetes set the variable: for each Service of the namespace it sets
+/// `NAME_PORT=tcp://10.0.0.7:5672` in every pod, so a Service `rabbitmq` or `clamd` sets one of
+/// ours.
 /// Source: <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
 fn is_service_link(name: &str, text: &str) -> bool {
     let Some((scheme, address)) = text.split_once("://") else { return false };

@@ -1,16 +1,16 @@
-//! The table of settings: one row each, the source of the defaults, of `--help` and of the check
-//! that the README names them all.
+//! The table of settings: the one source of the defaults, of `--help`, and of the test that the
+//! README names them all.
 
 /// One setting.
 #[derive(Debug)]
 pub struct Variable {
     /// The environment variable; in lower case, the key in the YAML file.
     pub name: &'static str,
-    /// The built-in default as text; `None` where there is none or where it depends on others.
+    /// The built-in default as text; `None` where there is none or it depends on other settings.
     pub default: Option<&'static str>,
-    /// Never printed, and may be given as a file by `NAME_FILE`.
+    /// Whether it is never printed and may be given as a file by `NAME_FILE`.
     pub secret: bool,
-    /// What it is for, with units.
+    /// Its purpose, with units, for `--help`.
     pub help: &'static str,
 }
 
@@ -26,7 +26,7 @@ const fn secret(name: &'static str, help: &'static str) -> Variable {
     Variable { name, default: None, secret: true, help }
 }
 
-/// Every setting, in the order in which people read them.
+/// Every setting, grouped by subject.
 pub const VARIABLES: &[Variable] = &[
     plain("MINIO_SERVER_URL", "https://minio-service:9000", "S3 endpoint, http or https"),
     secret("MINIO_ACCESS_KEY_ID", "S3 access key; with neither key, the AWS credential chain"),
@@ -41,8 +41,8 @@ pub const VARIABLES: &[Variable] = &[
     plain("RABBITMQ_QUEUE_NAME", "s3minioqueue", "queue of notifications; prefix of all our names"),
     plain("RABBITMQ_QUEUE_ROUTING_KEY", "bucket_notifications", "routing key of notifications"),
     plain("RABBITMQ_TOPIC", "s3minioscan", "exchange that the store publishes to"),
-    plain("RABBITMQ_TOPIC_TYPE", "topic", "its type, if it has to be made: topic, direct, fanout"),
-    plain("RABBITMQ_QUEUE_TYPE", "quorum", "type of the queues made here: quorum or classic"),
+    plain("RABBITMQ_TOPIC_TYPE", "topic", "its type if declared here: topic, direct or fanout"),
+    plain("RABBITMQ_QUEUE_TYPE", "quorum", "type of the declared queues: quorum or classic"),
     plain("SCANNER", "clamav-rest", "engine: clamav-rest or clamd"),
     plain("CLAMD_ENDPOINT", "clamd-service", "engine: host or URL; for clamd also unix:///path"),
     open("CLAMD_PORT", "engine port (default 9443, or 3310 with SCANNER=clamd)"),
@@ -70,7 +70,7 @@ pub const VARIABLES: &[Variable] = &[
     open("LOG_FILE", "file that log lines are appended to as well"),
 ];
 
-/// The original script's keys of the YAML file, and what they are called here.
+/// Keys of the original script's YAML file, and their names here.
 pub(super) const ORIGINAL_KEYS: &[(&str, &str)] = &[
     ("delete", "delete_file"),
     ("mq_queue_name", "rabbitmq_queue_name"),

@@ -1,20 +1,21 @@
-//! Files whose verdict is known beforehand, to find out whether an engine can be believed.
+//! Samples with a known verdict, which test an engine.
 
 use bytes::Bytes;
 
-/// The EICAR test file backwards, so that neither this source nor the binary is taken for it.
-/// The file: <https://www.eicar.org/download-anti-malware-testfile/>
+/// The EICAR test file backwards, so that scanners do not find it in this source or the binary.
+/// Source: <https://www.eicar.org/download-anti-malware-testfile/>
 const EICAR_BACKWARDS: &[u8; 68] =
     b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
 
-/// Deeper than clamd's `MaxRecursion` can be set.
+/// More levels than clamd's `MaxRecursion` allows at most.
 const NESTING: usize = 110;
 
+/// The EICAR test file.
 pub(super) fn eicar() -> Bytes {
     EICAR_BACKWARDS.iter().rev().copied().collect()
 }
 
-/// A text in which nothing is to be found, another one each time: no cache has seen it.
+/// A harmless text, a new one each time, so that no cache knows it.
 pub(super) fn harmless() -> Bytes {
     let id = uuid::Uuid::new_v4().simple();
     format!("A harmless text that a virus scanner has to call clean. {id}\n").into()
@@ -22,18 +23,17 @@ pub(super) fn harmless() -> Bytes {
 
 /// A zip whose only member is marked as encrypted; `AlertEncrypted` makes clamd report it.
 pub(super) fn encrypted_zip() -> Bytes {
-    // What an encrypted member holds cannot be told from noise: a header of 12 bytes, then the
-    // text.
+    // An encrypted member looks like noise: a header of 12 bytes, then the data.
     let noise: Vec<u8> = (0u8..48).map(|n| n.wrapping_mul(151).wrapping_add(83)).collect();
     zip("secret.txt", &noise, 1).into()
 }
 
-/// A text inside more zips than clamd unpacks; `AlertExceedsMax` makes it report that.
+/// A text in more nested zips than clamd unpacks; `AlertExceedsMax` makes clamd report it.
 pub(super) fn nested_zip() -> Bytes {
     (0..NESTING).fold(b"deep down".to_vec(), |inner, _| zip("inner.zip", &inner, 0)).into()
 }
 
-/// A zip with one stored member, after PKWARE's APPNOTE.TXT 4.3.7, 4.3.12 and 4.3.16.
+/// A zip with one stored member. Source: PKWARE's APPNOTE.TXT, 4.3.7, 4.3.12 and 4.3.16.
 fn zip(name: &str, data: &[u8], flags: u16) -> Vec<u8> {
     let size = u32::try_from(data.len()).unwrap_or(u32::MAX).to_le_bytes();
     let name_length = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();

@@ -1,4 +1,4 @@
-//! clamav-rest's HTTP API, in both of its dialects. A status code alone is never a verdict: the
+//! clamav-rest's HTTP API in both dialects. A status code alone is never a verdict: the
 //! service answers 200 with an empty list when its clamd dies after the upload, and 413 when its
 //! clamd is down.
 //! Source: <https://github.com/ajilach/clamav-rest>, releases of 2022 to 2026.
@@ -22,22 +22,23 @@ use super::{
 use crate::failure::{Failure, Reason, causes};
 use crate::store::Reader;
 
+/// Bytes of an object sent at once.
 const CHUNK: usize = 128 * 1024;
-/// Enough of an answer for the engine's own words.
-const WORDS: usize = 200;
-/// Far more than an answer to one file has.
-const LONGEST_BODY: usize = 64 * 1024;
+/// Characters of an unclear answer that are logged.
+const MAX_QUOTED: usize = 200;
+/// Size limit of an answer in bytes, far above that of an answer to one file.
+const MAX_BODY: usize = 64 * 1024;
 
-/// What releases before 0.5 say of a line of clamd that their pattern does not take; measured with
+/// What releases before 0.5 answer when their pattern does not match clamd's line. Measured with
 /// those of 2022 and January 2025.
 const NO_MATCH: &str = "Regex had no matches";
 
-/// Which path takes files and what its answers look like.
+/// The path that takes files, and the form of its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// `/v2/scan`: a list with one element a file.
+    /// `/v2/scan`: a list with one element per file.
     V2,
-    /// `/scan`: a bare object.
+    /// `/scan`: one object.
     V1,
 }
 
@@ -48,6 +49,7 @@ pub(super) struct Server {
     base: Url,
 }
 
+/// The result for one file.
 #[derive(Deserialize)]
 struct Element {
     #[serde(rename = "Status", default)]
@@ -58,7 +60,7 @@ struct Element {
     file_name: Option<String>,
 }
 
-/// A list would do for the parser as well.
+/// Parses an element. Checks that it is an object, since serde would accept a list too.
 fn object(element: &RawValue) -> Option<Element> {
     element.get().starts_with('{').then(|| serde_json::from_str(element.get()).ok()).flatten()
 }
@@ -68,18 +70,18 @@ impl Server {
         Self { client, base }
     }
 
-    /// The dialect in which this service calls `eicar` infected. A 404 proves nothing: any web
-    /// server has one.
+    /// The dialect in which this service calls `eicar` infected. A 404 alone does not rule a
+    /// dialect out or in: any web server answers it.
     pub(super) async fn dialect(&self, eicar: Bytes) -> Result<Dialect, Failure> {
         let mut answers = Vec::new();
         for dialect in [Dialect::V2, Dialect::V1] {
             match self.scan(dialect, Sample::Bytes(eicar.clone())).await {
-                // If it understood and was wrong: the other dialect has the same engine.
+                // A wrong verdict is final: the other dialect uses the same engine.
                 Ok(answer) => return expect_infected(answer).map(|()| dialect),
                 Err(failure) => answers.push(failure),
             }
         }
-        // The first failure may only say that this release has no /v2/scan.
+        // The first failure may only mean that this release has no /v2/scan.
         let reason = answers.last().map_or(Reason::EngineReply, |failure| failure.reason);
         let details: Vec<String> = answers.iter().map(|failure| failure.detail.clone()).collect();
         Err(fault(reason, details.join("; ")))
@@ -91,7 +93,7 @@ impl Server {
             Dialect::V2 => "v2/scan",
             Dialect::V1 => "scan",
         });
-        // Made up here: it comes back in the answer, and an object's key would be read as a path.
+        // A random name, compared with the answer's. An object's key would be read as a path.
         let file_name = format!("{}.bin", uuid::Uuid::new_v4().simple());
         let (body, length) = match sample {
             Sample::Bytes(bytes) => {
@@ -106,16 +108,15 @@ impl Server {
         let counted = body.inspect_ok(move |chunk| {
             tally.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         });
-        // A declared length: bytes that are missing break the request instead of being scanned
-        // short.
+        // With a declared length, missing bytes break the request; a truncated file is not scanned.
         let part = Part::stream_with_length(Body::wrap_stream(counted), length)
             .file_name(file_name.clone());
         let request = self.client.post(url).multipart(Form::new().part("file", part));
         let response = request.send().await.map_err(|error| unanswered(&error))?;
         let status = response.status();
         let body = limited(response).await?;
-        // An answer to half a file is none. The terminator of the form follows the last byte of
-        // the file at once.
+        // An answer before the last byte is no verdict. The form's terminator follows that byte at
+        // once.
         let answer = judge(dialect, status, &body, &file_name).map_err(Failure::engine_touched);
         if sent.load(Ordering::Relaxed) == length || answer.as_ref().is_ok_and(is_refusal) {
             return answer;
@@ -124,6 +125,7 @@ impl Server {
         Err(fault(Reason::EngineEarlyReply, detail).engine_touched())
     }
 
+    /// The versions of engine and database, as far as this release tells them.
     pub(super) async fn version(&self) -> Option<Version> {
         #[derive(Deserialize)]
         struct Reply {
@@ -164,7 +166,10 @@ fn zeros(length: u64) -> impl Stream<Item = io::Result<Bytes>> {
     stream::iter(sizes.map(|size| Ok(Bytes::from_static(&ZEROS[..size]))))
 }
 
-/// The whole of the rule: both the status and a well-formed body must say the same.
+/// Reads an answer: the status and a well-formed body must both say the same.
+///
+/// # Errors
+/// For every answer that is not exactly one of clamav-rest's.
 pub(super) fn judge(
     dialect: Dialect,
     status: StatusCode,
@@ -172,7 +177,7 @@ pub(super) fn judge(
     file_name: &str,
 ) -> Result<Answer, Failure> {
     let unclear = || {
-        let text: String = String::from_utf8_lossy(body).chars().take(WORDS).collect();
+        let text: String = String::from_utf8_lossy(body).chars().take(MAX_QUOTED).collect();
         fault(Reason::EngineReply, format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
     };
     if status == StatusCode::PAYLOAD_TOO_LARGE {
@@ -205,17 +210,19 @@ pub(super) fn judge(
     }
 }
 
+/// The body, at most [`MAX_BODY`] bytes.
 async fn limited(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&error))? {
         body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_BODY {
-            return Err(fault(Reason::EngineReply, "an endless answer").engine_touched());
+        if body.len() > MAX_BODY {
+            return Err(fault(Reason::EngineReply, "the answer is too long").engine_touched());
         }
     }
     Ok(body)
 }
 
+/// The failure of a request without a complete answer.
 fn unanswered(error: &reqwest::Error) -> Failure {
     let detail = causes(error);
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);

@@ -1,4 +1,4 @@
-//! clamd's own protocol: one connection a command, `zINSTREAM` for scans.
+//! clamd's own protocol: one connection per command, `zINSTREAM` for scans.
 //! Source: the COMMANDS section of clamd(8).
 
 use std::io;
@@ -14,11 +14,12 @@ use crate::config::ClamdAddress;
 use crate::failure::{Failure, Reason};
 use crate::http::CONNECT_TIMEOUT;
 
-/// After a failed write the reply may still be on its way, and it says more than the write error.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// For the reply after a failed write: it may still arrive, and says more than the write error.
+const LATE_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of an object sent at once.
 const CHUNK: usize = 128 * 1024;
-/// Far more than a reply has; a longer one is not clamd's.
-const LONGEST_REPLY: u64 = 4096;
+/// Size limit of a reply in bytes; a longer one is not clamd's.
+const MAX_REPLY: u64 = 4096;
 
 /// A clamd.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ enum Stream {
 enum Unsent {
     /// The temp file cannot be read.
     Sample(Failure),
-    /// clamd does not take it.
+    /// The connection to clamd broke.
     Engine(io::Error),
 }
 
@@ -53,6 +54,7 @@ impl Server {
         answer.map_err(Failure::engine_touched)
     }
 
+    /// The versions of engine and database, as far as clamd tells them.
     pub(super) async fn version(&self) -> Option<Version> {
         async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<String> {
             stream.write_all(b"zVERSION\0").await.ok()?;
@@ -84,13 +86,14 @@ impl Server {
     }
 }
 
+/// Scans one sample over a fresh connection.
 pub(super) async fn instream<S: AsyncRead + AsyncWrite>(
     stream: S,
     sample: Sample,
 ) -> Result<Answer, Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
-    // The reply is listened for while sending: clamd answers and closes as soon as its limit is
-    // exceeded, and what it said is lost once the connection is reset.
+    // Reads while sending: clamd answers and closes as soon as its limit is exceeded, and the reply
+    // is lost once the connection is reset.
     let mut sending = pin!(send(&mut to, sample));
     let mut reply = pin!(read_reply(&mut from));
     let sent = tokio::select! {
@@ -104,13 +107,14 @@ pub(super) async fn instream<S: AsyncRead + AsyncWrite>(
             Err(error) => Err(fault(Reason::EngineReply, format!("no reply: {error}"))),
         },
         Err(Unsent::Sample(failure)) => Err(failure),
-        Err(Unsent::Engine(error)) => match tokio::time::timeout(LAST_WORDS, reply).await {
+        Err(Unsent::Engine(error)) => match tokio::time::timeout(LATE_REPLY_TIMEOUT, reply).await {
             Ok(reply) => early_answer(reply),
             Err(_) => Err(fault(Reason::EngineBrokeOff, format!("while sending: {error}"))),
         },
     }
 }
 
+/// Sends the command, the sample in chunks, and the terminator.
 async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), Unsent> {
     to.write_all(b"zINSTREAM\0").await.map_err(Unsent::Engine)?;
     match sample {
@@ -128,7 +132,7 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
             }
         }
         Sample::Spooled { mut reader, .. } => {
-            // Length and bytes go out in one write.
+            // Length and bytes in one write.
             let mut chunk = vec![0; CHUNK + 4];
             loop {
                 let got;
@@ -147,18 +151,18 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
     to.flush().await.map_err(Unsent::Engine)
 }
 
-/// `chunk` has room for its length in front.
+/// Sends `chunk`, whose first 4 bytes are reserved for the length of the rest.
 async fn send_chunk(to: &mut (impl AsyncWrite + Unpin), chunk: &mut [u8]) -> Result<(), Unsent> {
     let length = u32::try_from(chunk.len() - 4).unwrap_or(u32::MAX);
     chunk[..4].copy_from_slice(&length.to_be_bytes());
     to.write_all(chunk).await.map_err(Unsent::Engine)
 }
 
-/// Everything up to the NUL that ends a reply, or to the end of the connection.
+/// Reads up to the NUL that ends a reply, or to the end of the connection.
 async fn read_reply(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut reply = Vec::new();
     let mut buffer = [0; 512];
-    let mut from = from.take(LONGEST_REPLY);
+    let mut from = from.take(MAX_REPLY);
     loop {
         let got = from.read(&mut buffer).await?;
         reply.extend_from_slice(&buffer[..got]);
@@ -168,18 +172,19 @@ async fn read_reply(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> 
     }
 }
 
-/// A reply that came in full: one line, ended by one NUL.
+/// The text of a complete reply: one line that ends with its only NUL.
 fn whole(reply: &[u8]) -> Result<String, Failure> {
     match reply.split_last() {
         Some((0, line)) if !line.contains(&0) => match std::str::from_utf8(line) {
             Ok(line) => Ok(line.to_owned()),
             Err(_) => Err(fault(Reason::EngineReply, "not text")),
         },
-        Some(_) => Err(fault(Reason::EngineReply, "the reply broke off")),
+        Some(_) => Err(fault(Reason::EngineReply, "the reply is incomplete")),
         None => Err(fault(Reason::EngineReply, "the connection closed without a reply")),
     }
 }
 
+/// Reads a reply: only clamd's exact words are an answer.
 fn read(line: &str) -> Result<Answer, Failure> {
     if line == "stream: OK" {
         return Ok(Answer::Clean);
@@ -190,12 +195,11 @@ fn read(line: &str) -> Result<Answer, Failure> {
     let found = line.strip_prefix("stream: ").and_then(|rest| rest.strip_suffix(" FOUND"));
     match found {
         Some(name) if is_name(name) => Ok(Answer::Found(name.to_owned())),
-        _ => Err(fault(Reason::EngineError, format!("clamd said: {line}"))),
+        _ => Err(fault(Reason::EngineError, format!("clamd answered: {line}"))),
     }
 }
 
-/// A reply to a sample that had not been sent in full is no verdict on it; only that it is too
-/// large can be said early.
+/// A reply before the whole sample was sent is no verdict; only "too large" counts that early.
 fn early_answer(reply: io::Result<Vec<u8>>) -> Result<Answer, Failure> {
     let reply = reply.map_err(|error| fault(Reason::EngineBrokeOff, error))?;
     match read(&whole(&reply)?)? {

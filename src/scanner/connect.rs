@@ -1,4 +1,4 @@
-//! Connects to clamd by TCP.
+//! Connects to clamd by TCP, trying several addresses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,23 +12,24 @@ use tokio::net::TcpStream;
 
 /// RFC 8305 section 8: the recommended Connection Attempt Delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// A connection that says nothing for so long is asked whether it is still there: a load balancer
-/// or a firewall may have dropped it without a word, and a scan may be silent for minutes.
+/// Idle time before TCP keepalive probes. A scan may be silent for minutes, and a load balancer or
+/// firewall may drop the connection silently.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Time between keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Questions without an answer until the connection counts as lost.
+/// Unanswered probes until the connection counts as lost.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// A connection to the first address of `host` that answers.
+/// Connects to the first address of `host` that answers.
 ///
 /// # Errors
-/// When the name has no address, or none of them takes a connection. The caller sets the deadline.
+/// When the name has no address, or no address takes a connection. The caller sets the deadline.
 pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = tokio::net::lookup_host((host, port)).await?.collect();
     let stream = first(interleaved(addresses), TcpStream::connect).await?;
-    // Chunks are written whole; waiting for more would only delay the last one.
+    // Chunks are written whole, so Nagle's algorithm would only delay the last one.
     stream.set_nodelay(true)?;
-    // A host that knows no keepalive is no reason not to scan.
+    // A host without keepalive can still scan.
     if let Err(error) = keep_alive(&stream) {
         tracing::debug!(%error, "no TCP keepalive towards clamd");
     }
@@ -43,8 +44,8 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The resolver's order, with the families taking turns (RFC 8305 section 4), so that a family
-/// without a route does not use up the deadline.
+/// Orders addresses as the resolver did, alternating between IPv6 and IPv4 (RFC 8305 section 4), so
+/// that a family without a route does not use up the deadline.
 fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (ours, theirs): (VecDeque<_>, VecDeque<_>) =
@@ -57,8 +58,8 @@ fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     order
 }
 
-/// The first connection that comes about. The next address is tried when the ones before it failed,
-/// or have not answered for [`ATTEMPT_DELAY`]; they go on (RFC 8305 section 5).
+/// The first connection that succeeds. The next address is tried when the earlier ones failed or
+/// did not answer within [`ATTEMPT_DELAY`]; those keep running (RFC 8305 section 5).
 async fn first<T, F: Future<Output = io::Result<T>>>(
     mut addresses: VecDeque<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,

@@ -1,4 +1,4 @@
-//! An engine that passed its self-test, and how far it is believed.
+//! An engine that passed its self-test, and the rules for believing its verdicts.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,13 +12,13 @@ use super::{
 use crate::failure::{Failure, Reason, Stage};
 use crate::store::Spooled;
 
-/// The engine's version is asked again when it is older than this.
-const VERSION_SERVES: Duration = Duration::from_secs(2);
-/// With `STRICT_LIMITS` the test of the limits is repeated when it is older than this.
-const LIMITS_SERVE: Duration = Duration::from_secs(5);
-/// The largest sample that is made to find out whether an engine refuses a size.
-const LARGEST_SAMPLE: u64 = 64 << 20;
-/// An object that may hang a clamav-rest by its size is sent again until this attempt.
+/// A known version is used for this long before it is asked again.
+const MAX_VERSION_AGE: Duration = Duration::from_secs(2);
+/// With `STRICT_LIMITS`, a test of the limits is repeated when it is older than this.
+const MAX_LIMITS_TEST_AGE: Duration = Duration::from_secs(5);
+/// Size limit, in bytes, of a sample that tests whether an engine refuses a size.
+const MAX_SAMPLE: u64 = 64 << 20;
+/// Attempts for an object whose size may make clamav-rest hang.
 const MAX_HANGING_ATTEMPTS: u32 = 3;
 
 /// An engine that passed the self-test.
@@ -27,17 +27,17 @@ pub(crate) struct Engine {
     protocol: Proved,
     timeout: Duration,
     strict_limits: bool,
-    /// It calls the EICAR test file infected.
-    finds: Proof,
-    /// It calls a harmless text clean.
-    spares: Proof,
-    /// It reports its limits.
-    tells_limits: Proof,
+    /// That it calls the EICAR test file infected.
+    eicar_test: Proof,
+    /// That it calls a harmless text clean.
+    harmless_test: Proof,
+    /// Of its limits, whatever the result.
+    limits_test: Proof,
     limits_reported: AtomicBool,
     version_asked: Proof,
     version: std::sync::Mutex<Version>,
-    /// The smallest size that a clamav-rest before 0.5 was seen to refuse for the size alone. It is
-    /// forgotten with this engine at the next self-test, so that a raised limit is noticed.
+    /// The smallest size in bytes that a clamav-rest before 0.5 refused for the size alone. The
+    /// next self-test makes a new `Engine` without it, so a raised limit takes effect.
     refused: AtomicU64,
 }
 
@@ -46,14 +46,14 @@ pub(crate) struct Engine {
 pub(crate) struct EngineState {
     /// The engine's name in reports.
     pub(crate) name: &'static str,
-    /// With the older of the databases that it named before the scan and after its end.
+    /// With the older of the databases reported before the scan and after its end.
     pub(crate) version: Version,
-    /// It reported encrypted archives and exceeded limits when this was last tested.
+    /// Whether it reported encrypted archives and exceeded limits in the last test.
     pub(crate) limits_reported: bool,
 }
 
 impl Engine {
-    /// Ends the self-test of an engine that found EICAR in a scan begun at `begun`.
+    /// Completes the self-test of an engine that found EICAR in a scan begun at `begun`.
     ///
     /// # Errors
     /// When the engine does not call a harmless text clean, or does not answer.
@@ -67,9 +67,9 @@ impl Engine {
             protocol,
             timeout: scanner.timeout,
             strict_limits: scanner.strict_limits,
-            finds: Proof::begun(begun),
-            spares: Proof::begun(begun),
-            tells_limits: Proof::begun(begun),
+            eicar_test: Proof::begun(begun),
+            harmless_test: Proof::begun(begun),
+            limits_test: Proof::begun(begun),
             limits_reported: AtomicBool::new(false),
             version_asked: Proof::begun(begun),
             refused: AtomicU64::new(u64::MAX),
@@ -87,24 +87,24 @@ impl Engine {
         }
     }
 
-    /// What it said of itself when last asked.
+    /// The version it reported last.
     pub(crate) fn version(&self) -> Version {
         self.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it reported encrypted archives and exceeded limits, instead of calling them clean,
-    /// when that was last tested.
+    /// Whether it reported encrypted archives and exceeded limits in the last test, instead of
+    /// calling them clean.
     pub(crate) fn limits_reported(&self) -> bool {
         self.limits_reported.load(Ordering::Relaxed)
     }
 
-    /// The verdict on an object that may still be arriving, and what is known of the engine that
-    /// gave it. The engine gets the end of the bytes when all of them are there. `attempt` is 1 for
-    /// the first one at this object.
+    /// Scans an object that may still be downloading; returns the verdict and the state of the
+    /// engine that gave it. The engine gets the end of the bytes only after the download is
+    /// complete. `attempt` is 1 for the first attempt at this object.
     ///
     /// # Errors
     /// Everything that is not an explicit verdict, with
-    /// [`engine_touched`](Failure::engine_touched) set once bytes were on their way.
+    /// [`engine_touched`](Failure::engine_touched) set once bytes were sent.
     pub(crate) async fn scan(
         &self,
         object: &Spooled,
@@ -121,7 +121,8 @@ impl Engine {
             let limits_reported = self.limits_reported();
             Ok((verdict, EngineState { name: self.name(), version, limits_reported }))
         };
-        // How long the store takes is not the engine's fault.
+        // The time limit starts when the download is complete: a slow store is not the engine's
+        // fault.
         let overdue = async {
             object.whole().await;
             tokio::time::sleep(self.timeout).await;
@@ -139,14 +140,15 @@ impl Engine {
     }
 
     async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
-        // clamd listens to a slow stream for as long as it comes, but not to one that brings nothing;
-        // what stands before clamav-rest may not.
+        // clamd keeps a slow stream open as long as bytes arrive, but not a stalled one. A proxy in
+        // front of clamav-rest may close even a slow one.
         if matches!(self.protocol, Proved::ClamavRest(..)) || object.comes_at_once() {
             object.whole().await;
         }
         let answer = self.protocol.scan(sample(object)).await?;
-        // clamav-rest says 413 too when its clamd is down or crashes, and before 0.5 a 412 for much
-        // else. It is believed when the engine works right before and right after it said so.
+        // clamav-rest answers 413 also when its clamd is down or crashes, and before 0.5 answers
+        // 412 for many reasons. A refusal counts only if the engine works right before and right
+        // after.
         if matches!(self.protocol, Proved::Clamd(_)) || !is_refusal(&answer) {
             return Ok(answer);
         }
@@ -162,19 +164,19 @@ impl Engine {
         if refused {
             return Ok(Answer::TooLarge);
         }
-        let detail = "clamav-rest answers 412 and hides what clamd said, and the size is not the \
-                      reason: perhaps something was found under a name that this release cannot \
-                      read; update clamav-rest to 0.5 or later";
+        let detail = "clamav-rest answers 412 and hides clamd's answer, and the size is not the \
+                      reason: perhaps clamd found something under a name that this release cannot \
+                      parse; update clamav-rest to 0.5 or later";
         Err(Failure::permanent(Stage::Scan, Reason::EngineUnclear, detail).engine_touched())
     }
 
-    /// Whether the engine, which works, refuses `length` bytes for their number alone: a harmless
-    /// sample that is no larger is refused too.
+    /// Whether a working engine refuses `length` bytes for their number alone: it refuses a
+    /// harmless sample of at most that size too.
     async fn refuses_size(&self, length: u64) -> Result<bool, Failure> {
         if length >= self.refused.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let size = length.min(LARGEST_SAMPLE);
+        let size = length.min(MAX_SAMPLE);
         let refused = is_refusal(&self.protocol.scan(Sample::Zeros(size)).await?);
         if refused {
             self.expect_eicar().await?;
@@ -183,20 +185,20 @@ impl Engine {
         Ok(refused)
     }
 
-    /// What it means that a clamav-rest does not answer in time. Releases of 2022 hang when clamd's
-    /// limit is exceeded, so such an object must not be sent as often as one that failed by chance. A
-    /// single time it may have been clamd that hung for a moment.
+    /// The failure of a clamav-rest that did not answer in time. Releases of 2022 hang when clamd's
+    /// limit is exceeded, so an object of such a size is given up at attempt
+    /// [`MAX_HANGING_ATTEMPTS`]; a single timeout may be a clamd that hung for a moment.
     async fn hung(&self, length: u64, attempt: u32, late: Failure) -> Failure {
-        let patience = self.timeout.min(Duration::from_mins(1));
-        let works = tokio::time::timeout(patience, self.expect_eicar()).await;
+        let timeout = self.timeout.min(Duration::from_mins(1));
+        let works = tokio::time::timeout(timeout, self.expect_eicar()).await;
         if !matches!(works, Ok(Ok(()))) {
             return late;
         }
-        let suspected = match tokio::time::timeout(patience, self.refuses_size(length)).await {
-            // The limit may lie above the sample.
-            Ok(Ok(false)) => length > LARGEST_SAMPLE,
+        let suspected = match tokio::time::timeout(timeout, self.refuses_size(length)).await {
+            // The limit may be larger than the sample.
+            Ok(Ok(false)) => length > MAX_SAMPLE,
             Ok(Err(_)) => false,
-            // The sample is refused, or hangs too. Many scans at once may be the reason.
+            // The sample is refused, or hangs too; many concurrent scans may be the reason.
             Ok(Ok(true)) | Err(_) => true,
         };
         if !suspected || attempt < MAX_HANGING_ATTEMPTS {
@@ -207,25 +209,27 @@ impl Engine {
         Failure::permanent(Stage::Scan, Reason::EngineUnclear, detail).engine_touched()
     }
 
-    /// The engine may have come back with another database since it was last seen to work: with an
-    /// empty one it calls everything clean, with a bad signature everything infected. So a verdict
-    /// is believed only after a test begun when it had been said.
+    /// Confirms a verdict by a test begun after it. The engine may have restarted with another
+    /// database since the last test: with an empty one it calls everything clean, with a bad
+    /// signature everything infected.
     async fn confirm(&self, verdict: &Verdict) -> Result<(), Failure> {
         let answered = Instant::now();
         match verdict {
             Verdict::Clean => {
-                self.finds.since(answered, self.expect_eicar()).await?;
+                self.eicar_test.since(answered, self.expect_eicar()).await?;
                 if !self.strict_limits {
                     return Ok(());
                 }
-                let recent = answered.checked_sub(LIMITS_SERVE).unwrap_or(answered);
-                self.tells_limits.since(recent, self.test_limits()).await?;
+                let recent = answered.checked_sub(MAX_LIMITS_TEST_AGE).unwrap_or(answered);
+                self.limits_test.since(recent, self.test_limits()).await?;
                 if self.limits_reported() {
                     return Ok(());
                 }
-                Err(fault(Reason::LimitsHidden, "the engine does not report its limits any more"))
+                Err(fault(Reason::LimitsHidden, "the engine no longer reports its limits"))
             }
-            Verdict::Infected { .. } => self.spares.since(answered, self.expect_clean()).await,
+            Verdict::Infected { .. } => {
+                self.harmless_test.since(answered, self.expect_clean()).await
+            }
             Verdict::Unscannable { .. } => Ok(()),
         }
     }
@@ -238,14 +242,14 @@ impl Engine {
             *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
             Ok(())
         };
-        let asked = self.version_asked.since(now.checked_sub(VERSION_SERVES).unwrap_or(now), ask);
-        // Not knowing it is no fault.
-        drop(asked.await);
+        let asked = self.version_asked.since(now.checked_sub(MAX_VERSION_AGE).unwrap_or(now), ask);
+        // Asking never fails: an unknown version is a valid answer.
+        asked.await.ok();
         self.version()
     }
 
-    /// What was found was found by another database than the harmless test was passed by, where the
-    /// engine names another one by now.
+    /// Fails if the database was replaced since `before`: the finding and the passed harmless test
+    /// would be of different databases.
     async fn expect_database(&self, before: &Version) -> Result<(), Failure> {
         let now = self.protocol.version().await.database;
         if now.is_some() && before.database.is_some() && now != before.database {
@@ -257,10 +261,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Fails unless the engine calls the EICAR test file infected.
     async fn expect_eicar(&self) -> Result<(), Failure> {
         expect_infected(self.protocol.scan(Sample::Bytes(canary::eicar())).await?)
     }
 
+    /// Fails unless the engine calls a harmless text clean.
     async fn expect_clean(&self) -> Result<(), Failure> {
         let found = match meaning(self.protocol.scan(Sample::Bytes(canary::harmless())).await?) {
             Verdict::Clean => return Ok(()),
@@ -271,13 +277,13 @@ impl Engine {
         Err(fault(
             Reason::EngineFindsEverything,
             format!(
-                "the engine does not call a harmless text clean, it says {found}: a signature or \
-                 YARA rule matches too much; nothing is deleted until that is mended"
+                "the engine does not call a harmless text clean, it answers {found}: a signature or \
+                 YARA rule matches too much; nothing is deleted until that is fixed"
             ),
         ))
     }
 
-    /// Two files that a well-configured engine refuses to call clean.
+    /// Records whether the engine reports an encrypted and a deeply nested archive.
     async fn test_limits(&self) -> Result<(), Failure> {
         let mut reported = true;
         for (sample, reason) in [

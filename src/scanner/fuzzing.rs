@@ -1,4 +1,4 @@
-//! What engines may say, for fuzzers.
+//! Entry points for fuzzers: the answers of engines.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use super::{Answer, Sample};
 
 const CLEAN: &[u8] = b"stream: OK\0";
 const TOO_LARGE: &[u8] = b"INSTREAM size limit exceeded. ERROR\0";
-/// Bytes of a reply that are seen together in any case.
+/// Bytes of a reply that are always read together.
 const READ_AT_ONCE: usize = 512;
 const NAME: &str = "x.bin";
 

@@ -1,4 +1,4 @@
-//! When a self-test was last passed.
+//! Remembers when a self-test was last passed.
 
 use std::time::Instant;
 
@@ -6,17 +6,17 @@ use tokio::sync::Mutex;
 
 use crate::failure::Failure;
 
-/// A self-test that the engine passed. One run serves all scans that wait for it.
+/// When the last passed run of a self-test began. One run serves all scans that wait for it.
 #[derive(Debug)]
 pub(super) struct Proof(Mutex<Instant>);
 
 impl Proof {
-    /// A test that was passed; `begun` is when it began.
+    /// A test that was passed and began at `begun`.
     pub(super) fn begun(begun: Instant) -> Self {
         Self(Mutex::new(begun))
     }
 
-    /// Runs `test`, unless one that began at `moment` or later was passed.
+    /// Runs `test`, unless a run that began at `moment` or later was passed.
     ///
     /// # Errors
     /// Those of the test.

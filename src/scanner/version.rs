@@ -1,5 +1,5 @@
-//! What an engine says of itself: `ClamAV 1.4.3/27500/Mon Nov 16 09:00:00 2026`; and whether such an
-//! engine should still be used.
+//! The version that an engine reports, as in `ClamAV 1.4.3/27500/Mon Nov 16 09:00:00 2026`, and
+//! whether that version is outdated.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-/// C's `asctime`, which clamd uses for the date of its daily database.
+/// The format of C's `asctime`, in which clamd prints the date of its daily database.
 const ASCTIME: &[BorrowedFormatItem<'_>] = format_description!(
     "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]"
 );
 
-/// Version of the engine and of its virus database, as far as it tells.
+/// The versions of the engine and of its virus database, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) engine: Option<String>,
@@ -21,19 +21,20 @@ pub(crate) struct Version {
     pub(crate) database_date: Option<time::OffsetDateTime>,
 }
 
-/// Why an engine should be replaced. Sources: ClamAV's NEWS.md of the named releases, and its
+/// Why an engine should be updated. Sources: ClamAV's NEWS.md of the named releases, and its
 /// end-of-life policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outdated {
-    /// 1.3 and older, 1.0 excepted.
+    /// 1.3 and older, except 1.0.
     Unsupported,
-    /// 1.0: the long-term release whose databases could be downloaded until 28 November 2026.
+    /// 1.0: a long-term release; its databases could be downloaded until 28 November 2026.
     NoDatabases,
-    /// 1.4.0 to 1.4.4: memory faults that a file can trigger, among them CVE-2025-20260 up to 1.4.2.
+    /// 1.4.0 to 1.4.4: memory errors that a file can trigger, among them CVE-2025-20260 up to
+    /// 1.4.2.
     HolesBefore145,
-    /// 1.5.0: those, and it reports `Heuristics.Limits.Exceeded.MaxFiles` for ordinary archives.
+    /// 1.5.0: the same, and `Heuristics.Limits.Exceeded.MaxFiles` for ordinary archives.
     FalseAlerts,
-    /// 1.5.1 and 1.5.2: as 1.4.4.
+    /// 1.5.1 and 1.5.2: the same as 1.4.4.
     HolesBefore153,
 }
 
@@ -49,8 +50,8 @@ impl fmt::Display for Outdated {
                 "has security holes that a scanned file can use: update to 1.4.5 or later"
             }
             Self::FalseAlerts => {
-                "has security holes that a scanned file can use, and takes ordinary archives for \
-                 ones beyond its limits: update to 1.5.3 or later"
+                "has security holes that a scanned file can use, and reports ordinary archives as \
+                 beyond its limits: update to 1.5.3 or later"
             }
             Self::HolesBefore153 => {
                 "has security holes that a scanned file can use: update to 1.5.3 or later"
@@ -60,8 +61,8 @@ impl fmt::Display for Outdated {
 }
 
 impl Version {
-    /// Reads clamd's answer to VERSION. One that does not name `ClamAV` says nothing: clamd 1.5 with
-    /// `EnableVersionCommand no` answers `COMMAND UNAVAILABLE`.
+    /// Reads clamd's answer to VERSION. One that does not begin with `ClamAV` gives no version:
+    /// clamd 1.5 with `EnableVersionCommand no` answers `COMMAND UNAVAILABLE`.
     pub(super) fn parse(line: &str) -> Self {
         let Some(line) = line.trim().strip_prefix("ClamAV ") else { return Self::default() };
         let mut parts = line.splitn(3, '/');
@@ -71,10 +72,10 @@ impl Version {
         Self { engine, database, database_date: part().and_then(date) }
     }
 
-    /// Whether the engine should be replaced, and why; `None` also where that cannot be told.
+    /// Why the engine should be updated; `None` if it need not be, or the version is unknown.
     pub(crate) fn outdated(&self) -> Option<Outdated> {
         let engine = self.engine.as_deref()?;
-        // A release candidate (`1.5.0-rc`) has at least the faults of its release.
+        // A release candidate (`1.5.0-rc`) has at least the holes of its release.
         let numbers = engine.split_once(['-', '+', ' ']).map_or(engine, |(numbers, _)| numbers);
         let numbers: Vec<u32> =
             numbers.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -88,13 +89,13 @@ impl Version {
         }
     }
 
-    /// The one with the older database; an unknown one is older than any.
+    /// The version with the older database; an unknown database is older than any.
     pub(super) fn older(self, other: Self) -> Self {
         let age = |version: &Self| version.database.as_deref().and_then(|n| n.parse::<u64>().ok());
         if age(&other) < age(&self) { other } else { self }
     }
 
-    /// Puts a version together from the separate fields that some releases of clamav-rest send.
+    /// Builds a version from the separate fields that some releases of clamav-rest send.
     pub(super) fn from_fields(engine: &str, database: Option<&str>, at: Option<&str>) -> Self {
         let bare = engine.starts_with(|first: char| first.is_ascii_digit());
         let mut version =

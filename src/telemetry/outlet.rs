@@ -1,5 +1,5 @@
-//! Where log lines go, with a thread that writes them: a pipe that nobody reads, or a disk that
-//! hangs, stops that thread and nothing else.
+//! A destination of log lines, written by a thread of its own: a pipe that nobody reads, or a disk
+//! that hangs, stops that thread alone.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -8,12 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of lines that wait; further ones are lost.
-const ROOM: usize = 1 << 20;
-/// The same for audit lines: others can never take it from them.
-const AUDIT_ROOM: usize = 2 * ROOM;
+/// Bytes of lines that may wait; further ones are lost.
+const MAX_WAITING: usize = 1 << 20;
+/// The same for audit lines: the half above [`MAX_WAITING`] is reserved for them.
+const MAX_WAITING_AUDIT: usize = 2 * MAX_WAITING;
 
-/// One place that log lines are written to. Clones are the same place.
+/// One destination. Clones share it.
 #[derive(Clone)]
 pub(super) struct Outlet(Arc<Shared>);
 
@@ -27,12 +27,12 @@ struct Shared {
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines taken out of `lines` are being written.
+    /// Whether lines taken out of `lines` are being written.
     writing: bool,
     lost: Lost,
 }
 
-/// Counts of lines that found no room.
+/// Numbers of lines lost since the last warning.
 #[derive(Default)]
 struct Lost {
     audit: u64,
@@ -40,11 +40,11 @@ struct Lost {
 }
 
 impl Outlet {
-    /// Starts the thread that writes to `target`, which `name` says in the log. Errors end there: a
-    /// log that cannot be written (a closed pipe, a full disk) must not stop scans.
+    /// Starts the thread that writes to `target`; `name` is its name in the log. Write errors are
+    /// ignored: a closed pipe or a full disk must not stop scans.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// When the thread cannot be started.
     pub(super) fn start(
         name: &'static str,
         mut target: impl Write + Send + 'static,
@@ -54,7 +54,7 @@ impl Outlet {
         thread::Builder::new().name(format!("log to {name}")).spawn(move || {
             loop {
                 for line in shared.take() {
-                    // Line by line: what is written when the process ends is whole lines.
+                    // Line by line, so that the process ends after a whole line.
                     drop(target.write_all(&line));
                 }
                 drop(target.flush());
@@ -66,11 +66,11 @@ impl Outlet {
         Ok(outlet)
     }
 
-    /// Has `line` written, or counts it as lost where too much waits already. Never blocks.
+    /// Queues `line`, or counts it as lost where too much waits already. Never blocks.
     pub(super) fn put(&self, line: &[u8], audit: bool) {
         let mut waiting = self.0.lock();
-        let room = if audit { AUDIT_ROOM } else { ROOM };
-        if waiting.bytes + line.len() <= room {
+        let max = if audit { MAX_WAITING_AUDIT } else { MAX_WAITING };
+        if waiting.bytes + line.len() <= max {
             waiting.bytes += line.len();
             waiting.lines.push_back(line.to_vec());
             drop(waiting);
@@ -82,7 +82,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until everything is written, but not beyond `end`.
+    /// Waits until every line is written, at most until `end`.
     pub(super) fn flush(&self, end: Instant) {
         let mut waiting = self.0.lock();
         while !waiting.lines.is_empty() || waiting.writing {
@@ -101,7 +101,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lines to write next; waits for some.
+    /// The lines to write next; blocks until there are some.
     fn take(&self) -> VecDeque<Vec<u8>> {
         let mut waiting = self.lock();
         while waiting.lines.is_empty() {
@@ -112,13 +112,13 @@ impl Shared {
         mem::take(&mut waiting.lines)
     }
 
-    /// What was lost meanwhile, to be told once there is room for it.
+    /// Marks the taken lines as written; returns what was lost meanwhile, once.
     fn written(&self) -> Option<Lost> {
         let mut waiting = self.lock();
         waiting.writing = false;
         self.changed.notify_all();
-        let untold = waiting.lost.audit + waiting.lost.other > 0;
-        untold.then(|| mem::take(&mut waiting.lost))
+        let any = waiting.lost.audit + waiting.lost.other > 0;
+        any.then(|| mem::take(&mut waiting.lost))
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes one line each time it is told to.
+    /// Writes one line for each message from `go`.
     struct Slow {
         go: mpsc::Receiver<()>,
         written: mpsc::Sender<Vec<u8>>,
@@ -136,7 +136,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            // Without the other ends of the channels the test is over.
+            // A closed channel means that the test is over.
             self.go.recv().unwrap_or_default();
             drop(self.written.send(line.to_vec()));
             Ok(line.len())
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_room_are_lost_but_audit_lines_have_room_of_their_own() {
+    fn lines_beyond_the_limit_are_lost_but_audit_lines_have_a_reserve_of_their_own() {
         let (go, going) = mpsc::channel();
         let (written, lines) = mpsc::channel();
         let outlet = Outlet::start("x", Slow { go: going, written }).unwrap();
@@ -156,7 +156,7 @@ mod tests {
         while !outlet.0.lock().writing {
             thread::yield_now();
         }
-        let long = vec![b'x'; ROOM / 4];
+        let long = vec![b'x'; MAX_WAITING / 4];
         for _ in 0..9 {
             outlet.put(&long, false);
         }
@@ -174,6 +174,6 @@ mod tests {
         outlet.flush(Instant::now() + Duration::from_secs(10));
         let all: Vec<Vec<u8>> = lines.try_iter().collect();
         assert_eq!((all.len(), &all[0][..], all[8].len()), (9, &b"first"[..], long.len()));
-        assert_eq!(outlet.0.lock().lost.other, 0, "the loss is told once");
+        assert_eq!(outlet.0.lock().lost.other, 0, "the loss is reported once");
     }
 }
