@@ -17,7 +17,7 @@ use url::Url;
 
 use super::version::Version;
 use super::{Answer, Sample, expect_infected, fault, is_name, is_refusal};
-use crate::failure::{Dependency, Failure, Reason, Stage, causes};
+use crate::failure::{Dependency, Failure, Reason, Stage, causes, is_local};
 use crate::store::Reader;
 
 const CHUNK: usize = 128 * 1024;
@@ -216,14 +216,8 @@ async fn limited(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
 
 fn unanswered(error: &reqwest::Error) -> Failure {
     let detail = causes(error);
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        let os = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        // EMFILE, ENFILE: this host's trouble and not the service's.
-        if matches!(os, Some(23 | 24)) {
-            return Failure::suspect(Dependency::Host, Stage::Scan, Reason::HostResources, detail);
-        }
-        next = cause.source();
+    if is_local(error) {
+        return Failure::suspect(Dependency::Host, Stage::Scan, Reason::HostResources, detail);
     }
     if error.is_connect() {
         return fault(Reason::EngineUnreachable, detail);

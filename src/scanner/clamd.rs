@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::version::Version;
 use super::{Answer, Sample, connect, fault, is_name};
-use crate::failure::{Dependency, Failure, Reason, Stage};
+use crate::failure::{Dependency, Failure, Reason, Stage, is_local};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed write the reply may still be on its way, and it says more than the write error.
@@ -58,8 +58,7 @@ impl Address {
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
-            // EMFILE, ENFILE: this host's trouble and not clamd's.
-            Ok(Err(error)) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+            Ok(Err(error)) if is_local(&error) => {
                 let dependency = Dependency::Host;
                 Err(Failure::suspect(dependency, Stage::Scan, Reason::HostResources, error))
             }

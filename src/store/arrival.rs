@@ -175,12 +175,7 @@ impl Received {
                 }
             }
         };
-        let sha256 = hash.iter().fold(String::with_capacity(64), |mut text, byte| {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
-            text
-        });
+        let sha256 = hex::encode(hash);
         Ok(Download { identity, sha256, as_announced, _room: room })
     }
 }

@@ -1,13 +1,12 @@
 //! What an S3 error means.
 
 use std::error::Error;
-use std::io;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes, is_local};
 
 /// Errors that say that our credentials or our clock are wrong: they strike every object alike.
 const OUR_FAULT: &[&str] = &[
@@ -162,7 +161,7 @@ fn classify(asked: Asked, status: u16, code: &str, message: &str, detail: &str) 
 /// No usable answer came: the connection, a timeout, or a request that could not be made.
 fn unanswered<E: Error + 'static>(stage: Stage, error: &SdkError<E, HttpResponse>) -> Failure {
     let detail = causes(error);
-    if local(error) {
+    if is_local(error) {
         return Failure::suspect(Dependency::Host, stage, Reason::HostResources, detail);
     }
     match error {
@@ -177,21 +176,6 @@ fn unanswered<E: Error + 'static>(stage: Stage, error: &SdkError<E, HttpResponse
         }
         _ => Failure::suspect(Dependency::Store, stage, Reason::StoreUnreachable, detail),
     }
-}
-
-/// Whether this host ran out of file descriptors, memory or disk.
-pub(super) fn local(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // ENOMEM, ENFILE, EMFILE, ENOSPC, EDQUOT
-            if matches!(io.raw_os_error(), Some(12 | 23 | 24 | 28 | 122)) {
-                return true;
-            }
-        }
-        next = cause.source();
-    }
-    false
 }
 
 #[cfg(test)]

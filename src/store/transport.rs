@@ -32,6 +32,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::failure::chain;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until the headers of an answer are there, connecting included.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -232,12 +234,11 @@ impl HttpConnector for Transport {
 
 /// Whatever is not the request's own fault may be tried again.
 fn unanswered(error: legacy::Error, proxy_variable: Option<&'static str>) -> ConnectorError {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(inner) = cause {
-        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
-            return ConnectorError::user(error.into());
-        }
-        cause = inner.source();
+    let is_user = |cause: &(dyn Error + 'static)| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user)
+    };
+    if chain(&error).any(is_user) {
+        return ConnectorError::user(error.into());
     }
     match proxy_variable {
         Some(variable) if error.is_connect() => {
