@@ -379,7 +379,7 @@ impl Store {
                     head.e_tag(),
                     head.content_length(),
                 )
-                .modified(head.last_modified());
+                .with_modified(head.last_modified());
                 // Where something before the store answers, only the expected ETag is believed.
                 let named = head.request_id().is_some();
                 if now.etag.is_none() || !named && now.etag.as_deref() != Some(etag) {
@@ -493,7 +493,7 @@ impl Store {
             Fault::Unsupported(failure)
                 if failure.stage == Stage::Tag && !self.has_tags.load(Ordering::Relaxed) =>
             {
-                if !self.said_no_tagging.swap(true, Ordering::Relaxed) {
+                if !self.warned_no_tags.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         detail = failure.detail,
                         "this store has no tags: verdicts are reported only; set TAG_FILES=false"

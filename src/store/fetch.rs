@@ -204,7 +204,7 @@ impl Store {
             output.e_tag(),
             output.content_length(),
         )
-        .modified(output.last_modified());
+        .with_modified(output.last_modified());
         // A page that an ingress shows while the store is away answers 200 as well. An object has an
         // ETag, and what was asked for by its version id is that version.
         let other = |asked: &str| match identity.version_id() {
