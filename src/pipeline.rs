@@ -211,14 +211,14 @@ impl Pipeline {
             }))
         };
         let mut tries = 0;
-        let (download, (verdict, engine)) = loop {
-            let arrival = match self.store.open(job.object, job.look).await? {
-                Fetched::Arrival(arrival)
-                    if job.object.uncovered && self.knows(&arrival.identity) =>
+        let (download, sha256, (verdict, engine)) = loop {
+            let download = match self.store.open(job.object, job.look).await? {
+                Fetched::Download(download)
+                    if job.object.uncovered && self.knows(&download.identity) =>
                 {
                     return Ok(Found::Known);
                 }
-                Fetched::Arrival(arrival) => arrival,
+                Fetched::Download(download) => download,
                 Fetched::Gone => return Ok(Found::Gone),
                 Fetched::Versions(versions) => return Ok(Found::Versions(versions)),
                 Fetched::TooLarge(identity) => {
@@ -229,20 +229,21 @@ impl Pipeline {
                 }
             };
             tries += 1;
-            let spooled = arrival.spooled();
+            let buffer = download.buffer();
             let receiving = async {
-                let received = self.store.receive(*arrival).await?;
+                let downloaded = self.store.receive(*download).await?;
                 // Only now an engine may have got all of it, and begin to scan.
                 scanning.store(true, std::sync::atomic::Ordering::Relaxed);
                 let fetched = clock.elapsed();
-                Ok((received.hash().await?, fetched))
+                let sha256 = downloaded.sha256().await?;
+                Ok((downloaded, sha256, fetched))
             };
-            let scanning = job.engine.scan(&spooled, job.occasion.attempt);
+            let scanning = job.engine.scan(&buffer, job.occasion.attempt);
             match tokio::try_join!(receiving, scanning) {
-                Ok(((download, fetched), scanned)) => {
+                Ok(((download, sha256, fetched), scanned)) => {
                     self.metrics.took(Timed::Fetch, fetched);
                     self.metrics.took(Timed::Scan, clock.elapsed().saturating_sub(fetched));
-                    break (download, scanned);
+                    break (download, sha256, scanned);
                 }
                 Err(failure)
                     if tries < TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
@@ -256,7 +257,7 @@ impl Pipeline {
         Ok(Found::Examined(Box::new(Examined {
             identity: download.identity.clone(),
             verdict,
-            sha256: Some(download.sha256.clone()),
+            sha256: Some(sha256),
             as_announced: download.as_announced,
             engine: Some(EngineInfo::from(engine)),
             started,

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::http;
-use crate::store::Reader;
+use crate::store::BufferReader;
 use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
@@ -45,8 +45,8 @@ enum Answer {
 /// The bytes of one scan.
 enum Sample {
     Bytes(Bytes),
-    Spooled {
-        reader: Reader,
+    Buffered {
+        reader: BufferReader,
         length: u64,
     },
     /// So many zero bytes.

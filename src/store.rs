@@ -3,9 +3,11 @@
 //! The only room that knows S3. Every effect is tied to an [`Identity`]: what the store answered to
 //! the GET whose body was scanned, never what the notification said.
 
-mod arrival;
+mod buffer;
 mod client;
 mod credentials;
+mod disk_budget;
+mod download;
 mod effects;
 mod fault;
 mod fetch;
@@ -14,13 +16,13 @@ pub(crate) mod fuzzing;
 mod identity;
 mod key;
 mod probe;
-mod spool;
+mod request;
 mod survey;
 mod transport;
 mod trial;
 mod versions;
 
-pub(crate) use self::arrival::{Reader, Spooled};
+pub(crate) use self::buffer::{Buffer, BufferReader};
 pub(crate) use self::effects::Applied;
 pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};
@@ -28,17 +30,16 @@ pub(crate) use self::survey::{Bearing, Finding};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
-use self::identity::NULL;
-use self::spool::Spool;
+use self::disk_budget::DiskBudget;
 use crate::config::StoreSettings;
 
 /// The object store.
 pub(crate) struct Store {
     client: aws_sdk_s3::Client,
-    spool: Arc<Spool>,
+    disk: DiskBudget,
     temp_dir: PathBuf,
     /// The largest object that is downloaded, in bytes.
     max_object: u64,
@@ -62,7 +63,7 @@ impl Store {
     pub(crate) async fn new(settings: &StoreSettings, ca: Option<&[u8]>) -> Result<Self, String> {
         Ok(Self {
             client: client::build(settings, ca).await?,
-            spool: Arc::new(Spool::new(settings.spool)),
+            disk: DiskBudget::new(settings.spool),
             temp_dir: settings.temp_dir.clone(),
             max_object: settings.max_object,
             last_good: Mutex::default(),

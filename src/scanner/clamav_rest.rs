@@ -18,7 +18,7 @@ use url::Url;
 use super::version::Version;
 use super::{Answer, Sample, expect_infected, fault, is_name, is_refusal};
 use crate::failure::{Dependency, Failure, Reason, Stage, causes, is_local};
-use crate::store::Reader;
+use crate::store::BufferReader;
 
 const CHUNK: usize = 128 * 1024;
 /// Enough of an answer for the engine's own words.
@@ -96,7 +96,7 @@ impl Server {
                 let length = bytes.len() as u64;
                 (stream::iter([Ok::<_, io::Error>(bytes)]).boxed(), length)
             }
-            Sample::Spooled { reader, length } => (chunks(reader).boxed(), length),
+            Sample::Buffered { reader, length } => (chunks(reader).boxed(), length),
             Sample::Zeros(length) => (zeros(length).boxed(), length),
         };
         let sent = Arc::new(AtomicU64::new(0));
@@ -146,7 +146,7 @@ impl Server {
     }
 }
 
-fn chunks(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> {
+fn chunks(reader: BufferReader) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold(reader, async |mut reader| {
         let (mut chunk, got) = reader.read(vec![0; CHUNK], 0).await?;
         chunk.truncate(got);

@@ -132,7 +132,7 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
                 left -= size as u64;
             }
         }
-        Sample::Spooled { mut reader, .. } => {
+        Sample::Buffered { mut reader, .. } => {
             // Length and bytes go out in one write.
             let mut chunk = vec![0; CHUNK + 4];
             loop {

@@ -10,7 +10,7 @@ use super::{
     fault, is_refusal, meaning,
 };
 use crate::failure::{Failure, Reason, Stage};
-use crate::store::Spooled;
+use crate::store::Buffer;
 
 /// The engine's version is asked again when it is older than this.
 const VERSION_SERVES: Duration = Duration::from_secs(2);
@@ -107,7 +107,7 @@ impl Engine {
     /// [`engine_touched`](Failure::engine_touched) set once bytes were on their way.
     pub(crate) async fn scan(
         &self,
-        object: &Spooled,
+        object: &Buffer,
         attempt: u32,
     ) -> Result<(Verdict, EngineState), Failure> {
         let scanned = async {
@@ -123,7 +123,7 @@ impl Engine {
         };
         // How long the store takes is not the engine's fault.
         let overdue = async {
-            object.whole().await;
+            object.complete().await;
             tokio::time::sleep(self.timeout).await;
         };
         tokio::select! {
@@ -138,11 +138,11 @@ impl Engine {
         })
     }
 
-    async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
+    async fn scan_once_or_again(&self, object: &Buffer) -> Result<Answer, Failure> {
         // clamd listens to a slow stream for as long as it comes, but not to one that brings nothing;
         // what stands before clamav-rest may not.
-        if matches!(self.protocol, Proved::ClamavRest(..)) || object.comes_at_once() {
-            object.whole().await;
+        if matches!(self.protocol, Proved::ClamavRest(..)) || object.is_in_memory() {
+            object.complete().await;
         }
         let answer = self.protocol.scan(sample(object)).await?;
         // clamav-rest says 413 too when its clamd is down or crashes, and before 0.5 a 412 for much
@@ -292,6 +292,6 @@ impl Engine {
     }
 }
 
-fn sample(object: &Spooled) -> Sample {
-    Sample::Spooled { reader: object.reader(), length: object.length() }
+fn sample(object: &Buffer) -> Sample {
+    Sample::Buffered { reader: object.reader(), length: object.length() }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::effects::Current;
+use super::effects::compare::Current;
 use super::{Fetched, Identity, Look, Pin, Store};
 use crate::config::StoreSettings;
 use crate::event::ObjectRef;
@@ -105,9 +105,13 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
         sequencer: None,
         event_time: None,
     };
-    let download =
+    let found =
         rig.ask(answer, async |store: &Store| match store.open(&object, Look::Last).await {
-            Ok(Fetched::Arrival(arrival)) => store.receive(*arrival).await.ok()?.hash().await.ok(),
+            Ok(Fetched::Download(download)) => {
+                let downloaded = store.receive(*download).await.ok()?;
+                let sha256 = downloaded.sha256().await.ok()?;
+                Some((downloaded, sha256))
+            }
             Ok(Fetched::Gone) => {
                 assert!(has(answer, b"404"), "gone without a 404");
                 None
@@ -118,7 +122,7 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
             }
             Ok(Fetched::Unreadable(_) | Fetched::Versions(_)) | Err(_) => None,
         });
-    let Some(download) = download else { return };
+    let Some((download, sha256)) = found else { return };
     told(answer, &download.identity);
     if let (Some(asked), Some(found)) = (version, download.identity.version_id()) {
         assert_eq!(asked, found, "another version than was asked for");
@@ -126,14 +130,7 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
     let length = usize::try_from(download.length()).unwrap_or(usize::MAX);
     let bodies = (0..answer.len()).filter(|at| answer[..*at].ends_with(b"\n"));
     let mut bodies = bodies.filter_map(|at| answer.get(at..at.checked_add(length)?));
-    let same = |body: &[u8]| {
-        let hash = Sha256::digest(body);
-        hash.iter().map(|byte| format!("{byte:02x}")).eq(download
-            .sha256
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| String::from_utf8_lossy(pair).into_owned()))
-    };
+    let same = |body: &[u8]| hex::encode(Sha256::digest(body)) == sha256;
     assert!(bodies.any(same), "{length} bytes that were not sent");
 }
 

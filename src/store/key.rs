@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 const MARK: &str = "~avscan-marked~";
 
 /// The key as it is given to the client.
-pub(super) fn given(key: &str) -> Cow<'_, str> {
+pub(super) fn for_sdk(key: &str) -> Cow<'_, str> {
     if key.trim().is_empty() || key.contains(MARK) {
         return format!("{MARK}{key}").into();
     }
@@ -71,8 +71,8 @@ mod tests {
             (twice.as_str(), twice.as_str()),
             (within.as_str(), within.as_str()),
         ] {
-            let given = given(key);
-            let is_marked = given.len() > key.len();
+            let for_sdk = for_sdk(key);
+            let is_marked = for_sdk.len() > key.len();
             let sent = if is_marked { format!("{mark}{encoded}") } else { encoded.to_owned() };
             for query in ["", "?tagging", "?versionId=/~avscan-marked~"] {
                 let uri = format!("http://h/b/{sent}{query}");

@@ -10,9 +10,8 @@ use aws_sdk_s3::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::error::Elapsed;
 
-use super::fault::{self, Asked};
-use super::key::given;
-use super::{Identity, Store, spool};
+use super::request::Request;
+use super::{Identity, Store, disk_budget, fault};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 
 /// Longest wait for the answer to one request of a probe.
@@ -38,14 +37,12 @@ impl Store {
     }
 
     async fn probe_listing(&self, timeout: Duration) -> Result<(), Failure> {
-        let down = |reason, detail: String| {
-            Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail))
-        };
+        let down = |reason, detail: String| Err(fault::suspect(Stage::Fetch, reason, detail));
         let list = self.client.list_buckets().send();
         match tokio::time::timeout(timeout, list).await {
             Ok(Ok(list)) if list.buckets.is_some() || list.owner.is_some() => Ok(()),
             Ok(Ok(_)) => down(Reason::StoreOdd, "what answers there is no S3 store".to_owned()),
-            Ok(Err(error)) => match (error.code(), fault::of(Asked::Buckets, &error)) {
+            Ok(Err(error)) => match (error.code(), fault::of(Request::ListBuckets, &error)) {
                 (_, fault) if fault.concerns_the_store() => Err(fault.into_failure()),
                 (Some(_), _) => Ok(()),
                 (None, fault) => down(Reason::StoreOdd, fault.into_failure().detail),
@@ -84,7 +81,7 @@ impl Store {
         key: &str,
         timeout: Duration,
     ) -> Result<(), Failure> {
-        let head = self.client.head_object().bucket(bucket).key(given(key)).send();
+        let head = self.head_object(bucket, key, None).send();
         answered(tokio::time::timeout(timeout, head).await)
     }
 
@@ -127,7 +124,7 @@ impl Store {
     /// # Errors
     /// The fault, of kind [`crate::failure::Kind::Suspect`].
     pub(crate) async fn probe_temp(&self) -> Result<(), Failure> {
-        let probed = tokio::time::timeout(PROBE_TIMEOUT, spool::probe(self.temp_dir.clone()));
+        let probed = tokio::time::timeout(PROBE_TIMEOUT, disk_budget::probe(self.temp_dir.clone()));
         probed.await.unwrap_or_else(|_| {
             let detail = "the temp folder does not answer";
             Err(Failure::suspect(Dependency::Host, Stage::Fetch, Reason::TempDisk, detail))
@@ -144,15 +141,10 @@ where
 {
     match answer {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => match fault::of(Asked::Head, &error) {
+        Ok(Err(error)) => match fault::of(Request::Head, &error) {
             fault if fault.concerns_the_store() => Err(fault.into_failure()),
             _ => Ok(()),
         },
-        Err(_) => Err(Failure::suspect(
-            Dependency::Store,
-            Stage::Fetch,
-            Reason::StoreTimeout,
-            "no answer in time",
-        )),
+        Err(_) => Err(fault::suspect(Stage::Fetch, Reason::StoreTimeout, "no answer in time")),
     }
 }

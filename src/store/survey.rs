@@ -10,8 +10,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use percent_encoding::percent_decode_str;
 
 use super::Store;
-use super::fault::{self, Asked};
-use super::key::given;
+use super::fault;
+use super::key::for_sdk;
+use super::request::Request;
 use crate::config::PolicySettings;
 
 /// One thing that was found out about a bucket.
@@ -67,7 +68,7 @@ impl Store {
             return Finding::note("is empty, so its tags are not tried: check --write does");
         };
         let key = if encoded { decoded(key) } else { key.into() };
-        let tags = self.client.get_object_tagging().bucket(bucket).key(given(&key));
+        let tags = self.client.get_object_tagging().bucket(bucket).key(for_sdk(&key));
         match tags.send().await {
             Ok(_) => Finding::good("the tags of an object can be read"),
             // Some stores have no empty set.
@@ -120,7 +121,7 @@ where
             let code = service.code().unwrap_or("without a code");
             format!("HTTP {} {code}", status(error).unwrap_or_default())
         }
-        None => fault::of(Asked::Get, error).into_failure().detail,
+        None => fault::of(Request::Get, error).into_failure().detail,
     }
 }
 

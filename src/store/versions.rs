@@ -7,8 +7,10 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use percent_encoding::percent_decode_str;
 
-use super::fault::{self, Asked, Fault};
-use super::{NULL, Store};
+use super::Store;
+use super::fault::{self, Fault};
+use super::identity::NULL;
+use super::request::Request;
 use crate::event::{ObjectRef, Version, plain_etag};
 use crate::failure::{Failure, Reason, Stage};
 
@@ -60,7 +62,8 @@ impl Store {
                 .set_key_marker(markers.0)
                 .set_version_id_marker(markers.1)
                 .encoding_type(EncodingType::Url);
-            let page = list.send().await.map_err(|error| fault::of(Asked::Versions, &error))?;
+            let page =
+                list.send().await.map_err(|error| fault::of(Request::ListVersions, &error))?;
             let is_ours = |key: Option<&str>| key.is_some_and(|key| names(key, &object.key));
             seen |= page.delete_markers().iter().any(|marker| is_ours(marker.key()));
             for version in page.versions.unwrap_or_default() {
