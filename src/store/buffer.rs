@@ -55,14 +55,15 @@ pub(crate) struct BufferReader {
 /// Fills a [`Buffer`]. Dropped before [`finish`](Self::finish), it fails all readers.
 #[derive(Debug)]
 pub(super) struct Writer {
-    sink: Sink,
+    target: Target,
     progress: watch::Sender<Progress>,
 }
 
+/// Where a [`Writer`] puts the bytes.
 #[derive(Debug)]
-enum Sink {
+enum Target {
     Memory {
-        target: Arc<OnceLock<Bytes>>,
+        cell: Arc<OnceLock<Bytes>>,
         bytes: BytesMut,
     },
     /// One batch is written while the next one is received.
@@ -79,7 +80,7 @@ impl Buffer {
     /// An empty buffer for an object of `length` bytes, and what fills it.
     pub(super) fn new(backing: Backing, length: u64) -> (Self, Writer) {
         let (progress, receiver) = watch::channel(Progress::default());
-        let writer = Writer { sink: Sink::new(&backing), progress };
+        let writer = Writer { target: Target::new(&backing), progress };
         (Self { backing, length, progress: receiver }, writer)
     }
 
@@ -114,7 +115,8 @@ impl Buffer {
         let hash = match &self.backing {
             Backing::Memory(bytes) => Sha256::digest(bytes.get().map_or(&[][..], |bytes| bytes)),
             Backing::File(file) => {
-                let (file, length) = (Arc::clone(file), self.length);
+                let file = Arc::clone(file);
+                let length = self.length;
                 let hashing = tokio::task::spawn_blocking(move || digest(&file, length));
                 match hashing.await {
                     Ok(hash) => hash.map_err(|error| temp_fault(&error))?,
@@ -182,7 +184,7 @@ impl Writer {
     /// # Errors
     /// When the temp file cannot be written.
     pub(super) async fn write(&mut self, batch: Vec<Bytes>) -> Result<(), Failure> {
-        let bytes = self.sink.write(batch).await?;
+        let bytes = self.target.write(batch).await?;
         self.progress.send_replace(Progress { bytes, complete: false });
         Ok(())
     }
@@ -192,17 +194,17 @@ impl Writer {
     /// # Errors
     /// When the temp file cannot be written.
     pub(super) async fn finish(self, length: u64) -> Result<(), Failure> {
-        self.sink.finish().await?;
+        self.target.finish().await?;
         self.progress.send_replace(Progress { bytes: length, complete: true });
         Ok(())
     }
 }
 
-impl Sink {
+impl Target {
     fn new(backing: &Backing) -> Self {
         match backing {
-            Backing::Memory(target) => {
-                Self::Memory { target: Arc::clone(target), bytes: BytesMut::new() }
+            Backing::Memory(cell) => {
+                Self::Memory { cell: Arc::clone(cell), bytes: BytesMut::new() }
             }
             Backing::File(file) => Self::File { file: Arc::clone(file), offset: 0, writing: None },
         }
@@ -219,7 +221,8 @@ impl Sink {
             }
             Self::File { file, offset, writing } => {
                 let written = written(writing.take()).await?;
-                let (file, mut next) = (Arc::clone(file), *offset);
+                let file = Arc::clone(file);
+                let mut next = *offset;
                 *offset += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
                 *writing = Some(tokio::task::spawn_blocking(move || {
                     for chunk in &batch {
@@ -235,9 +238,9 @@ impl Sink {
 
     async fn finish(self) -> Result<(), Failure> {
         match self {
-            Self::Memory { target, bytes } => {
+            Self::Memory { cell, bytes } => {
                 // Set nowhere else, so it is still empty.
-                target.set(bytes.freeze()).ok();
+                cell.set(bytes.freeze()).ok();
                 Ok(())
             }
             Self::File { writing, .. } => written(writing).await.map(drop),

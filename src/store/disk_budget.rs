@@ -18,8 +18,9 @@ const RESERVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a probe of the temp folder writes.
 const PROBE_SIZE: usize = 256 * 1024;
 
-/// The temp disk space that all downloads share, counted in MiB. It outlives broker sessions, because
-/// the files do. A download that waits for much space does not keep smaller ones from getting theirs.
+/// The temp disk space that all downloads share, counted in MiB. It outlives broker sessions,
+/// because the files do. A download that waits for much space does not keep smaller ones from
+/// getting theirs.
 #[derive(Debug)]
 pub(super) struct DiskBudget {
     budget: Arc<Semaphore>,

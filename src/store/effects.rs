@@ -1,9 +1,9 @@
 //! Tags and deletes exactly the bytes that were scanned.
 //!
-//! By version id where there is one: it names the same bytes for ever. Otherwise by `ETag`, which is
-//! compared right before the effect and, for a tag, right after it. Between comparison and effect
-//! somebody may overwrite the object. A store that honours `If-Match` on DELETE closes this window
-//! for deletions; S3 has no such condition for tags.
+//! By version id where there is one: it names the same bytes for ever. Otherwise by `ETag`, which
+//! is compared right before the effect and, for a tag, right after it. Between comparison and
+//! effect somebody may overwrite the object. A store that honours `If-Match` on DELETE closes this
+//! window for deletions; S3 has no such condition for tags.
 //!
 //! A status code alone proves no effect: a proxy may answer 200 to everything while the store is
 //! down. An effect counts when the store names what it did, or shows it when asked again.

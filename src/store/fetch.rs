@@ -38,7 +38,8 @@ pub(crate) enum Fetched {
     Versions(Vec<Version>),
 }
 
-/// Whether this is the first time that the object is looked for, or the last, after it was not there.
+/// Whether this is the first time that the object is looked for, or the last, after it was not
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     First,
@@ -85,7 +86,7 @@ impl Store {
             } else {
                 let fitting = reserved.take().filter(|reserved| reserved.fits(length));
                 let Some(reservation) = fitting.or_else(|| self.disk.reserve_now(length)) else {
-                    // This answer would be outdated after the wait, so the GET is repeated.
+                    // This answer would be out of date after the wait, so the GET is repeated.
                     drop(body);
                     reserved = Some(self.disk.reserve(length).await?);
                     continue;
@@ -117,8 +118,8 @@ impl Store {
         if !matches!(answer, GetAnswer::Gone { .. }) || object.etag.is_none() {
             return Ok(answer);
         }
-        // Some stores announce version ids that they do not know afterwards. The announced bytes may
-        // be under the bare name, or a version below it.
+        // Some stores announce version ids that they do not know afterwards. The announced bytes
+        // may be under the bare name, or a version below it.
         if let GetAnswer::Object(identity, body) = self.get_version(object, None).await?
             && same_etag(&identity, object)
         {
@@ -245,7 +246,7 @@ impl Store {
 
     /// The identity of an object that no GET returns, so that it can be tagged. HEAD may know it.
     async fn unreadable(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
-        let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
+        let ObjectRef { bucket, key, .. } = object;
         let head = self.head_object(bucket, key, object.version_id.as_deref());
         let identity = match head.send().await {
             Ok(head) => {
@@ -253,8 +254,8 @@ impl Store {
             }
             Err(error) => match fault::of(Request::Head, &error).into_failure() {
                 failure if matches!(failure.kind, Kind::Suspect(_)) => return Err(failure),
-                // An object under a customer's key refuses the HEAD as well. Tagging by a version id
-                // is safe, by a bare name it is not.
+                // An object under a customer's key refuses the HEAD as well. Tagging by a version
+                // id is safe, by a bare name it is not.
                 _ => Identity {
                     pin: match object.version_id.as_deref() {
                         None | Some(NULL) => Pin::Nothing,

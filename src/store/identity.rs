@@ -74,7 +74,8 @@ impl Identity {
         self
     }
 
-    /// The identity that a notification announced. Without a length: some stores announce a wrong one.
+    /// The identity that a notification announced. Without a length: some stores announce a wrong
+    /// one.
     pub(crate) fn of_announced(
         bucket: &str,
         key: &str,

@@ -70,7 +70,8 @@ impl Store {
         }
     }
 
-    /// Compares at the name, or at `version`. Also returns whether the answer is about a real version.
+    /// Compares at the name, or at `version`. Also returns whether the answer is about a real
+    /// version.
     ///
     /// # Errors
     /// When the store gives no usable answer.

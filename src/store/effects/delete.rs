@@ -228,8 +228,8 @@ impl Store {
     }
 
     /// Whether the deleted bytes cannot be found any more. Asked with a GET, whose answer names a
-    /// code; the answer to a HEAD could be anybody's. `confirmed`: the store itself answered that it
-    /// deleted something.
+    /// code; the answer to a HEAD could be anybody's. `confirmed`: the store itself answered that
+    /// it deleted something.
     ///
     /// # Errors
     /// When the store gives no usable answer.

@@ -131,7 +131,8 @@ impl Store {
         let tagging = tagging.map_err(|error| Fault::Other(unsendable(error)))?;
         match self.put_tags(identity, version).tagging(tagging).send().await {
             Ok(answer) if answer.request_id().is_some() || answer.version_id().is_some() => Ok(()),
-            // A store names the request or the version. Anything else may not be the store's answer.
+            // A store names the request or the version. Anything else may not be the store's
+            // answer.
             Ok(_) => {
                 let found = self.tags(identity, version).await?;
                 if found.len() == tags.len() && tags.iter().all(|tag| found.contains(tag)) {
@@ -144,9 +145,9 @@ impl Store {
         }
     }
 
-    /// Removes our tag from bytes that it was not meant for, and only ours: somebody may have tagged
-    /// them rightly in the meantime. If this fails the tag stays until these bytes are scanned, which
-    /// happens next; until then a missing tag is better than a wrong one.
+    /// Removes our tag from bytes that it was not meant for, and only ours: somebody may have
+    /// tagged them rightly in the meantime. If this fails the tag stays until these bytes are
+    /// scanned, which happens next; until then a missing tag is better than a wrong one.
     async fn retract(&self, identity: &Identity, version: Option<&str>, tag: &Tag) {
         let retracted = async {
             let mut tags = self.tags(identity, version).await?;
