@@ -3,8 +3,12 @@
 //! Every room that talks to another system turns that system's errors into a [`Failure`] at the
 //! call, so that the worker can decide about a message without knowing S3, HTTP or clamd.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
+use std::iter;
 
+use rustix::io::Errno;
 use strum::{Display, IntoStaticStr};
 
 /// A system outside the process (or the host under it) that a delivery needs.
@@ -265,21 +269,37 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {}
+
+/// `error` and then each of its causes, outermost first.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
+/// Whether `error` says that this host ran out of file descriptors, memory or disk: a fault of the
+/// host, not of the peer.
+pub(crate) fn is_local(error: &(dyn Error + 'static)) -> bool {
+    chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| {
+        matches!(
+            Errno::from_io_error(error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOSPC | Errno::DQUOT)
+        )
+    })
+}
 
 /// An error and its causes as one line: the outermost message of a client library alone ("dispatch
 /// failure") says too little. A problem with a certificate is explained first.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut line = crate::tls::explain(error).map(|text| format!("{text}: ")).unwrap_or_default();
     line.push_str(&error.to_string());
-    let mut next = error.source();
-    while let Some(cause) = next {
+    for cause in chain(error).skip(1) {
         let text = cause.to_string();
         if !line.contains(&text) {
             line.push_str(": ");
             line.push_str(&text);
         }
-        next = cause.source();
     }
     one_line(&line)
 }
@@ -304,4 +324,21 @@ mod tests {
         assert!(!failure.detail.contains(['\n', '\x1b']));
         assert_eq!(failure.detail.chars().count(), 500);
     }
+
+    #[test]
+    fn only_exhausted_resources_are_faults_of_this_host() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT] {
+            let error = io::Error::from(errno);
+            assert!(is_local(&error), "{error}");
+            assert!(is_local(&io::Error::other(Outer(error))));
+        }
+        for errno in [Errno::CONNREFUSED, Errno::ACCESS, Errno::TIMEDOUT, Errno::IO] {
+            assert!(!is_local(&io::Error::from(errno)), "{errno}");
+        }
+        assert!(!is_local(&io::Error::other("of no number")));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
 }

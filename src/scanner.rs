@@ -17,16 +17,14 @@ mod proof;
 mod version;
 mod watch;
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::io::Errno;
 
 use crate::config::{EngineAddress, ScannerSettings};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::http;
-use crate::store::Reader;
+use crate::store::BufferReader;
 use crate::tls::Trust;
 use crate::verdict::{UnscannableReason, Verdict};
 
@@ -52,8 +50,8 @@ enum Answer {
 /// The bytes of one scan.
 enum Sample {
     Bytes(Bytes),
-    Spooled {
-        reader: Reader,
+    Buffered {
+        reader: BufferReader,
         length: u64,
     },
     /// This number of zero bytes.
@@ -204,12 +202,6 @@ fn fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
 /// A fault of this host during a scan.
 fn host_fault(reason: Reason, detail: impl std::fmt::Display) -> Failure {
     Failure::suspect(Dependency::Host, Stage::Scan, reason, detail)
-}
-
-/// Whether this process, or the host, can open no more files.
-fn is_out_of_files(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

@@ -62,14 +62,14 @@ impl Pipeline {
             }))
         };
         let mut tries = 0;
-        let (download, (verdict, engine)) = loop {
-            let arrival = match self.store.open(job.object, job.look).await? {
-                Fetched::Arrival(arrival)
-                    if job.object.uncovered && self.was_applied(&arrival.identity) =>
+        let (downloaded, sha256, (verdict, engine)) = loop {
+            let download = match self.store.open(job.object, job.look).await? {
+                Fetched::Download(download)
+                    if job.object.uncovered && self.was_applied(&download.identity) =>
                 {
                     return Ok(Found::AppliedBefore);
                 }
-                Fetched::Arrival(arrival) => arrival,
+                Fetched::Download(download) => download,
                 Fetched::Gone => return Ok(Found::Gone),
                 Fetched::Versions(versions) => return Ok(Found::Versions(versions)),
                 Fetched::TooLarge(identity) => {
@@ -80,20 +80,21 @@ impl Pipeline {
                 }
             };
             tries += 1;
-            let spooled = arrival.spooled();
+            let buffer = download.buffer();
             let receiving = async {
-                let received = self.store.receive(*arrival).await?;
+                let downloaded = self.store.receive(*download).await?;
                 // Only from now on the engine may have all bytes, and scan them.
                 scanning.store(true, Ordering::Relaxed);
                 let fetched = clock.elapsed();
-                Ok((received.hash().await?, fetched))
+                let sha256 = downloaded.sha256().await?;
+                Ok((downloaded, sha256, fetched))
             };
-            let scanning = job.engine.scan(&spooled, job.attempt.number);
+            let scanning = job.engine.scan(&buffer, job.attempt.number);
             match tokio::try_join!(receiving, scanning) {
-                Ok(((download, fetched), scanned)) => {
+                Ok(((downloaded, sha256, fetched), scanned)) => {
                     self.metrics.took(Timed::Fetch, fetched);
                     self.metrics.took(Timed::Scan, clock.elapsed().saturating_sub(fetched));
-                    break (download, scanned);
+                    break (downloaded, sha256, scanned);
                 }
                 Err(failure)
                     if tries < MAX_TRIES && failure.kind == Kind::Suspect(Dependency::Store) =>
@@ -103,12 +104,12 @@ impl Pipeline {
                 Err(failure) => return Err(failure),
             }
         };
-        self.metrics.scanned_bytes.inc_by(download.length());
+        self.metrics.scanned_bytes.inc_by(downloaded.length());
         Ok(Found::Examined(Box::new(Examined {
-            identity: download.identity.clone(),
+            identity: downloaded.identity.clone(),
             verdict,
-            sha256: Some(download.sha256.clone()),
-            as_announced: download.as_announced,
+            sha256: Some(sha256),
+            as_announced: downloaded.as_announced,
             engine: Some(EngineInfo::from(engine)),
             started,
             finished: clock::now(),

@@ -16,11 +16,9 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::version::Version;
-use super::{
-    Answer, Sample, expect_infected, fault, host_fault, is_name, is_out_of_files, is_refusal,
-};
-use crate::failure::{Failure, Reason, causes};
-use crate::store::Reader;
+use super::{Answer, Sample, expect_infected, fault, host_fault, is_name, is_refusal};
+use crate::failure::{Failure, Reason, causes, is_local};
+use crate::store::BufferReader;
 
 /// Bytes of an object sent at once.
 const CHUNK: usize = 128 * 1024;
@@ -100,7 +98,7 @@ impl Server {
                 let length = bytes.len() as u64;
                 (stream::iter([Ok::<_, io::Error>(bytes)]).boxed(), length)
             }
-            Sample::Spooled { reader, length } => (chunks(reader).boxed(), length),
+            Sample::Buffered { reader, length } => (chunks(reader).boxed(), length),
             Sample::Zeros(length) => (zeros(length).boxed(), length),
         };
         let sent = Arc::new(AtomicU64::new(0));
@@ -150,7 +148,7 @@ impl Server {
     }
 }
 
-fn chunks(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> {
+fn chunks(reader: BufferReader) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold(reader, async |mut reader| {
         let (mut chunk, got) = reader.read(vec![0; CHUNK], 0).await?;
         chunk.truncate(got);
@@ -225,12 +223,8 @@ async fn limited(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
 /// The failure of a request without a complete answer.
 fn unanswered(error: &reqwest::Error) -> Failure {
     let detail = causes(error);
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if cause.downcast_ref().is_some_and(is_out_of_files) {
-            return host_fault(Reason::HostResources, detail);
-        }
-        next = cause.source();
+    if is_local(error) {
+        return host_fault(Reason::HostResources, detail);
     }
     if error.is_connect() {
         return fault(Reason::EngineUnreachable, detail);

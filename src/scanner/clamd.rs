@@ -9,9 +9,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::version::Version;
-use super::{Answer, Sample, connect, fault, host_fault, is_name, is_out_of_files};
+use super::{Answer, Sample, connect, fault, host_fault, is_name};
 use crate::config::ClamdAddress;
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, Reason, is_local};
 use crate::http::CONNECT_TIMEOUT;
 
 /// For the reply after a failed write: it may still arrive, and says more than the write error.
@@ -77,9 +77,7 @@ impl Server {
         let address = &self.address;
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) if is_out_of_files(&error) => {
-                Err(host_fault(Reason::HostResources, error))
-            }
+            Ok(Err(error)) if is_local(&error) => Err(host_fault(Reason::HostResources, error)),
             Ok(Err(error)) => Err(fault(Reason::EngineUnreachable, format!("{address}: {error}"))),
             Err(_) => Err(fault(Reason::EngineUnreachable, format!("{address}: no answer"))),
         }
@@ -131,7 +129,7 @@ async fn send(to: &mut (impl AsyncWrite + Unpin), sample: Sample) -> Result<(), 
                 left -= size as u64;
             }
         }
-        Sample::Spooled { mut reader, .. } => {
+        Sample::Buffered { mut reader, .. } => {
             // Length and bytes in one write.
             let mut chunk = vec![0; CHUNK + 4];
             loop {

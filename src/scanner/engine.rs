@@ -10,7 +10,7 @@ use super::{
     fault, is_refusal, meaning,
 };
 use crate::failure::{Failure, Reason, Stage};
-use crate::store::Spooled;
+use crate::store::Buffer;
 
 /// A known version is used for this long before it is asked again.
 const MAX_VERSION_AGE: Duration = Duration::from_secs(2);
@@ -107,7 +107,7 @@ impl Engine {
     /// [`engine_touched`](Failure::engine_touched) set once bytes were sent.
     pub(crate) async fn scan(
         &self,
-        object: &Spooled,
+        object: &Buffer,
         attempt: u32,
     ) -> Result<(Verdict, EngineState), Failure> {
         let scanned = async {
@@ -124,7 +124,7 @@ impl Engine {
         // The time limit starts when the download is complete: a slow store is not the engine's
         // fault.
         let overdue = async {
-            object.whole().await;
+            object.complete().await;
             tokio::time::sleep(self.timeout).await;
         };
         tokio::select! {
@@ -139,11 +139,11 @@ impl Engine {
         })
     }
 
-    async fn scan_once_or_again(&self, object: &Spooled) -> Result<Answer, Failure> {
+    async fn scan_once_or_again(&self, object: &Buffer) -> Result<Answer, Failure> {
         // clamd keeps a slow stream open as long as bytes arrive, but not a stalled one. A proxy in
         // front of clamav-rest may close even a slow one.
-        if matches!(self.protocol, Proved::ClamavRest(..)) || object.comes_at_once() {
-            object.whole().await;
+        if matches!(self.protocol, Proved::ClamavRest(..)) || object.is_in_memory() {
+            object.complete().await;
         }
         let answer = self.protocol.scan(sample(object)).await?;
         // clamav-rest answers 413 also when its clamd is down or crashes, and before 0.5 answers
@@ -298,6 +298,6 @@ impl Engine {
     }
 }
 
-fn sample(object: &Spooled) -> Sample {
-    Sample::Spooled { reader: object.reader(), length: object.length() }
+fn sample(object: &Buffer) -> Sample {
+    Sample::Buffered { reader: object.reader(), length: object.length() }
 }

@@ -1,4 +1,4 @@
-//! How the S3 client is set up.
+//! Sets up the S3 client.
 
 use std::time::Duration;
 
@@ -17,14 +17,24 @@ use super::transport::Transport;
 use crate::config::StoreSettings;
 use crate::tls::Trust;
 
-/// For one try of a request, without the answer's body.
+/// Longest duration of one try of a request, without the body of the answer.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(25);
+/// Longest duration of all tries of a request together, without the body of the answer.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(75);
+/// Tries of a request by the SDK.
+const MAX_ATTEMPTS: u32 = 3;
+/// How long a stream may be slow before the SDK ends it.
+const STALL_GRACE: Duration = Duration::from_secs(30);
 
-/// Pinned: a newer one may change defaults that the guarantees rest on.
+/// Pinned, because a newer version may change defaults that the guarantees rest on.
 fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
+/// Builds the client; nothing is sent yet.
+///
+/// # Errors
+/// When the TLS settings cannot be used.
 pub(super) async fn build(settings: &StoreSettings, trust: &Trust) -> Result<Client, String> {
     let http = SharedHttpClient::new(Transport::new(trust, settings.proxy_variable)?);
     let region = Region::new(settings.region.clone());
@@ -34,7 +44,7 @@ pub(super) async fn build(settings: &StoreSettings, trust: &Trust) -> Result<Cli
             Builder::new()
                 .behavior_version(behavior())
                 .credentials_provider(keys.clone())
-                // They may be others at the next request.
+                // The keys may have been replaced by the next request.
                 .identity_cache(IdentityCache::no_cache())
                 .retry_classifier(keys)
         }
@@ -46,25 +56,25 @@ pub(super) async fn build(settings: &StoreSettings, trust: &Trust) -> Result<Cli
     let config = builder
         .region(region)
         .endpoint_url(settings.url.as_str())
-        // Buckets as host names need DNS that self-hosted stores rarely have.
+        // Buckets as host names need DNS entries that self-hosted stores rarely have.
         .force_path_style(true)
-        // A bucket named `…--x-s3` is one like any other in a self-hosted store.
+        // In a self-hosted store a bucket named `…--x-s3` is an ordinary one.
         .disable_s3_express_session_auth(true)
         .http_client(http)
         .interceptor(Unmark)
         // Stores of MinIO's lineage refuse the newer checksums.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
-        // None of these covers a body; that is watched where it is read.
+        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
+        // None of these covers a body; `download` has its own timeout.
         .timeout_config(
             TimeoutConfig::builder()
                 .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .operation_timeout(Duration::from_secs(75))
+                .operation_timeout(OPERATION_TIMEOUT)
                 .build(),
         )
         .stalled_stream_protection(
-            StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(30)).build(),
+            StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build(),
         )
         .build();
     Ok(Client::from_conf(config))

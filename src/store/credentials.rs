@@ -1,6 +1,5 @@
-//! The keys that requests to the store are signed with. Where they come from files, a store that
-//! refuses them has the files read again, and the request is sent once more with what they say by
-//! then.
+//! The keys that requests to the store are signed with. When the store refuses keys that come from
+//! files, the files are read again and the request is repeated with the new keys.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -16,11 +15,12 @@ use secrecy::ExposeSecret;
 use super::client::ATTEMPT_TIMEOUT;
 use crate::config::Secret;
 
-/// Access key and secret key. Clones are the same keys.
+/// Access key and secret key. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     access: Secret,
     secret: Secret,
+    /// When new keys were last found in the files.
     replaced: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -29,17 +29,18 @@ impl Keys {
         Self { access, secret, replaced: Arc::default() }
     }
 
-    /// Whether a request that was just refused may have been sent with other keys than those that
-    /// are held now, after a look into their files.
+    /// Reads the files again. Whether the request that was just refused may have been sent with
+    /// other keys than the ones that are held now.
     fn replaced(&self) -> bool {
-        let (access, secret) = (self.access.held(), self.secret.held());
-        // Both are read: one may be replaced without the other.
+        let access = self.access.held();
+        let secret = self.secret.held();
+        // Both files are read, because one key may be replaced without the other.
         let new = [self.access.replaced_after(&access), self.secret.replaced_after(&secret)];
         let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
         if new.contains(&true) {
             *replaced = Some(Instant::now());
         }
-        // What was sent with the old keys is answered within this time.
+        // Requests sent with the old keys are answered within this time.
         replaced.is_some_and(|at| at.elapsed() < ATTEMPT_TIMEOUT)
     }
 }
@@ -49,7 +50,8 @@ impl ProvideCredentials for Keys {
     where
         Self: 'a,
     {
-        let (access, secret) = (self.access.held(), self.secret.held());
+        let access = self.access.held();
+        let secret = self.secret.held();
         future::ProvideCredentials::ready(Ok(Credentials::new(
             access.expose_secret(),
             secret.expose_secret(),
@@ -61,8 +63,8 @@ impl ProvideCredentials for Keys {
 }
 
 impl ClassifyRetry for Keys {
-    /// By the status alone: HEAD has no body that could name a code, and a look into two files for
-    /// each object that is denied costs little.
+    /// Decides by the status alone: an answer to a HEAD has no body to name a code, and reading two
+    /// small files for each denied object costs little.
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let status = context.response().map(|response| response.status().as_u16());
         if matches!(status, Some(400 | 401 | 403)) && self.replaced() {

@@ -1,25 +1,33 @@
-//! Opens one object for download: the right version, room on the temp disk.
+//! Opens one object for download: the right version, with space reserved for it.
 
 use std::sync::Arc;
 
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::RequestId;
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::arrival::{Arrival, FEW, Place, Received};
-use super::fault::{self, Asked, Fault};
-use super::key::given;
-use super::spool::{self, Room};
+use super::buffer::{Backing, IN_MEMORY_MAX};
+use super::disk_budget::{self, Reservation};
+use super::download::{Download, Downloaded};
+use super::fault::{self, Fault};
+use super::identity::NULL;
+use super::request::Request;
 use super::versions::seconds;
-use super::{Identity, NULL, Pin, Store};
+use super::{Identity, Pin, Store};
 use crate::event::{ObjectRef, Version};
-use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
+use crate::failure::{Failure, Kind, Reason, Stage};
 
-/// What a GET came to.
+/// `Last-Modified` may be this many seconds before the time in the notification of the same upload.
+const MAX_TIME_DIFFERENCE: i64 = 2;
+
+/// The outcome of opening an object.
 #[derive(Debug)]
 pub(crate) enum Fetched {
-    /// The bytes are on their way.
-    Arrival(Box<Arrival>),
-    /// There is no such object, or not any more. One answer alone does not prove it.
+    /// The GET was answered; the body is not read yet.
+    Download(Box<Download>),
+    /// There is no such object, or no longer. One answer alone does not prove it.
     Gone,
     /// Larger than what is scanned; nothing was downloaded.
     TooLarge(Identity),
@@ -30,23 +38,20 @@ pub(crate) enum Fetched {
     Versions(Vec<Version>),
 }
 
-/// Whether the object was looked for before, and was not there.
+/// Whether this is the first time that the object is looked for, or the last, after it was not
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     First,
     Last,
 }
 
-/// The headers of a GET that was answered, its body unread.
-struct Opened {
-    identity: Identity,
-    output: GetObjectOutput,
-}
-
-enum Answer {
-    Opened(Box<Opened>),
+/// The answer to a GET.
+enum GetAnswer {
+    /// The headers of a whole object, and its body unread.
+    Object(Identity, Box<ByteStream>),
     Gone {
-        /// A delete marker is what the name stands for.
+        /// The store says that a delete marker is there.
         marker: bool,
     },
     Unreadable,
@@ -57,124 +62,121 @@ impl Store {
     /// Opens the version that the notification names, or what is under the name now.
     ///
     /// # Errors
-    /// Whatever keeps the bytes from being had.
+    /// When the store gives no usable answer, or there is no temp disk space.
     pub(crate) async fn open(&self, object: &ObjectRef, look: Look) -> Result<Fetched, Failure> {
-        let mut room: Option<Room> = None;
+        let mut reserved: Option<Reservation> = None;
         loop {
-            let opened = match self.get(object, look).await? {
-                Answer::Opened(opened) => *opened,
-                Answer::Gone { .. } => return Ok(Fetched::Gone),
-                Answer::Unreadable => return self.unreadable(object).await,
-                Answer::Versions(versions) => return Ok(Fetched::Versions(versions)),
+            let (identity, body) = match self.get(object, look).await? {
+                GetAnswer::Object(identity, body) => (identity, body),
+                GetAnswer::Gone { .. } => return Ok(Fetched::Gone),
+                GetAnswer::Unreadable => return self.unreadable(object).await,
+                GetAnswer::Versions(versions) => return Ok(Fetched::Versions(versions)),
             };
-            let Opened { identity, output } = opened;
             let length = identity.bytes();
             if self.looks_cut(object, &identity).await? {
                 let detail =
                     format!("the store sends {length} bytes and says that there are others");
-                let reason = Reason::BodyOfOtherLength;
-                return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
+                return Err(fault::suspect(Stage::Fetch, Reason::BodyOfOtherLength, detail));
             }
             if length > self.max_object {
                 return Ok(Fetched::TooLarge(identity));
             }
-            let (place, reserved) = if length <= FEW {
-                (Place::Memory(Arc::default()), None)
+            let (backing, reservation) = if length <= IN_MEMORY_MAX {
+                (Backing::Memory(Arc::default()), None)
             } else {
-                let free = room.take().filter(|room| room.fits(length));
-                let Some(reserved) = free.or_else(|| self.spool.reserve_now(length)) else {
-                    // The answer would go stale while waiting: ask again afterwards.
-                    drop(output);
-                    room = Some(self.spool.reserve(length).await?);
+                let fitting = reserved.take().filter(|reserved| reserved.fits(length));
+                let Some(reservation) = fitting.or_else(|| self.disk.reserve_now(length)) else {
+                    // This answer would be out of date after the wait, so the GET is repeated.
+                    drop(body);
+                    reserved = Some(self.disk.reserve(length).await?);
                     continue;
                 };
-                let file = spool::unnamed_file(self.temp_dir.clone()).await?;
-                (Place::File(Arc::new(file)), Some(reserved))
+                let file = disk_budget::unnamed_file(self.temp_dir.clone()).await?;
+                (Backing::File(Arc::new(file)), Some(reservation))
             };
             let as_announced = is_announced(&identity, object);
-            let arrival = Arrival::new(identity, as_announced, output.body, place, reserved);
-            return Ok(Fetched::Arrival(Box::new(arrival)));
+            let download = Download::new(identity, as_announced, *body, backing, reservation);
+            return Ok(Fetched::Download(Box::new(download)));
         }
     }
 
-    async fn get(&self, object: &ObjectRef, look: Look) -> Result<Answer, Failure> {
+    /// Receives the whole body.
+    ///
+    /// # Errors
+    /// When the body is not as long as announced, stops arriving, or cannot be stored.
+    pub(crate) async fn receive(&self, download: Download) -> Result<Downloaded, Failure> {
+        let downloaded = download.receive().await?;
+        self.remember_good(&downloaded.identity);
+        Ok(downloaded)
+    }
+
+    async fn get(&self, object: &ObjectRef, look: Look) -> Result<GetAnswer, Failure> {
         let Some(version) = object.version_id.as_deref() else {
-            return self.get_unnamed(object, look).await;
+            return self.get_without_version(object, look).await;
         };
         let answer = self.get_version(object, Some(version)).await?;
-        if !matches!(answer, Answer::Gone { .. }) || object.etag.is_none() {
+        if !matches!(answer, GetAnswer::Gone { .. }) || object.etag.is_none() {
             return Ok(answer);
         }
-        // Some stores announce ids that they do not know afterwards. What is under the name may be the
-        // announced bytes, or a version below it.
-        if let Answer::Opened(opened) = self.get_version(object, None).await?
-            && same_etag(&opened.identity, object)
+        // Some stores announce version ids that they do not know afterwards. The announced bytes
+        // may be under the bare name, or a version below it.
+        if let GetAnswer::Object(identity, body) = self.get_version(object, None).await?
+            && same_etag(&identity, object)
         {
-            return Ok(Answer::Opened(opened));
+            return Ok(GetAnswer::Object(identity, body));
         }
         if look == Look::First {
             return Ok(answer);
         }
         match self.versions(object, false).await {
-            Ok(found) if !found.announced.is_empty() => Ok(Answer::Versions(found.announced)),
+            Ok(found) if !found.announced.is_empty() => Ok(GetAnswer::Versions(found.announced)),
             Err(Fault::Other(failure)) if failure.kind != Kind::Transient => Err(failure),
             Ok(_) | Err(_) => Ok(answer),
         }
     }
 
-    /// Opens what is under the name. In a bucket with versions the announced bytes may lie below it:
-    /// below a newer upload, or below a delete marker. There they can be read by their version id, and
-    /// come back under the name, unannounced, when what covers them is removed.
-    async fn get_unnamed(&self, object: &ObjectRef, look: Look) -> Result<Answer, Failure> {
+    /// Opens what is under the name. In a bucket with versions the announced bytes may be below it:
+    /// below a newer upload, or below a delete marker. There they can still be read by version id,
+    /// and they come back under the name, unannounced, when what covers them is removed.
+    async fn get_without_version(
+        &self,
+        object: &ObjectRef,
+        look: Look,
+    ) -> Result<GetAnswer, Failure> {
         let answer = self.get_version(object, None).await?;
         let current = match &answer {
             _ if object.uncovered => return Ok(answer),
-            // A cache, or a node that is behind.
-            Answer::Opened(opened) if look == Look::First && is_older(&opened.identity, object) => {
-                return Ok(Answer::Gone { marker: false });
+            // The answer of a cache, or of a node that lags behind.
+            GetAnswer::Object(identity, _) if look == Look::First && is_older(identity, object) => {
+                return Ok(GetAnswer::Gone { marker: false });
             }
-            Answer::Opened(opened) => match &opened.identity.pin {
-                Pin::Version(version) => Some(version.clone()),
-                Pin::Etag { null_version: true, .. } => Some(NULL.to_owned()),
-                Pin::Etag { .. } | Pin::Nothing => return Ok(answer),
+            GetAnswer::Object(identity, _) => match identity.slot() {
+                Some(version) => Some(version.to_owned()),
+                None => return Ok(answer),
             },
-            // Not all stores tell of a marker.
-            Answer::Gone { marker: false } if look == Look::First => return Ok(answer),
-            Answer::Gone { .. } | Answer::Unreadable => None,
-            Answer::Versions(_) => return Ok(answer),
+            // Not all stores say that there is a delete marker.
+            GetAnswer::Gone { marker: false } if look == Look::First => return Ok(answer),
+            GetAnswer::Gone { .. } | GetAnswer::Unreadable => None,
+            GetAnswer::Versions(_) => return Ok(answer),
         };
-        let expected = current.is_some() || matches!(answer, Answer::Gone { marker: true });
+        let expected = current.is_some() || matches!(answer, GetAnswer::Gone { marker: true });
         let found = match self.versions(object, expected).await {
             Ok(found) => found,
-            Err(Fault::NotFound(_) | Fault::Gone) => return Ok(answer),
-            Err(Fault::Other(failure)) if failure.kind != Kind::Transient => return Err(failure),
-            Err(fault) => {
-                return match &answer {
-                    Answer::Opened(opened) if same_etag(&opened.identity, object) => Ok(answer),
-                    Answer::Gone { marker: false } | Answer::Unreadable => Ok(answer),
-                    _ => {
-                        let detail = format!(
-                            "the notification names no version, and the versions of the object \
-                             cannot be listed (allow ListBucketVersions): {}",
-                            fault.into_failure().detail
-                        );
-                        Err(Failure::permanent(Stage::Fetch, Reason::VersionsDenied, detail))
-                    }
-                };
-            }
+            Err(fault) => return without_list(object, answer, fault),
         };
         if current.as_ref().is_some_and(|id| id != NULL && !found.ids.contains(id)) {
             let detail = "a list of versions without the one that was just read";
-            let reason = Reason::StoreOdd;
-            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
+            return Err(fault::suspect(Stage::Fetch, Reason::StoreOdd, detail));
         }
         let versions = found.announced_or_latest();
         match (versions.as_slice(), current) {
             ([], _) => Ok(answer),
             ([only], Some(current)) if only.id == current => Ok(answer),
-            // No versions are kept there.
-            ([only], None) if only.id == NULL && matches!(answer, Answer::Unreadable) => Ok(answer),
-            _ => Ok(Answer::Versions(versions)),
+            // A bucket without versions.
+            ([only], None) if only.id == NULL && matches!(answer, GetAnswer::Unreadable) => {
+                Ok(answer)
+            }
+            _ => Ok(GetAnswer::Versions(versions)),
         }
     }
 
@@ -182,20 +184,10 @@ impl Store {
         &self,
         object: &ObjectRef,
         version: Option<&str>,
-    ) -> Result<Answer, Failure> {
-        let get = self.client.get_object().bucket(&object.bucket).key(given(&object.key));
-        let output = match get.set_version_id(version.map(str::to_owned)).send().await {
+    ) -> Result<GetAnswer, Failure> {
+        let output = match self.get_object(&object.bucket, &object.key, version).send().await {
             Ok(output) => output,
-            Err(error) => {
-                let marker = error.raw_response().is_some_and(|answer| {
-                    answer.headers().get("x-amz-delete-marker").is_some_and(|text| text == "true")
-                });
-                return match fault::of(Asked::Get, &error) {
-                    Fault::Gone => Ok(Answer::Gone { marker }),
-                    Fault::Unreadable => Ok(Answer::Unreadable),
-                    fault => Err(fault.into_failure()),
-                };
-            }
+            Err(error) => return refused(&error),
         };
         let identity = Identity::new(
             &object.bucket,
@@ -204,54 +196,31 @@ impl Store {
             output.e_tag(),
             output.content_length(),
         )
-        .modified(output.last_modified());
-        // A page that an ingress shows while the store is away answers 200 as well. An object has an
-        // ETag, and what was asked for by its version id is that version.
-        let other = |asked: &str| match identity.version_id() {
-            Some(found) => found != asked,
-            None => object.etag.is_some() && !same_etag(&identity, object),
-        };
-        // Stores name each request. Where something else answers, only the announced ETag is believed.
-        let named = output.request_id().is_some();
-        // What gateways make of a folder has none, and no bytes either.
-        let folder = named && object.key.ends_with('/') && identity.length == Some(0);
-        let nothing = identity.pin == Pin::Nothing && !folder;
-        let page = !named && !same_etag(&identity, object);
-        if nothing || page || version.is_some_and(|id| id != NULL && other(id)) {
+        .with_modified(output.last_modified());
+        if !is_an_object(object, version, &identity, &output) {
             let detail = "an answer without ETag, or with another version than was asked for";
-            let reason = Reason::BodyOfUnknownObject;
-            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
+            return Err(fault::suspect(Stage::Fetch, Reason::BodyOfUnknownObject, detail));
         }
-        // Only a whole object of a known length can be told from one that broke off: a proxy that
-        // answers with a part of it, or without a length, must not get half a file called clean.
+        // Only a whole object of a known length can be told from one that broke off. A proxy that
+        // sends a part, or no length, must not get half a file called clean.
         if output.content_range().is_some() || output.content_length().is_none_or(|n| n < 0) {
             let detail = "an answer without Content-Length, or with a part of the object";
-            let reason = Reason::BodyOfUnknownLength;
-            return Err(Failure::suspect(Dependency::Store, Stage::Fetch, reason, detail));
+            return Err(fault::suspect(Stage::Fetch, Reason::BodyOfUnknownLength, detail));
         }
-        Ok(Answer::Opened(Box::new(Opened { identity, output })))
+        Ok(GetAnswer::Object(identity, Box::new(output.body)))
     }
 
-    /// Receives everything.
-    ///
-    /// # Errors
-    /// When the body is not what was announced, or cannot be kept.
-    pub(crate) async fn receive(&self, arrival: Arrival) -> Result<Received, Failure> {
-        let received = arrival.receive().await?;
-        self.remember_good(&received.identity);
-        Ok(received)
-    }
-
-    /// Whether the body is not what HEAD says it is. Asked only where the notification announced
-    /// these very bytes with another size: not every store announces the size that it sends.
+    /// Whether HEAD tells another length than the body has. Asked only when the notification
+    /// announced these very bytes with another size: some stores announce a size that they do not
+    /// send.
     async fn looks_cut(&self, object: &ObjectRef, identity: &Identity) -> Result<bool, Failure> {
-        let told = object.version_id.is_some() || object.etag.is_some();
+        let identified = object.version_id.is_some() || object.etag.is_some();
         let same_size = object.size.is_none_or(|size| Some(size) == identity.length);
-        if same_size || !told || !is_announced(identity, object) {
+        if same_size || !identified || !is_announced(identity, object) {
             return Ok(false);
         }
-        let head = self.client.head_object().bucket(&identity.bucket).key(given(&identity.key));
-        match head.set_version_id(identity.slot().map(str::to_owned)).send().await {
+        let head = self.head_object(&identity.bucket, &identity.key, identity.slot());
+        match head.send().await {
             Ok(head) => {
                 let length = head.content_length().and_then(|length| u64::try_from(length).ok());
                 match length {
@@ -259,35 +228,34 @@ impl Store {
                     None => Ok(self.length_by_range(identity).await? != identity.length),
                 }
             }
-            Err(error) => Err(fault::of(Asked::Head, &error).into_failure()),
+            Err(error) => Err(fault::of(Request::Head, &error).into_failure()),
         }
     }
 
-    /// The length of an object whose HEAD does not tell it: the answer to a range does.
+    /// The length in bytes of an object whose HEAD does not tell it. The answer to a range does.
     async fn length_by_range(&self, identity: &Identity) -> Result<Option<u64>, Failure> {
-        let get = self.client.get_object().bucket(&identity.bucket).key(given(&identity.key));
-        let get = get.set_version_id(identity.slot().map(str::to_owned)).range("bytes=0-0");
-        match get.send().await {
+        let get = self.get_object(&identity.bucket, &identity.key, identity.slot());
+        match get.range("bytes=0-0").send().await {
             // RFC 9110, 14.4: `bytes 0-0/1234`.
             Ok(part) => {
                 Ok(part.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok()))
             }
-            Err(error) => Err(fault::of(Asked::Get, &error).into_failure()),
+            Err(error) => Err(fault::of(Request::Get, &error).into_failure()),
         }
     }
 
-    /// An object that no GET answers still has a name to tag. HEAD may know which bytes it has.
+    /// The identity of an object that no GET returns, so that it can be tagged. HEAD may know it.
     async fn unreadable(&self, object: &ObjectRef) -> Result<Fetched, Failure> {
-        let (bucket, key) = (object.bucket.as_str(), object.key.as_str());
-        let head = self.client.head_object().bucket(bucket).key(given(key));
-        let identity = match head.set_version_id(object.version_id.clone()).send().await {
+        let ObjectRef { bucket, key, .. } = object;
+        let head = self.head_object(bucket, key, object.version_id.as_deref());
+        let identity = match head.send().await {
             Ok(head) => {
                 Identity::new(bucket, key, head.version_id(), head.e_tag(), head.content_length())
             }
-            Err(error) => match fault::of(Asked::Head, &error).into_failure() {
+            Err(error) => match fault::of(Request::Head, &error).into_failure() {
                 failure if matches!(failure.kind, Kind::Suspect(_)) => return Err(failure),
-                // A customer's key is wanted for the HEAD as well. A version id is safe to tag by, a
-                // bare name is not.
+                // An object under a customer's key refuses the HEAD as well. Tagging by a version
+                // id is safe, by a bare name it is not.
                 _ => Identity {
                     pin: match object.version_id.as_deref() {
                         None | Some(NULL) => Pin::Nothing,
@@ -301,7 +269,74 @@ impl Store {
     }
 }
 
-/// Whether these are the bytes that the notification spoke of, as far as it told.
+/// What an error in answer to a GET says about the object.
+///
+/// # Errors
+/// When it says nothing about it.
+fn refused(error: &SdkError<GetObjectError, HttpResponse>) -> Result<GetAnswer, Failure> {
+    let marker = error.raw_response().is_some_and(|answer| {
+        answer.headers().get("x-amz-delete-marker").is_some_and(|text| text == "true")
+    });
+    match fault::of(Request::Get, error) {
+        Fault::Gone => Ok(GetAnswer::Gone { marker }),
+        Fault::Unreadable => Ok(GetAnswer::Unreadable),
+        fault => Err(fault.into_failure()),
+    }
+}
+
+/// Whether the answer holds the object that was asked for. The page that an ingress shows while the
+/// store is down has the status 200 as well.
+fn is_an_object(
+    object: &ObjectRef,
+    version: Option<&str>,
+    identity: &Identity,
+    output: &GetObjectOutput,
+) -> bool {
+    // A store names the request. Of any other answer only the announced ETag is believed.
+    let named = output.request_id().is_some();
+    if !named && !same_etag(identity, object) {
+        return false;
+    }
+    // A gateway's folder has no ETag, and no bytes either.
+    let folder = named && object.key.ends_with('/') && identity.length == Some(0);
+    if identity.pin == Pin::Nothing && !folder {
+        return false;
+    }
+    match (version, identity.version_id()) {
+        (None | Some(NULL), _) => true,
+        (Some(asked), Some(found)) => found == asked,
+        (Some(_), None) => object.etag.is_none() || same_etag(identity, object),
+    }
+}
+
+/// The answer when the versions cannot be listed: the one there is, if no version can matter.
+///
+/// # Errors
+/// When the announced bytes may be a version that is not seen.
+fn without_list(object: &ObjectRef, answer: GetAnswer, fault: Fault) -> Result<GetAnswer, Failure> {
+    let fault = match fault {
+        Fault::NotFound(_) | Fault::Gone => return Ok(answer),
+        Fault::Other(failure) if failure.kind != Kind::Transient => return Err(failure),
+        fault => fault,
+    };
+    let is_enough = match &answer {
+        GetAnswer::Object(identity, _) => same_etag(identity, object),
+        GetAnswer::Gone { marker } => !marker,
+        GetAnswer::Unreadable => true,
+        GetAnswer::Versions(_) => false,
+    };
+    if is_enough {
+        return Ok(answer);
+    }
+    let detail = format!(
+        "the notification names no version, and the versions of the object cannot be listed (allow \
+         ListBucketVersions): {}",
+        fault.into_failure().detail
+    );
+    Err(Failure::permanent(Stage::Fetch, Reason::VersionsDenied, detail))
+}
+
+/// Whether these are the announced bytes, as far as the notification identified them.
 fn is_announced(identity: &Identity, object: &ObjectRef) -> bool {
     match object.version_id.as_deref() {
         Some(version) if identity.version_id() == Some(version) => true,
@@ -309,10 +344,11 @@ fn is_announced(identity: &Identity, object: &ObjectRef) -> bool {
     }
 }
 
-/// Whether these are other bytes than the announced ones, and were there before them.
+/// Whether these are other bytes than the announced ones, written before them.
 fn is_older(identity: &Identity, object: &ObjectRef) -> bool {
     let uploaded = object.event_time.as_deref().and_then(seconds);
-    let older = identity.modified.zip(uploaded).is_some_and(|(at, uploaded)| at < uploaded - 2);
+    let times = identity.modified.zip(uploaded);
+    let older = times.is_some_and(|(modified, uploaded)| modified < uploaded - MAX_TIME_DIFFERENCE);
     older && object.etag.is_some() && !same_etag(identity, object)
 }
 

@@ -1,4 +1,4 @@
-//! What a store may answer, for fuzzers.
+//! Plays answers of a store to this room, for fuzzers.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::effects::Current;
+use super::effects::compare::Current;
 use super::{Fetched, Identity, Look, Pin, Store};
 use crate::config::StoreSettings;
 use crate::event::ObjectRef;
@@ -19,7 +19,7 @@ use crate::failure::Stage;
 use crate::tls::Trust;
 
 const MIB: u64 = 1 << 20;
-/// The `ETag` that is announced and compared with.
+/// The announced `ETag`.
 const ETAG: &str = "0f1e2d3c";
 
 struct Rig {
@@ -44,13 +44,13 @@ impl Rig {
         };
         let store =
             runtime.block_on(Store::new(&settings, &Trust::default())).map_err(io::Error::other)?;
-        // Each answer is played once.
+        // Each answer is sent once.
         let once = store.client.config().to_builder().retry_config(RetryConfig::disabled());
         let store = Store { client: Client::from_conf(once.build()), ..store };
         Ok(Self { runtime, listener, store })
     }
 
-    /// Runs `ask` while every request gets this answer, on a connection of its own.
+    /// Runs `ask` while every request gets `answer`, on a connection of its own.
     fn ask<T>(&self, answer: &[u8], ask: impl AsyncFnOnce(&Store) -> T) -> T {
         let playing = async {
             loop {
@@ -62,9 +62,9 @@ impl Rig {
                         _ => break,
                     }
                 }
-                // A client that has heard enough may be gone.
-                drop(stream.write_all(answer).await);
-                drop(stream.shutdown().await);
+                // The client may have closed the connection.
+                stream.write_all(answer).await.ok();
+                stream.shutdown().await.ok();
             }
         };
         self.runtime.block_on(async {
@@ -76,11 +76,12 @@ impl Rig {
     }
 }
 
-/// The bytes of an HTTP answer, head and body, to a GET of an object and to a HEAD. What is taken
-/// for an object is in these bytes, whole, under the `ETag` and version that they tell.
+/// Plays the bytes of an HTTP answer, head and body, to a GET and to a HEAD of an object. Whatever
+/// is accepted as the object must be in these bytes, whole, under the `ETag` and version that they
+/// name.
 ///
 /// # Panics
-/// When something else is taken for one.
+/// When something else is accepted.
 pub fn store_headers(answer: &[u8]) {
     thread_local! {
         static RIG: RefCell<Option<Rig>> = const { RefCell::new(None) };
@@ -107,9 +108,13 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
         sequencer: None,
         event_time: None,
     };
-    let download =
+    let found =
         rig.ask(answer, async |store: &Store| match store.open(&object, Look::Last).await {
-            Ok(Fetched::Arrival(arrival)) => store.receive(*arrival).await.ok()?.hash().await.ok(),
+            Ok(Fetched::Download(download)) => {
+                let downloaded = store.receive(*download).await.ok()?;
+                let sha256 = downloaded.sha256().await.ok()?;
+                Some((downloaded, sha256))
+            }
             Ok(Fetched::Gone) => {
                 assert!(has(answer, b"404"), "gone without a 404");
                 None
@@ -120,22 +125,15 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
             }
             Ok(Fetched::Unreadable(_) | Fetched::Versions(_)) | Err(_) => None,
         });
-    let Some(download) = download else { return };
-    told(answer, &download.identity);
-    if let (Some(asked), Some(found)) = (version, download.identity.version_id()) {
+    let Some((downloaded, sha256)) = found else { return };
+    assert_contains(answer, &downloaded.identity);
+    if let (Some(asked), Some(found)) = (version, downloaded.identity.version_id()) {
         assert_eq!(asked, found, "another version than was asked for");
     }
-    let length = usize::try_from(download.length()).unwrap_or(usize::MAX);
+    let length = usize::try_from(downloaded.length()).unwrap_or(usize::MAX);
     let bodies = (0..answer.len()).filter(|at| answer[..*at].ends_with(b"\n"));
     let mut bodies = bodies.filter_map(|at| answer.get(at..at.checked_add(length)?));
-    let same = |body: &[u8]| {
-        let hash = Sha256::digest(body);
-        hash.iter().map(|byte| format!("{byte:02x}")).eq(download
-            .sha256
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| String::from_utf8_lossy(pair).into_owned()))
-    };
+    let same = |body: &[u8]| hex::encode(Sha256::digest(body)) == sha256;
     assert!(bodies.any(same), "{length} bytes that were not sent");
 }
 
@@ -154,11 +152,11 @@ fn head(rig: &Rig, answer: &[u8]) {
     }
 }
 
-/// Whether all of an identity is the store's own word.
-fn told(answer: &[u8], identity: &Identity) {
+/// Asserts that the answer contains all of an identity.
+fn assert_contains(answer: &[u8], identity: &Identity) {
     let parts = [identity.etag.as_deref(), identity.version_id()];
     for part in parts.into_iter().flatten() {
-        assert!(has(answer, part.as_bytes()), "{part:?} was not told");
+        assert!(has(answer, part.as_bytes()), "{part:?} was not sent");
     }
     let pinned = !matches!(identity.pin, Pin::Nothing);
     assert!(pinned, "bytes that nothing tells apart from others");

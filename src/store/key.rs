@@ -1,8 +1,8 @@
-//! Keys that the S3 client refuses to ask for.
+//! Keys that the SDK refuses to send.
 //!
-//! It takes a key that is blank for one that was forgotten. Stores take such keys, so an upload could
-//! hide behind one. Such a key travels through the client behind a mark, which is taken out of the
-//! request again before it is signed.
+//! The SDK treats a blank key as a missing one. Stores accept blank keys, so an upload could hide
+//! under one. Such a key is given to the SDK with a mark in front, and the mark is removed from the
+//! request before it is signed.
 
 use std::borrow::Cow;
 
@@ -10,18 +10,19 @@ use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_smithy_runtime_api::box_error::BoxError;
 
-/// Needs no encoding in a URL, and is in no bucket's name. A key that holds it is marked as well.
+/// Needs no encoding in a URL and cannot be in a bucket's name. A key that contains it is marked as
+/// well.
 const MARK: &str = "~avscan-marked~";
 
-/// The key as it is given to the client.
-pub(super) fn given(key: &str) -> Cow<'_, str> {
+/// The key as it is given to the SDK: marked if the SDK would refuse it.
+pub(super) fn for_sdk(key: &str) -> Cow<'_, str> {
     if key.trim().is_empty() || key.contains(MARK) {
         return format!("{MARK}{key}").into();
     }
     key.into()
 }
 
-/// Takes the mark out of the request.
+/// Removes the mark from requests.
 #[derive(Debug)]
 pub(super) struct Unmark;
 
@@ -45,7 +46,8 @@ impl Intercept for Unmark {
     }
 }
 
-/// Where a key is marked, its mark is the first one.
+/// The address without the mark; `None` if the key is not marked. The first mark in the path is
+/// ours: a key that contains one itself has ours in front.
 fn unmarked(uri: &str) -> Option<String> {
     let (path, query) =
         uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
@@ -71,8 +73,8 @@ mod tests {
             (twice.as_str(), twice.as_str()),
             (within.as_str(), within.as_str()),
         ] {
-            let given = given(key);
-            let is_marked = given.len() > key.len();
+            let for_sdk = for_sdk(key);
+            let is_marked = for_sdk.len() > key.len();
             let sent = if is_marked { format!("{mark}{encoded}") } else { encoded.to_owned() };
             for query in ["", "?tagging", "?versionId=/~avscan-marked~"] {
                 let uri = format!("http://h/b/{sent}{query}");

@@ -1,4 +1,4 @@
-//! What `check` asks of a bucket by reading alone, and what it says of it.
+//! What `check` finds out about a bucket by reading alone.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,15 +10,16 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use percent_encoding::percent_decode_str;
 
 use super::Store;
-use super::fault::{self, Asked};
-use super::key::given;
+use super::fault;
+use super::key::for_sdk;
+use super::request::Request;
 use crate::config::PolicySettings;
 
-/// One thing that was found out about a bucket.
+/// One finding about a bucket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) bearing: Bearing,
-    /// One line: what, and what it means.
+    /// One line: what was found, and what it means.
     pub(crate) text: String,
 }
 
@@ -27,9 +28,9 @@ pub(crate) struct Finding {
 pub(crate) enum Bearing {
     /// As needed.
     Good,
-    /// Worth knowing; the daemon works with it.
+    /// Worth knowing; the daemon works all the same.
     Note,
-    /// Something is missing that these settings need.
+    /// These settings need something that is missing.
     Missing,
 }
 
@@ -48,7 +49,7 @@ impl Finding {
 }
 
 impl Store {
-    /// Whether the bucket is there and tags can be read, asked of one of its objects. Changes
+    /// Checks that the bucket can be listed and the tags of one of its objects be read. Changes
     /// nothing.
     pub(crate) async fn survey(&self, bucket: &str, policy: &PolicySettings) -> Finding {
         let list = self.client.list_objects_v2().bucket(bucket).max_keys(1);
@@ -57,32 +58,32 @@ impl Store {
             Err(error) if status(&error) == Some(403) => {
                 return Finding::note(format!(
                     "cannot be listed ({}), so its tags are not tried: check --write does",
-                    told(&error)
+                    brief(&error)
                 ));
             }
-            Err(error) => return Finding::missing(format!("cannot be listed: {}", told(&error))),
+            Err(error) => return Finding::missing(format!("cannot be listed: {}", brief(&error))),
         };
         let encoded = listed.encoding_type() == Some(&EncodingType::Url);
         let Some(key) = listed.contents().first().and_then(|object| object.key()) else {
             return Finding::note("is empty, so its tags are not tried: check --write does");
         };
         let key = if encoded { decoded(key) } else { key.into() };
-        let tags = self.client.get_object_tagging().bucket(bucket).key(given(&key));
+        let tags = self.client.get_object_tagging().bucket(bucket).key(for_sdk(&key));
         match tags.send().await {
             Ok(_) => Finding::good("the tags of an object can be read"),
-            // Some stores have no empty set.
+            // Some stores answer this when there are none.
             Err(error) if error.code() == Some("NoSuchTagSet") => {
                 Finding::good("the tags of an object can be read")
             }
             Err(error) if status(&error) == Some(404) && error.code() == Some("NoSuchKey") => {
-                Finding::note("the object that was to be asked is gone meanwhile: try again")
+                Finding::note("the object whose tags were asked for is gone meanwhile: try again")
             }
             Err(error) => no_tags(policy, &error),
         }
     }
 }
 
-/// Tags cannot be read or set.
+/// The finding that tags cannot be read or set.
 pub(super) fn no_tags<E>(policy: &PolicySettings, error: &SdkError<E, HttpResponse>) -> Finding
 where
     E: ProvideErrorMetadata + RequestId + Error + 'static,
@@ -96,9 +97,9 @@ where
             "allow s3:GetObjectTagging and s3:PutObjectTagging (and, with versions, \
              s3:GetObjectVersionTagging and s3:PutObjectVersionTagging), or set TAG_FILES=false",
         ),
-        _ => ("tags cannot be used", "mend it, or set TAG_FILES=false"),
+        _ => ("tags cannot be used", "fix it, or set TAG_FILES=false"),
     };
-    let error = told(error);
+    let error = brief(error);
     if policy.tag_files {
         Finding::missing(format!("{what} ({error}): {advice}"))
     } else {
@@ -106,12 +107,13 @@ where
     }
 }
 
+/// The HTTP status of the answer, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// The error on one line.
-pub(super) fn told<E>(error: &SdkError<E, HttpResponse>) -> String
+/// The error on one line: status and code, or why no answer came.
+pub(super) fn brief<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + RequestId + Error + 'static,
 {
@@ -120,11 +122,11 @@ where
             let code = service.code().unwrap_or("without a code");
             format!("HTTP {} {code}", status(error).unwrap_or_default())
         }
-        None => fault::of(Asked::Get, error).into_failure().detail,
+        None => fault::of(Request::Get, error).into_failure().detail,
     }
 }
 
-/// A key out of a listing with `encoding-type=url`, where a blank is a plus.
+/// A key from a list with `encoding-type=url`, where a blank is a plus.
 fn decoded(key: &str) -> Cow<'_, str> {
     let spaced = key.replace('+', " ");
     Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())

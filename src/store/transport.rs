@@ -1,12 +1,12 @@
-//! What carries the requests of the SDK.
+//! The HTTP client for the SDK.
 //!
-//! The SDK's own client lets the read buffer of each connection grow to 400 KiB, and that cannot be
-//! changed from outside. With many large objects at once these buffers would be most of the memory
-//! that the daemon takes.
+//! The SDK's own client lets the read buffer of each connection grow to 400 KiB, without a setting
+//! to change that. With many large objects at once these buffers would be most of the daemon's
+//! memory.
 //!
-//! An answer carries what the uploader stored: metadata and headers in any number and in any bytes.
-//! None of it concerns a scan, and the SDK fails or panics on some of it. So only the headers that are
-//! used here reach it.
+//! An answer contains what the uploader stored: metadata and headers in any number and in any
+//! bytes. A scan needs none of it, and the SDK fails or panics on some of it. So only the headers
+//! that are used reach the SDK.
 
 use std::error::Error;
 use std::time::Duration;
@@ -30,26 +30,28 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 
+use crate::failure::chain;
 use crate::http::{CONNECT_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 use crate::tls::Trust;
 
-/// Until the headers of an answer are there, connecting included.
+/// Longest wait for the headers of an answer, connecting included.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// About what a connection's read buffer grows to. The headers of nearly all answers fit.
-const BUFFER: usize = 64 * 1024;
-/// What an answer may have that does not fit: bytes and headers. A header map ends at 24,576.
-const LARGE_BUFFER: usize = 4 * 1024 * 1024;
-const MANY_HEADERS: usize = 20_000;
+/// About the largest read buffer of a connection, in bytes. The headers of nearly all answers fit.
+const BUFFER_SIZE: usize = 64 * 1024;
+/// The same for an answer whose headers do not fit.
+const LARGE_BUFFER_SIZE: usize = 4 * 1024 * 1024;
+/// The most headers of such an answer. A header map cannot hold more than 24,576.
+const MAX_HEADERS: usize = 20_000;
 
-/// Dates, which the SDK fails on when they are none.
+// The SDK fails on a date that is none.
 const RETAIN_UNTIL: &str = "x-amz-object-lock-retain-until-date";
 const LAST_MODIFIED: &str = "last-modified";
 const LEGAL_HOLD: &str = "x-amz-object-lock-legal-hold";
 const LOCK_MODE: &str = "x-amz-object-lock-mode";
 
-/// The headers of an answer that are used: by this room, and by the SDK for its errors, its clock and
-/// its retries. All others belong to the uploader.
-const USED: &[&str] = &[
+/// The headers of an answer that are used: by this room, and by the SDK for its errors, its clock
+/// and its retries. All others come from the uploader.
+const KEPT_HEADERS: &[&str] = &[
     "connection",
     "content-length",
     "content-range",
@@ -107,18 +109,19 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .http1_ignore_invalid_headers_in_responses(true)
-            .http1_max_buf_size(BUFFER);
+            .http1_max_buf_size(BUFFER_SIZE);
         let client = builder.build(connector.clone());
         let roomy = builder
             .pool_max_idle_per_host(0)
-            .http1_max_buf_size(LARGE_BUFFER)
-            .http1_max_headers(MANY_HEADERS)
+            .http1_max_buf_size(LARGE_BUFFER_SIZE)
+            .http1_max_headers(MAX_HEADERS)
             .build(connector);
         Ok(Self { client, roomy, proxy_variable })
     }
 
-    /// Asks, and once more with more room where the headers of the answer need it.
-    async fn ask(
+    /// Sends a request. A GET or HEAD is repeated with a larger buffer if the headers of the answer
+    /// do not fit.
+    async fn send(
         &self,
         request: http::Request<SdkBody>,
     ) -> Result<http::Response<Incoming>, legacy::Error> {
@@ -130,7 +133,7 @@ impl Transport {
     }
 }
 
-/// The same request, which has no body.
+/// A copy of a request without a body.
 fn copy(request: &http::Request<SdkBody>) -> http::Request<SdkBody> {
     let mut copy = http::Request::new(SdkBody::empty());
     copy.method_mut().clone_from(request.method());
@@ -144,11 +147,11 @@ fn is_too_large(error: &legacy::Error) -> bool {
     cause.is_some_and(hyper::Error::is_parse_too_large)
 }
 
-/// Takes away what is not used, and what would only be misread.
-fn without_the_uploaders<B>(mut answer: http::Response<B>) -> http::Response<B> {
+/// Removes the headers that are not used, and those that the SDK would misread.
+fn without_uploader_headers<B>(mut answer: http::Response<B>) -> http::Response<B> {
     let mut used = HeaderMap::new();
-    for name in USED {
-        // A store answers these once; what is there twice, somebody has stored.
+    for name in KEPT_HEADERS {
+        // A store sends these once. If there are two, the uploader stored one.
         let once = matches!(*name, RETAIN_UNTIL | LAST_MODIFIED | LOCK_MODE | LEGAL_HOLD);
         if once && answer.headers().get_all(*name).iter().count() > 1 {
             continue;
@@ -186,7 +189,7 @@ impl HttpConnector for Transport {
                 return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into())));
             }
         };
-        // The SDK wants a connection that brought an error not to be used again.
+        // The SDK uses this to close a connection after an error.
         let connection = capture_connection(&mut request);
         if let Some(capture) = request.extensions().get::<CaptureSmithyConnection>() {
             capture.set_connection_retriever(move || {
@@ -202,9 +205,9 @@ impl HttpConnector for Transport {
         }
         let transport = self.clone();
         HttpConnectorFuture::new(async move {
-            match tokio::time::timeout(READ_TIMEOUT, transport.ask(request)).await {
+            match tokio::time::timeout(READ_TIMEOUT, transport.send(request)).await {
                 Ok(Ok(answer)) => {
-                    let answer = without_the_uploaders(answer).map(SdkBody::from_body_1_x);
+                    let answer = without_uploader_headers(answer).map(SdkBody::from_body_1_x);
                     HttpResponse::try_from(answer)
                         .map_err(|error| ConnectorError::other(error.into(), None))
                 }
@@ -215,27 +218,26 @@ impl HttpConnector for Transport {
     }
 }
 
-/// Whatever is not the request's own fault may be tried again.
+/// An error that the SDK may retry, unless the request itself is at fault.
 fn unanswered(error: legacy::Error, proxy_variable: Option<&'static str>) -> ConnectorError {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(inner) = cause {
-        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
-            return ConnectorError::user(error.into());
-        }
-        cause = inner.source();
+    let is_user = |cause: &(dyn Error + 'static)| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user)
+    };
+    if chain(&error).any(is_user) {
+        return ConnectorError::user(error.into());
     }
     match proxy_variable {
         Some(variable) if error.is_connect() => {
-            ConnectorError::io(Box::new(Direct { variable, error }))
+            ConnectorError::io(Box::new(NoProxy { variable, error }))
         }
         _ => ConnectorError::io(error.into()),
     }
 }
 
-/// A store that was not reached, where a proxy may have been meant to reach it.
+/// The store was not reached, and a proxy is configured that the operator may have meant for it.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable} is set, but the store is reached without a proxy")]
-struct Direct {
+struct NoProxy {
     variable: &'static str,
     #[source]
     error: legacy::Error,

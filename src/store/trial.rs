@@ -1,8 +1,9 @@
-//! What `check --write` finds out with an object of its own, which it removes again.
+//! What `check --write` finds out by writing an object of its own, which it removes again.
 
 use aws_sdk_s3::config::Config;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::delete_object::{DeleteObjectError, DeleteObjectOutput};
 use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketVersioningStatus, Tag, Tagging};
@@ -10,7 +11,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use super::survey::{Finding, no_tags, status, told};
+use super::identity::NULL;
+use super::survey::{Finding, brief, no_tags, status};
 use crate::config::PolicySettings;
 use crate::event::plain_etag;
 
@@ -18,19 +20,20 @@ use crate::event::plain_etag;
 const TRIAL_PREFIX: &str = ".avscan-check-";
 const TRIAL_BODY: &[u8] = b"Written by bucket-av-scanner check, which removes it again.\n";
 const TRIAL_TAG: (&str, &str) = ("avscan-check", "written");
-/// An `ETag` that no object has.
+/// An `ETag` that the trial object does not have.
 const WRONG_ETAG: &str = "\"00000000000000000000000000000000\"";
-/// Times that the removal of the trial object is tried, or repeated for what is below it.
-const REMOVALS: u32 = 3;
+/// Tries to remove what is under the name of the trial object, each for what the last one
+/// uncovered.
+const MAX_REMOVALS: u32 = 3;
 
 impl Store {
-    /// A key for [`try_out`](Self::try_out) that nothing else has.
+    /// A unique key for [`try_out`](Self::try_out).
     pub(crate) fn trial_key() -> String {
         format!("{TRIAL_PREFIX}{}", uuid::Uuid::new_v4().simple())
     }
 
-    /// Writes a small object under `key`, finds out with it what the store honours, and removes it,
-    /// whatever happens. `stop` ends it early, between two requests.
+    /// Writes a small object under `key`, finds out what the store supports, and always removes the
+    /// object. `stop` ends it early, between two requests.
     pub(crate) async fn try_out(
         &self,
         bucket: &str,
@@ -53,18 +56,18 @@ impl Store {
     }
 }
 
-/// One object, written to find out what the store honours.
+/// One trial object and what was found out with it.
 struct Trial<'a> {
     store: &'a Store,
     bucket: &'a str,
     key: &'a str,
-    /// Versions and delete markers that were made, as far as the store named them.
+    /// The created versions and delete markers that the store named.
     versions: Vec<String>,
     findings: Vec<Finding>,
 }
 
 impl Trial<'_> {
-    /// `None` when it ended early; the finding that says why is there.
+    /// `None` if it ended early; a finding then says why. Sets `written` if an object may be there.
     async fn run(
         &mut self,
         policy: &PolicySettings,
@@ -80,7 +83,7 @@ impl Trial<'_> {
         goes_on()?;
         if let Some(etag) = self.read(versioned).await {
             goes_on()?;
-            self.look(etag.as_deref(), versioned).await;
+            self.compare_head(etag.as_deref(), versioned).await;
         }
         goes_on()?;
         self.tag(policy).await;
@@ -92,7 +95,7 @@ impl Trial<'_> {
     async fn write(&mut self, written: &mut bool) -> Option<()> {
         let put = self.store.client.put_object().bucket(self.bucket).key(self.key);
         let put = put.body(ByteStream::from_static(TRIAL_BODY)).send().await;
-        // A request without an answer may have been carried out.
+        // A request that was not answered may have been carried out.
         *written = !put.as_ref().is_err_and(|e| status(e).is_some_and(|s| (400..500).contains(&s)));
         match put {
             Ok(answer) => {
@@ -100,22 +103,22 @@ impl Trial<'_> {
                 Some(())
             }
             Err(error) => {
-                let text = format!("an object cannot be written: {}", told(&error));
+                let text = format!("an object cannot be written: {}", brief(&error));
                 self.findings.push(Finding::missing(text));
                 None
             }
         }
     }
 
-    /// A version that has to be removed. `null` is a slot and goes with the name.
+    /// Remembers a version to be removed. `null` is removed with the name.
     fn remember(&mut self, version: Option<&str>) {
-        let real = version.filter(|version| !matches!(*version, "" | "null"));
+        let real = version.filter(|version| !matches!(*version, "" | NULL));
         self.versions.extend(real.map(str::to_owned));
     }
 
     async fn tell_versions(&mut self, versioned: bool) {
-        let asked = self.store.client.get_bucket_versioning().bucket(self.bucket).send().await;
-        let set = asked.ok().and_then(|answer| answer.status);
+        let answer = self.store.client.get_bucket_versioning().bucket(self.bucket).send().await;
+        let set = answer.ok().and_then(|answer| answer.status);
         self.findings.push(match (versioned, set) {
             (true, _) => Finding::good("versions are on: tags and deletions name the scanned one"),
             (false, Some(BucketVersioningStatus::Enabled)) => Finding::missing(
@@ -130,29 +133,29 @@ impl Trial<'_> {
         });
     }
 
-    /// The `ETag` of the GET, where that is answered.
+    /// Reads the object back. `None` if the GET fails, else its `ETag`, if there is one.
     async fn read(&mut self, versioned: bool) -> Option<Option<String>> {
         let got = self.store.client.get_object().bucket(self.bucket).key(self.key).send().await;
         let answer = match got {
             Ok(answer) => answer,
             Err(error) => {
-                let text = format!("the object cannot be read: {}", told(&error));
+                let text = format!("the object cannot be read: {}", brief(&error));
                 self.findings.push(Finding::missing(text));
                 return None;
             }
         };
         let etag =
             answer.e_tag().map(plain_etag).filter(|etag| !etag.is_empty()).map(str::to_owned);
-        let named = versioned == answer.version_id().is_some_and(|id| !matches!(id, "" | "null"));
+        let named = versioned == answer.version_id().is_some_and(|id| !matches!(id, "" | NULL));
         let length = answer.content_length();
         let body = answer.body.collect().await.map(aws_sdk_s3::primitives::AggregatedBytes::to_vec);
         self.findings.push(match body {
             Err(error) => Finding::missing(format!("the object cannot be read: {error}")),
             Ok(body) if body != TRIAL_BODY => Finding::missing(
-                "a GET brings other bytes than were written: nothing can be trusted",
+                "a GET returns other bytes than were written: nothing can be trusted",
             ),
             Ok(_) if length.is_none() => Finding::missing(
-                "a GET tells no Content-Length: no object can be scanned, as none is known to be \
+                "a GET sends no Content-Length: no object can be scanned, as none is known to be \
                  whole",
             ),
             Ok(_) if !named => Finding::missing(
@@ -160,18 +163,19 @@ impl Trial<'_> {
                  x-amz-version-id",
             ),
             Ok(_) if etag.is_none() && !versioned => Finding::missing(
-                "a GET tells neither version id nor ETag: nothing can be tagged or deleted",
+                "a GET sends neither version id nor ETag: nothing can be tagged or deleted",
             ),
             Ok(_) => Finding::good("an object can be written, and read back whole"),
         });
         Some(etag)
     }
 
-    async fn look(&mut self, etag: Option<&str>, versioned: bool) {
+    /// Compares HEAD with the GET.
+    async fn compare_head(&mut self, etag: Option<&str>, versioned: bool) {
         let head = match self.head(None).await {
             Ok(head) => head,
             Err(error) => {
-                let text = format!("HEAD of the object fails: {}", told(&error));
+                let text = format!("HEAD of the object fails: {}", brief(&error));
                 self.findings.push(Finding::missing(text));
                 return;
             }
@@ -201,91 +205,64 @@ impl Trial<'_> {
         });
     }
 
+    /// Sets a tag and reads it back.
     async fn tag(&mut self, policy: &PolicySettings) {
-        let (client, bucket, key) = (&self.store.client, self.bucket, self.key);
+        let client = &self.store.client;
         let built = Tag::builder().key(TRIAL_TAG.0).value(TRIAL_TAG.1).build();
         let set = built.and_then(|tag| Tagging::builder().tag_set(tag).build());
         let Ok(set) = set else { return };
-        let put = client.put_object_tagging().bucket(bucket).key(key).tagging(set).send().await;
+        let put =
+            client.put_object_tagging().bucket(self.bucket).key(self.key).tagging(set).send().await;
         if let Err(error) = put {
             self.findings.push(no_tags(policy, &error));
             return;
         }
-        let got = client.get_object_tagging().bucket(bucket).key(key).send().await;
+        let got = client.get_object_tagging().bucket(self.bucket).key(self.key).send().await;
         self.findings.push(match got {
             Ok(got) if got.tag_set().iter().any(|t| (t.key(), t.value()) == TRIAL_TAG) => {
                 Finding::good("tags can be set, and read back")
             }
             Ok(_) if policy.tag_files => Finding::missing(
-                "a tag is taken and not kept: set TAG_FILES=false, or look who changes tags here",
+                "a tag is accepted and not kept: set TAG_FILES=false, or find out what changes \
+                 tags here",
             ),
-            Ok(_) => Finding::note("a tag is taken and not kept (TAG_FILES=false)"),
+            Ok(_) => Finding::note("a tag is accepted and not kept (TAG_FILES=false)"),
             Err(error) => no_tags(policy, &error),
         });
     }
 
-    /// A DELETE on the condition that other bytes are there.
+    /// Sends a DELETE on the condition that other bytes are there, and checks what it did.
     async fn delete_other_bytes(&mut self, policy: &PolicySettings, versioned: bool) {
         let delete = self.store.client.delete_object().bucket(self.bucket).key(self.key);
-        // What destroys is sent once.
+        // Sent once, as in a deletion by ETag: a repeat by the SDK would see what the first one
+        // did.
         let once = Config::builder().retry_config(RetryConfig::disabled());
         let sent = delete.if_match(WRONG_ETAG).customize().config_override(once).send().await;
-        // The marker of a bucket with suspended versions has the version id `null`.
+        // In a bucket with suspended versions the marker has the version id `null`.
         if let Ok(answer) = &sent
             && answer.delete_marker() == Some(true)
         {
-            self.versions.push(answer.version_id().unwrap_or("null").to_owned());
+            self.versions.push(answer.version_id().unwrap_or(NULL).to_owned());
         }
         let there = self.head(None).await.is_ok();
-        let ignores = "DELETE ignores If-Match: ";
-        let window = if versioned {
-            "versions make up for it"
-        } else {
-            "an upload in the milliseconds between comparison and deletion can be deleted unscanned"
-        };
-        self.findings.push(match sent {
-            Err(error) if status(&error) == Some(412) && there => Finding::good(
-                "DELETE honours If-Match: an upload that comes in between is not deleted",
-            ),
-            Err(error) if status(&error) == Some(412) => {
-                Finding::missing("DELETE answers If-Match with 412 and deletes all the same")
-            }
-            Err(error) if status(&error) == Some(403) => {
-                let text = format!("deleting is denied ({})", told(&error));
-                if policy.delete_file {
-                    Finding::missing(text + ": allow s3:DeleteObject, or set DELETE_FILE=false")
-                } else {
-                    Finding::note(text)
-                }
-            }
-            Err(error) if matches!(status(&error), Some(400 | 501)) => {
-                Finding::note(format!("DELETE refuses If-Match: {window}"))
-            }
-            Err(error) => Finding::missing(format!("DELETE with If-Match fails: {}", told(&error))),
-            Ok(_) if versioned => Finding::note(format!("{ignores}{window}")),
-            Ok(_) if there => Finding::missing(
-                "DELETE is answered with success and the object is still there: no deletion could \
-                 be believed",
-            ),
-            Ok(_) => Finding::note(format!("{ignores}{window}")),
-        });
+        self.findings.push(conditional_delete(policy, versioned, there, &sent));
     }
 
-    /// Removes every version that is known, then what is still under the name.
+    /// Removes all remembered versions, then what is still under the name.
     async fn remove(&mut self) -> Finding {
         let mut refusal = None;
         for version in std::mem::take(&mut self.versions) {
             refusal = self.delete(Some(version)).await.err().or(refusal);
         }
         let mut unseen = false;
-        for _ in 0..REMOVALS {
+        for _ in 0..MAX_REMOVALS {
             let version = match self.head(None).await {
                 Ok(head) => head.version_id().filter(|id| !id.is_empty()).map(str::to_owned),
                 Err(error) if status(&error) == Some(404) && refusal.is_none() => {
                     return Finding::good("the object is removed again");
                 }
                 Err(error) if status(&error) == Some(404) => break,
-                // Without ListBucket that is also what AWS says of a missing object.
+                // Without the right ListBucket AWS answers 403 for a missing object as well.
                 Err(error) => {
                     unseen = status(&error) == Some(403);
                     None
@@ -311,7 +288,7 @@ impl Trial<'_> {
         match delete.set_version_id(version).send().await {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(404) => Ok(()),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(brief(&error)),
         }
     }
 
@@ -321,5 +298,47 @@ impl Trial<'_> {
     ) -> Result<HeadObjectOutput, SdkError<HeadObjectError, HttpResponse>> {
         let head = self.store.client.head_object().bucket(self.bucket).key(self.key);
         head.set_version_id(version).send().await
+    }
+}
+
+/// What a DELETE with the wrong `ETag` in `If-Match` shows. `there`: the object could be read
+/// afterwards.
+fn conditional_delete(
+    policy: &PolicySettings,
+    versioned: bool,
+    there: bool,
+    sent: &Result<DeleteObjectOutput, SdkError<DeleteObjectError, HttpResponse>>,
+) -> Finding {
+    let ignores = "DELETE ignores If-Match: ";
+    let window = if versioned {
+        "versions make up for it"
+    } else {
+        "an upload in the milliseconds between comparison and deletion can be deleted unscanned"
+    };
+    match sent {
+        Err(error) if status(error) == Some(412) && there => {
+            Finding::good("DELETE honours If-Match: an upload that comes in between is not deleted")
+        }
+        Err(error) if status(error) == Some(412) => {
+            Finding::missing("DELETE answers If-Match with 412 and deletes all the same")
+        }
+        Err(error) if status(error) == Some(403) => {
+            let text = format!("deleting is denied ({})", brief(error));
+            if policy.delete_file {
+                Finding::missing(text + ": allow s3:DeleteObject, or set DELETE_FILE=false")
+            } else {
+                Finding::note(text)
+            }
+        }
+        Err(error) if matches!(status(error), Some(400 | 501)) => {
+            Finding::note(format!("DELETE refuses If-Match: {window}"))
+        }
+        Err(error) => Finding::missing(format!("DELETE with If-Match fails: {}", brief(error))),
+        Ok(_) if versioned => Finding::note(format!("{ignores}{window}")),
+        Ok(_) if there => Finding::missing(
+            "DELETE is answered with success and the object is still there: no deletion could be \
+             believed",
+        ),
+        Ok(_) => Finding::note(format!("{ignores}{window}")),
     }
 }

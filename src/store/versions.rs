@@ -2,56 +2,74 @@
 
 use std::collections::HashSet;
 
+use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::types::{EncodingType, ObjectVersion};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use percent_encoding::percent_decode_str;
 
-use super::fault::{self, Asked, Fault};
-use super::{NULL, Store};
+use super::Store;
+use super::fault::{self, Fault};
+use super::identity::NULL;
+use super::request::Request;
 use crate::event::{ObjectRef, Version, plain_etag};
 use crate::failure::{Failure, Reason, Stage};
 
-/// Versions that one notification may have meant. A bound, so that one who uploads the same bytes again
-/// and again does not multiply the work without end.
-const MOST: usize = 250;
-/// The same where it tells no `ETag`, or where no version has it.
-const LATEST: usize = 10;
-/// Pages of a list, of a thousand versions and markers each.
-const PAGES: usize = 10;
-/// Between an upload and what the store says of its time in the notification, in seconds.
-const SAME_TIME: u64 = 2;
+/// The most versions with the announced `ETag` that one notification may mean. Bounds the work that
+/// somebody can cause by uploading the same bytes again and again.
+const MAX_ANNOUNCED: usize = 250;
+/// The most versions that a notification without an `ETag`, or with an `ETag` that no version has,
+/// may mean.
+const MAX_LATEST: usize = 10;
+/// Pages of a list, with a thousand versions and markers each.
+const MAX_PAGES: usize = 10;
+/// Seconds that `Last-Modified` and the time in the notification of the same upload may differ.
+const MAX_TIME_DIFFERENCE: u64 = 2;
 
 /// What a list of versions says about one key.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
-    /// Of all that are there.
+    /// The ids of all versions.
     pub(super) ids: HashSet<String>,
-    /// Those that may be meant, newest first: they have the announced `ETag`.
+    /// Those with the announced `ETag`, newest first.
     pub(super) announced: Vec<Version>,
+    /// The newest ones without it.
     latest: Vec<Version>,
 }
 
+/// Reads the pages of a list.
+struct Listing<'a> {
+    object: &'a ObjectRef,
+    /// The announced time of the upload, in seconds since 1970.
+    uploaded: Option<i64>,
+    found: Versions,
+    /// Those of `found.announced` that were written at the announced time.
+    same_time: Vec<Version>,
+    /// A version or a marker of the key was on a page.
+    seen: bool,
+}
+
 impl Versions {
-    /// The announced ones, else the latest ten.
+    /// The announced ones or, without any, the latest ten.
     pub(super) fn announced_or_latest(self) -> Vec<Version> {
         if self.announced.is_empty() { self.latest } else { self.announced }
     }
 }
 
 impl Store {
-    /// The versions of the object that its notification may have announced. `expected`: the key is known
-    /// to have some.
+    /// Lists the versions of the object that its notification may have announced. `expected`: the
+    /// key is known to have some, so the list goes on until it has come to the key.
+    ///
+    /// # Errors
+    /// When the list cannot be had, or is too long.
     pub(super) async fn versions(
         &self,
         object: &ObjectRef,
         expected: bool,
     ) -> Result<Versions, Fault> {
-        let (mut found, mut near, mut seen) = (Versions::default(), Vec::new(), false);
-        let uploaded = object.event_time.as_deref().and_then(seconds);
+        let mut listing = Listing::new(object);
         let mut markers = (None, None);
-        for _ in 0..PAGES {
-            // Keys may hold what XML cannot carry.
+        for _ in 0..MAX_PAGES {
             let list = self
                 .client
                 .list_object_versions()
@@ -59,62 +77,90 @@ impl Store {
                 .prefix(&object.key)
                 .set_key_marker(markers.0)
                 .set_version_id_marker(markers.1)
+                // Keys may contain what XML cannot carry.
                 .encoding_type(EncodingType::Url);
-            let page = list.send().await.map_err(|error| fault::of(Asked::Versions, &error))?;
-            let is_ours = |key: Option<&str>| key.is_some_and(|key| names(key, &object.key));
-            seen |= page.delete_markers().iter().any(|marker| is_ours(marker.key()));
-            for version in page.versions.unwrap_or_default() {
-                if !is_ours(version.key()) {
-                    continue;
-                }
-                seen = true;
-                let modified = version.last_modified().map(DateTime::secs);
-                let version = read(version);
-                found.ids.insert(version.id.clone());
-                if object.etag.is_some() && version.etag == object.etag {
-                    let times = modified.zip(uploaded);
-                    if times.is_some_and(|(one, other)| one.abs_diff(other) <= SAME_TIME) {
-                        near.push(version.clone());
-                    }
-                    found.announced.push(version);
-                } else if found.latest.len() < LATEST {
-                    found.latest.push(version);
-                }
-            }
-            // The versions of a key come together, before those of longer keys; SeaweedFS lists some of
-            // these first.
+            let page = list.send().await;
+            let mut page = page.map_err(|error| fault::of(Request::ListVersions, &error))?;
+            listing.read(&mut page);
+            // The versions of a key come together, before those of longer keys; SeaweedFS lists
+            // some of the longer ones first.
             let next = page.next_key_marker.unwrap_or_default();
-            let goes_on = names(&next, &object.key) || (expected && !seen);
+            let goes_on = names(&next, &object.key) || (expected && !listing.seen);
             if page.is_truncated != Some(true) || !goes_on {
-                // The store's own times tell several uploads of the same bytes apart.
-                if !near.is_empty() {
-                    found.announced = near;
-                }
-                if found.announced.len() <= MOST {
+                let found = listing.finish();
+                if found.announced.len() <= MAX_ANNOUNCED {
                     return Ok(found);
                 }
                 break;
             }
             markers = (Some(decoded(&next)), page.next_version_id_marker);
         }
-        let detail = "more versions of one key than are looked through, or with the announced ETag: let \
-                      the store name versions in its notifications";
+        let detail = "more versions of one key than are looked through, or with the announced ETag: \
+                      let the store name versions in its notifications";
         Err(Fault::Other(Failure::permanent(Stage::Fetch, Reason::TooManyVersions, detail)))
     }
 }
 
-/// Since 1970.
+impl<'a> Listing<'a> {
+    fn new(object: &'a ObjectRef) -> Self {
+        Self {
+            object,
+            uploaded: object.event_time.as_deref().and_then(seconds),
+            found: Versions::default(),
+            same_time: Vec::new(),
+            seen: false,
+        }
+    }
+
+    fn read(&mut self, page: &mut ListObjectVersionsOutput) {
+        let object = self.object;
+        let is_ours = |key: Option<&str>| key.is_some_and(|key| names(key, &object.key));
+        self.seen |= page.delete_markers().iter().any(|marker| is_ours(marker.key()));
+        for version in page.versions.take().unwrap_or_default() {
+            if is_ours(version.key()) {
+                self.seen = true;
+                self.add(version);
+            }
+        }
+    }
+
+    fn add(&mut self, version: ObjectVersion) {
+        let modified = version.last_modified().map(DateTime::secs);
+        let version = read(version);
+        self.found.ids.insert(version.id.clone());
+        if self.object.etag.is_some() && version.etag == self.object.etag {
+            let times = modified.zip(self.uploaded);
+            if times.is_some_and(|(one, other)| one.abs_diff(other) <= MAX_TIME_DIFFERENCE) {
+                self.same_time.push(version.clone());
+            }
+            self.found.announced.push(version);
+        } else if self.found.latest.len() < MAX_LATEST {
+            self.found.latest.push(version);
+        }
+    }
+
+    fn finish(self) -> Versions {
+        let Self { mut found, same_time, .. } = self;
+        // The time tells several uploads of the same bytes apart.
+        if !same_time.is_empty() {
+            found.announced = same_time;
+        }
+        found
+    }
+}
+
+/// A time of a notification in seconds since 1970.
 pub(super) fn seconds(time: &str) -> Option<i64> {
     DateTime::from_str(time, Format::DateTime).ok().map(|time| time.secs())
 }
 
-/// Names in lists are encoded, by some stores as in a form.
+/// Whether a listed name is `key`. Names in lists are percent-encoded, by some stores as in a form.
 fn names(listed: &str, key: &str) -> bool {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().is_ok_and(|text| text == key);
     listed == key || decoded(listed) || decoded(&listed.replace('+', " "))
 }
 
-/// A blank is a plus in a form, and a plus is encoded in both.
+/// A listed name, decoded. In a form a blank is a plus, and a plus is encoded either way.
 fn decoded(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }

@@ -1,0 +1,109 @@
+//! Which bytes an effect may touch.
+
+use aws_smithy_types::DateTime;
+
+use crate::event::plain_etag;
+
+/// The version id of an object that was written while versioning was off or suspended. It names a
+/// slot whose bytes can be replaced, not a version.
+pub(super) const NULL: &str = "null";
+/// The version id that `RustFS` was seen to give the same slot.
+const NIL: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Exactly these bytes, as the store described them in the answer to a GET or HEAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) pin: Pin,
+    /// The `ETag` without quotes, if the store sent one.
+    pub(crate) etag: Option<String>,
+    /// Length in bytes, if the store sent it.
+    pub(crate) length: Option<u64>,
+    /// `Last-Modified` in seconds since 1970, if the store sent it.
+    pub(super) modified: Option<i64>,
+}
+
+/// What ties an effect to the scanned bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Pin {
+    /// An immutable version of a versioned bucket.
+    Version(String),
+    /// The bytes under a name, identified by their `ETag`. They can be replaced at any time.
+    Etag {
+        /// Without quotes.
+        etag: String,
+        /// The store answered with the version id `null`.
+        null_version: bool,
+    },
+    /// Nothing: no effect is possible.
+    Nothing,
+}
+
+impl Identity {
+    pub(super) fn new(
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+        etag: Option<&str>,
+        length: Option<i64>,
+    ) -> Self {
+        let etag = etag.map(plain_etag).filter(|etag| !etag.is_empty());
+        let pin = match (version_id.filter(|id| !id.is_empty()), etag) {
+            (Some(version), _) if !matches!(version, NULL | NIL) => {
+                Pin::Version(version.to_owned())
+            }
+            (version, Some(etag)) => {
+                Pin::Etag { etag: etag.to_owned(), null_version: version.is_some() }
+            }
+            (_, None) => Pin::Nothing,
+        };
+        Self {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            pin,
+            etag: etag.map(str::to_owned),
+            length: length.and_then(|n| u64::try_from(n).ok()),
+            modified: None,
+        }
+    }
+
+    /// The same identity with the `Last-Modified` of the answer.
+    pub(super) fn with_modified(mut self, modified: Option<&DateTime>) -> Self {
+        self.modified = modified.map(DateTime::secs);
+        self
+    }
+
+    /// The identity that a notification announced. Without a length: some stores announce a wrong
+    /// one.
+    pub(crate) fn of_announced(
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+        etag: Option<&str>,
+    ) -> Self {
+        Self::new(bucket, key, version_id, etag, None)
+    }
+
+    /// Length in bytes, 0 if the store did not send it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.length.unwrap_or(0)
+    }
+
+    /// The version id to send in a request about these bytes: a real one, or `null`.
+    pub(super) fn slot(&self) -> Option<&str> {
+        match &self.pin {
+            Pin::Version(version) => Some(version),
+            Pin::Etag { null_version: true, .. } => Some(NULL),
+            Pin::Etag { null_version: false, .. } | Pin::Nothing => None,
+        }
+    }
+
+    /// The real version id; `None` in a bucket without versions and for `null`.
+    pub(crate) fn version_id(&self) -> Option<&str> {
+        match &self.pin {
+            Pin::Version(version) => Some(version),
+            Pin::Etag { .. } | Pin::Nothing => None,
+        }
+    }
+}
