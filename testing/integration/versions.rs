@@ -2,8 +2,9 @@
 //! time to come up.
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::{Daemon, S3, Seaweed, notification};
+use peers::eicar::eicar;
+use peers::notification;
+use stack::{Daemon, S3, Seaweed};
 
 use super::*;
 

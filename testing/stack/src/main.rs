@@ -1,0 +1,7 @@
+//! The `stack` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stack::cli::main()
+}
