@@ -11,7 +11,7 @@
 //! - `instructions`: what is counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
 //! - `simulation`, `scale`: what follows for larger deployments;
-//! - `results`, `targets`, `table`, `plot`: what comes of it.
+//! - `results`: what comes of it, as data; `targets`: what it should be; `report`: tables and plots.
 
 mod backlog;
 mod broker;
@@ -21,14 +21,13 @@ mod limits;
 mod machine;
 mod memory;
 mod operations;
-mod plot;
+mod report;
 mod results;
 mod rig;
 mod scale;
 mod sets;
 mod simulation;
 mod stats;
-mod table;
 mod tap;
 mod targets;
 mod usage;
@@ -44,17 +43,16 @@ use stack::{Stack, say};
 use self::drain::{Check, Drain};
 use self::limits::Limits;
 use self::machine::Machine;
+use self::report::{number, spread};
 use self::results::{Case, PacedRow, Results, Run, Start};
 use self::rig::{Engine, Rig, Settings};
-use self::sets::{GIB, Object, SETS, Set};
-use self::stats::Spread;
+use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
+use self::stats::{Spread, whole};
 
 /// What is measured beside the sets, in this order; the last only when it is named.
 const EXTRAS: [&str; 5] = ["start", "operations", "broker", "memory", "backlog"];
 /// Starts until ready, of which the median counts.
 const STARTS: u32 = 7;
-/// Concurrency of what is measured at one only.
-const USUAL_SLOTS: usize = 4;
 /// What the daemon is taken to reach of what clamd and the store reach together, so that a drain
 /// takes about as long as it should.
 const EXPECTED: f64 = 0.3;
@@ -136,7 +134,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     if wanted.contains(&"broker") {
         let objects = bench.rig.store(&Set { stored: 8, ..SETS[1] }).await?;
         let broker = broker::run(&bench.rig, &objects).await?;
-        say!("[bench] a queue carries {} messages/s", table::number(broker.through));
+        say!("[bench] a queue carries {} messages/s", number(broker.through));
         bench.results.broker = Some(broker);
     }
     for set in sets {
@@ -179,7 +177,7 @@ impl Bench {
     fn save(&mut self) -> Result<PathBuf> {
         self.results.targets = targets::judge(&self.results);
         self.results.scale = scale::of(&self.results);
-        self.results.write()
+        report::write(&self.results)
     }
 
     /// From the start of the process until it is ready.
@@ -197,7 +195,7 @@ impl Bench {
             self.rig.stop().await?;
         }
         let spread = Spread::of(times.iter().copied()).context("no start")?;
-        say!("[bench] ready after {} ms", table::spread(spread));
+        say!("[bench] ready after {} ms", report::spread(spread));
         self.results.start = Some(Start { milliseconds: times, spread });
         Ok(())
     }
@@ -295,10 +293,10 @@ impl Bench {
             "[bench] {} ×{USUAL_SLOTS} {}: {}/s, notification to ack {} / {} / {} ms",
             set.name,
             engine.name(),
-            table::number(per_second),
-            table::number(times.p50),
-            table::number(times.p95),
-            table::number(times.p99)
+            number(per_second),
+            number(times.p50),
+            number(times.p95),
+            number(times.p99)
         );
         let set = set.name.to_owned();
         self.results.paced.push(PacedRow { set, slots: USUAL_SLOTS, engine, paced });
@@ -316,23 +314,13 @@ fn announce(case: &Case) {
             case.slots,
             row.engine.name(),
             if case.reports { " reported" } else { "" },
-            table::spread(row.objects_per_second),
-            table::number(row.megabytes_per_second.median),
+            spread(row.objects_per_second),
+            number(row.megabytes_per_second.median),
             row.to_clamd.median * 100.0,
             row.to_pair.median * 100.0,
-            table::number(row.cpu_ms_per_object.median),
+            number(row.cpu_ms_per_object.median),
             row.share.median * 100.0,
             row.peak_mib.median
         );
     }
-}
-
-/// So many objects, at least one.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rates times seconds are small and never negative"
-)]
-fn whole(count: f64) -> usize {
-    (count.ceil() as usize).max(1)
 }

@@ -1,11 +1,8 @@
-//! What is written down: every run as it was, and the rows made of them.
+//! What is written down: every run as it was, and the rows made of them. Data alone.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use peers::error::{Context, Result};
 use serde::Serialize;
-use stack::place;
 
 use crate::backlog::Backlog;
 use crate::broker::Broker;
@@ -14,10 +11,7 @@ use crate::limits::{Pace, Pair};
 use crate::machine::Machine;
 use crate::operations::Operations;
 use crate::rig::Engine;
-use crate::scale::Scale;
 use crate::stats::{Percentiles, Spread, float};
-use crate::targets::Target;
-use crate::{plot, table};
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -115,6 +109,69 @@ pub(super) struct Memory {
     pub(super) drain: Drain,
 }
 
+/// What the daemon is meant to reach, and what it reached.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Target {
+    pub(super) what: String,
+    pub(super) wanted: String,
+    pub(super) measured: String,
+    pub(super) met: bool,
+}
+
+/// What was reckoned for larger deployments.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Scale {
+    pub(super) costs: Vec<Cost>,
+    pub(super) checks: Vec<Check>,
+    pub(super) plans: Vec<Plan>,
+}
+
+/// Seconds of processor time for an object of a size.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Cost {
+    pub(super) set: String,
+    pub(super) bytes: f64,
+    /// Of the daemon, clamd, the store and the broker.
+    pub(super) of: [f64; 4],
+    /// What the bench uses for it on the same machine.
+    pub(super) harness: f64,
+    /// What one object at a time takes beyond all this: nobody works, disks are waited for.
+    pub(super) pause: f64,
+}
+
+/// A case of the bench, and what the simulation makes of it.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Check {
+    pub(super) set: String,
+    pub(super) slots: usize,
+    /// Objects a second.
+    pub(super) measured: f64,
+    pub(super) simulated: f64,
+}
+
+/// A load, what it needs, and how that would behave.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Plan {
+    pub(super) load: String,
+    /// Objects a second.
+    pub(super) rate: f64,
+    pub(super) megabytes_per_second: f64,
+    /// Processors of this machine's kind, of the daemon, clamd and the store.
+    pub(super) cores: [usize; 3],
+    /// Queues, as one is one Erlang process.
+    pub(super) queues: usize,
+    pub(super) workers: usize,
+    /// How busy each part is, in that order.
+    pub(super) busy: Vec<f64>,
+    /// From notification to acknowledgement, in milliseconds.
+    pub(super) times: Percentiles,
+    /// Their mean.
+    pub(super) mean: f64,
+    /// The rate at which the first of them is never idle, and which.
+    pub(super) bends_at: f64,
+    pub(super) bends: &'static str,
+}
+
 impl Memory {
     pub(super) fn peak_mib(&self) -> f64 {
         float(self.drain.peak_kib) / 1024.0
@@ -163,28 +220,5 @@ impl Case {
 
     pub(super) fn row_of(&self, engine: Engine) -> Option<&Row> {
         self.rows.iter().find(|row| row.engine == engine)
-    }
-}
-
-impl Results {
-    /// Writes `target/bench/results.json`, and the tables and the plot beside it.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub(super) fn write(&self) -> Result<PathBuf> {
-        let folder = place::checkout().join("target/bench");
-        std::fs::create_dir_all(&folder).context(folder.display())?;
-        let put = |name: &str, text: Vec<u8>| {
-            let file = folder.join(name);
-            std::fs::write(&file, text).context(file.display()).map(|()| file)
-        };
-        put("results.md", table::markdown(self)?.into_bytes())?;
-        if !self.cases.is_empty() {
-            put("results.svg", plot::cases(&self.cases)?.into_bytes())?;
-        }
-        if let Some(backlog) = &self.backlog {
-            put("backlog.svg", plot::backlog(backlog)?.into_bytes())?;
-        }
-        put("results.json", serde_json::to_vec_pretty(self).context("results")?)
     }
 }

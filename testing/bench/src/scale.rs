@@ -5,14 +5,12 @@
 //! simulation of the machine that they come from, so that it can be seen how far off it is.
 
 use fastrand::Rng;
-use serde::Serialize;
 
-use crate::USUAL_SLOTS;
-use crate::results::{Case, Results};
+use crate::results::{Case, Check, Cost, Plan, Results, Scale};
 use crate::rig::Engine;
-use crate::sets::{KIB, MIB, SETS, Shape, mixed_size};
+use crate::sets::{KIB, MIB, SETS, Shape, USUAL_SLOTS, mixed_size};
 use crate::simulation::{self, Job, Step};
-use crate::stats::{Percentiles, Spread, float, real};
+use crate::stats::{Spread, float, real, whole};
 
 /// Who works for an object, in the order of [`Cost::of`]; the bench itself comes after them.
 const PARTS: [&str; 4] = ["daemon", "clamd", "store", "broker"];
@@ -24,60 +22,6 @@ const SLOTS: usize = 16;
 /// Objects of a simulation: enough for a 99th percentile.
 const SIMULATED: usize = 20_000;
 const SEED: u64 = 11;
-
-/// What was reckoned.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Scale {
-    pub(super) costs: Vec<Cost>,
-    pub(super) checks: Vec<Check>,
-    pub(super) plans: Vec<Plan>,
-}
-
-/// Seconds of processor time for an object of a size.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Cost {
-    pub(super) set: String,
-    pub(super) bytes: f64,
-    /// In the order of [`PARTS`].
-    pub(super) of: [f64; 4],
-    /// What the bench uses for it on the same machine.
-    harness: f64,
-    /// What one object at a time takes beyond all this: nobody works, disks are waited for.
-    pause: f64,
-}
-
-/// A case of the bench, and what the simulation makes of it.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Check {
-    pub(super) set: String,
-    pub(super) slots: usize,
-    /// Objects a second.
-    pub(super) measured: f64,
-    pub(super) simulated: f64,
-}
-
-/// A load, what it needs, and how that would behave.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Plan {
-    pub(super) load: String,
-    /// Objects a second.
-    pub(super) rate: f64,
-    pub(super) megabytes_per_second: f64,
-    /// Processors of this machine's kind, in the order of [`PARTS`] without the broker.
-    pub(super) cores: [usize; 3],
-    /// Queues, as one is one Erlang process.
-    pub(super) queues: usize,
-    pub(super) workers: usize,
-    /// How busy each part is, in the order of [`PARTS`].
-    pub(super) busy: Vec<f64>,
-    /// From notification to acknowledgement, in milliseconds.
-    pub(super) times: Percentiles,
-    /// Their mean.
-    pub(super) mean: f64,
-    /// The rate at which the first of them is never idle, and which.
-    pub(super) bends_at: f64,
-    pub(super) bends: &'static str,
-}
 
 /// What follows from the results; `None` where small and large objects were not both measured, or
 /// the broker was not.
@@ -218,8 +162,7 @@ fn plan(
         all.sum::<f64>() / real(SIMULATED)
     };
     let takes: Vec<f64> = (0..PARTS.len()).map(average).collect();
-    let servers: Vec<usize> =
-        takes.iter().map(|seconds| super::whole(rate * seconds / FULL)).collect();
+    let servers: Vec<usize> = takes.iter().map(|seconds| whole(rate * seconds / FULL)).collect();
 
     let mut rng = Rng::with_seed(SEED);
     let mut comes = 0.0;
@@ -233,7 +176,7 @@ fn plan(
         .collect();
     // Slots are cheap: so many that the machines, and not they, decide.
     let alone = between(costs, mean(size), |cost| cost.pause) + takes.iter().sum::<f64>();
-    let workers = servers[0].max(super::whole(3.0 * rate * alone / real(SLOTS)));
+    let workers = servers[0].max(whole(3.0 * rate * alone / real(SLOTS)));
     let outcome = simulation::run(&jobs, &servers, workers * SLOTS)?;
     let limits = servers.iter().zip(&takes).map(|(count, seconds)| real(*count) / seconds);
     let (bends, bends_at) = PARTS.into_iter().zip(limits).min_by(|a, b| a.1.total_cmp(&b.1))?;

@@ -21,6 +21,9 @@ pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
+/// Concurrency of what is measured at one only.
+pub(super) const USUAL_SLOTS: usize = 4;
+
 /// What all noise comes from.
 const SEED: u64 = 2026;
 /// Requests at once while objects are stored.

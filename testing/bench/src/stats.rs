@@ -64,6 +64,16 @@ pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 
+/// So many objects, at least one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates times seconds are small and never negative"
+)]
+pub(super) fn whole(count: f64) -> usize {
+    (count.ceil() as usize).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,9 @@
 //! What the daemon is meant to reach. A target that is missed is said and nothing else: a machine
 //! that others use can miss any.
 
-use serde::Serialize;
-
-use crate::results::Results;
+use crate::results::{Results, Target};
 use crate::rig::Engine;
 use crate::stats::float;
-
-/// One of them.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Target {
-    pub(super) what: String,
-    pub(super) wanted: String,
-    pub(super) measured: String,
-    pub(super) met: bool,
-}
 
 /// Those that something was measured for.
 pub(super) fn judge(results: &Results) -> Vec<Target> {

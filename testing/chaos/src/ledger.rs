@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 
 use crate::samples::{Fate, content, sha256, small};
 
+/// Every scenario handles at least as many objects.
+pub(super) const OBJECTS: usize = 300;
 /// Uploads under way at once.
 const HANDS: usize = 6;
 /// A user's own tag, which has to stay.
@@ -245,4 +247,9 @@ impl Ledger {
             Ok(())
         })
     }
+}
+
+/// The end of something that was started on the side.
+pub(super) async fn joined(task: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
+    task.await.map_err(|error| peers::error::Error::new(error.to_string()))?
 }

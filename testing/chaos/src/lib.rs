@@ -4,15 +4,17 @@
 //! - `samples`: objects whose fate is known;
 //! - `ledger`: what was uploaded;
 //! - `world`: two replicas of the daemon, with proxies between them and everything else;
-//! - `account`: what became of it all;
-//! - `scenarios`: the faults;
+//! - `tally`, `account`: what became of it all;
+//! - `scenario`, `scenarios`: the faults;
 //! - `results`: the table.
 
 mod account;
 mod ledger;
 mod results;
 mod samples;
+mod scenario;
 mod scenarios;
+mod tally;
 mod world;
 
 use std::collections::HashMap;
@@ -25,9 +27,10 @@ use peers::error::{Context, Error, Result};
 use peers::proxy::Op;
 use stack::{Stack, say};
 
-use self::account::{Tally, account};
+use self::account::account;
 use self::results::{Row, Spread};
-use self::scenarios::Scenario;
+use self::scenario::Scenario;
+use self::tally::Tally;
 use self::world::{Bucket, Shared, World};
 
 /// Longer than any scenario, its settling included.

@@ -9,7 +9,7 @@ use stack::{place, say};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::account::Tally;
+use crate::tally::Tally;
 
 /// One scenario's line.
 #[derive(Debug, Clone, Serialize)]

@@ -5,9 +5,9 @@ use peers::error::Result;
 use serde_json::Value;
 use stack::Daemon;
 
-use super::Expected;
 use super::settle::see;
 use crate::ledger::Upload;
+use crate::tally::Expected;
 use crate::world::World;
 
 /// The target of lines that are written at any level.

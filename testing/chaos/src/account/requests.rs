@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use peers::proxy::{Handed, Op, TcpProxy};
 
-use super::{Expected, Tally};
+use crate::tally::{Expected, Tally};
 use crate::world::World;
 
 /// For one delivery while the store answers: three rounds of two GETs, a HEAD before and after an

@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use peers::error::{Error, Result};
 
-use super::{Expected, HANDS, TAG};
 use crate::ledger::Upload;
 use crate::samples::Fate;
+use crate::tally::Expected;
 use crate::world::{Bucket, World};
+
+/// Requests at once.
+pub(super) const HANDS: usize = 8;
+/// The name of the daemon's tag.
+pub(crate) const TAG: &str = "scanned";
 
 /// So long may the work go on after the last fault.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -7,10 +7,10 @@ use futures_util::future::LocalBoxFuture;
 use peers::error::{Error, Result};
 use peers::proxy::{Call, Fault, Meanwhile, Op};
 
-use super::{OBJECTS, Scenario, joined, sleep};
 use crate::account::{TAG, see};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, OBJECTS, joined};
 use crate::samples::Fate;
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>";

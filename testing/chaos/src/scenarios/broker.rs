@@ -9,7 +9,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use peers::error::{Context, Error, Result};
 use peers::proxy::{Deed, TcpProxy};
 
-use super::{OBJECTS, Scenario, joined, sleep};
+use crate::ledger::{OBJECTS, joined};
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 pub(super) fn all() -> Vec<Scenario> {

@@ -8,8 +8,9 @@ use peers::error::{Context, Result};
 use peers::proxy::{Call, Deed, Fault};
 use stack::clamd::Database;
 
-use super::{OBJECTS, Scenario, joined, sleep};
+use crate::ledger::{OBJECTS, joined};
 use crate::samples::Fate;
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 pub(super) fn all() -> Vec<Scenario> {

@@ -8,7 +8,8 @@ use futures_util::future::LocalBoxFuture;
 use peers::error::{Context, Error, Result};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::{OBJECTS, Scenario, joined, sleep};
+use crate::ledger::{OBJECTS, joined};
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 pub(super) fn all() -> Vec<Scenario> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
 
-use super::{OBJECTS, Scenario, joined, sleep};
+use crate::ledger::{OBJECTS, joined};
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 pub(super) fn all() -> Vec<Scenario> {

@@ -8,9 +8,9 @@ use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
 use peers::proxy::{Call, Deed, Fault, Meanwhile, Op};
 
-use super::{OBJECTS, Scenario, joined};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, OBJECTS, joined};
 use crate::samples::Fate;
+use crate::scenario::Scenario;
 use crate::world::{Bucket, World};
 
 /// When an object is overwritten or removed.

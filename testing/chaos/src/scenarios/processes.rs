@@ -6,7 +6,8 @@ use futures_util::future::LocalBoxFuture;
 use peers::error::{Error, Result};
 use peers::proxy::Deed;
 
-use super::{OBJECTS, Scenario, joined, sleep};
+use crate::ledger::{OBJECTS, joined};
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 pub(super) fn all() -> Vec<Scenario> {

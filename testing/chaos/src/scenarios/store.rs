@@ -6,8 +6,9 @@ use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
 use peers::proxy::{Call, Fault, Op};
 
-use super::{OBJECTS, Scenario, joined, sleep};
+use crate::ledger::{OBJECTS, joined};
 use crate::samples::Fate;
+use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>";

@@ -8,8 +8,9 @@ use peers::error::Result;
 use peers::proxy::{Call, Fault, Op};
 use stack::say;
 
-use super::{OBJECTS, Scenario, joined};
+use crate::ledger::{OBJECTS, joined};
 use crate::samples::Fate;
+use crate::scenario::Scenario;
 use crate::world::{Bucket, World};
 
 /// What a large object claims to be, and how long it claims it.

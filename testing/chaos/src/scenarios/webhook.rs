@@ -8,9 +8,10 @@ use peers::error::Result;
 use peers::proxy::TcpProxy;
 use peers::sink::Reply;
 
-use super::{OBJECTS, Scenario, joined, sleep};
-use crate::account::Expected;
+use crate::ledger::{OBJECTS, joined};
 use crate::samples::Fate;
+use crate::scenario::{Scenario, sleep};
+use crate::tally::Expected;
 use crate::world::World;
 
 /// So long may a report take that nobody refuses.

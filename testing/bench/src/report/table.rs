@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use peers::error::{Context, Result};
 
-use crate::results::{Case, Results, Row};
-use crate::scale::Scale;
+use crate::results::{Case, Results, Row, Scale};
 use crate::stats::Spread;
 
 /// All tables that there is something for.
@@ -242,7 +241,7 @@ fn scaled(text: &mut String, scale: &Scale) -> std::fmt::Result {
 }
 
 /// A median and, of several runs, the ends.
-pub(super) fn spread(spread: Spread) -> String {
+pub(crate) fn spread(spread: Spread) -> String {
     ends(spread, "", number)
 }
 
@@ -260,7 +259,7 @@ fn ends(Spread { median, least, most }: Spread, unit: &str, text: fn(f64) -> Str
 }
 
 /// Three digits that count.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
