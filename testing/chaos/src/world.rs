@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use futures_util::future::LocalBoxFuture;
 use peers::clamav_rest::ClamavRest;
 use peers::error::{Context, Error, Result};
 use peers::proxy::{EngineProxy, HttpProxy, TcpProxy};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use stack::clamd::{Clamd, Database};
 use stack::{Amqp, Daemon, S3, Seaweed, Stack};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, joined};
 use crate::samples::STREAM_MAX;
 
 const READY: Duration = Duration::from_mins(1);
@@ -261,6 +262,20 @@ impl World {
         let first = format!("{}{lane}", self.queue());
         let tiers = DELAYS.split(',').map(|delay| format!("{first}.retry.{delay}"));
         std::iter::once(first.clone()).chain(tiers).collect()
+    }
+
+    /// Uploads `count` objects, spread over so many seconds, and does something meanwhile.
+    pub(super) fn while_feeding<'a>(
+        &'a mut self,
+        count: usize,
+        seconds: u64,
+        act: impl AsyncFnOnce(&mut Self) -> Result<()> + 'a,
+    ) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let feeding = self.ledger.feed(count, Duration::from_secs(seconds));
+            act(self).await?;
+            joined(feeding).await
+        })
     }
 
     /// The fault is over.

@@ -8,7 +8,7 @@ use peers::error::{Error, Result};
 use peers::proxy::{Call, Fault, Meanwhile, Op};
 
 use crate::account::{TAG, see};
-use crate::ledger::{Ledger, OBJECTS, joined};
+use crate::ledger::{Ledger, OBJECTS};
 use crate::samples::Fate;
 use crate::scenario::{Scenario, sleep};
 use crate::world::World;
@@ -66,21 +66,20 @@ fn overwrite(ledger: &Ledger, key: &str, fate: Fate) -> Meanwhile {
 /// The documented window is between a comparison and its DELETE; here it would be between two
 /// DELETEs, so what is clean has to stay.
 fn delete_503(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let ledger = world.ledger.clone();
-        world.store.script(move |call: &Call| {
-            if call.op != Op::Delete || call.before > 0 {
-                return Fault::Pass;
-            }
-            let clean = || overwrite(&ledger, &call.key, Fate::Clean);
-            match call.key.split('-').next().unwrap_or_default() {
-                "refused" => Fault::Refuse(clean(), 503, SLOW_DOWN),
-                "lost" => Fault::Lose([nothing(), clean()]),
-                "alone" => Fault::Lose([nothing(), nothing()]),
-                _ => Fault::Pass,
-            }
-        });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
+    let ledger = world.ledger.clone();
+    world.store.script(move |call: &Call| {
+        if call.op != Op::Delete || call.before > 0 {
+            return Fault::Pass;
+        }
+        let clean = || overwrite(&ledger, &call.key, Fate::Clean);
+        match call.key.split('-').next().unwrap_or_default() {
+            "refused" => Fault::Refuse(clean(), 503, SLOW_DOWN),
+            "lost" => Fault::Lose([nothing(), clean()]),
+            "alone" => Fault::Lose([nothing(), nothing()]),
+            _ => Fault::Pass,
+        }
+    });
+    world.while_feeding(OBJECTS, 6, async |world| {
         for n in 0..20 {
             world.ledger.put_plain(&format!("refused-{n}"), Fate::Infected).await?;
             world.ledger.put_plain(&format!("lost-{n}"), Fate::Infected).await?;
@@ -88,7 +87,7 @@ fn delete_503(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                 world.ledger.put_plain(&format!("alone-{n}"), Fate::Infected).await?;
             }
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -96,21 +95,20 @@ fn delete_503(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 const STRUCK: usize = 12;
 
 fn tag_answer_lost(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let ledger = world.ledger.clone();
-        world.store.script(move |call: &Call| {
-            if !call.key.starts_with("struck") {
-                return Fault::Pass;
-            }
-            let fate = if call.key.ends_with('0') { Fate::Clean } else { Fate::Infected };
-            match (call.op, call.before) {
-                (Op::SetTags, 0) => Fault::Lose([overwrite(&ledger, &call.key, fate), nothing()]),
-                (Op::SetTags, 1 | 2) => Fault::Lose([nothing(), nothing()]),
-                (Op::Get, 1..) => Fault::Late(NEXT_SCAN),
-                _ => Fault::Pass,
-            }
-        });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
+    let ledger = world.ledger.clone();
+    world.store.script(move |call: &Call| {
+        if !call.key.starts_with("struck") {
+            return Fault::Pass;
+        }
+        let fate = if call.key.ends_with('0') { Fate::Clean } else { Fate::Infected };
+        match (call.op, call.before) {
+            (Op::SetTags, 0) => Fault::Lose([overwrite(&ledger, &call.key, fate), nothing()]),
+            (Op::SetTags, 1 | 2) => Fault::Lose([nothing(), nothing()]),
+            (Op::Get, 1..) => Fault::Late(NEXT_SCAN),
+            _ => Fault::Pass,
+        }
+    });
+    world.while_feeding(OBJECTS, 6, async |world| {
         for n in 0..STRUCK {
             world.ledger.put_plain(&format!("struck-{n}"), Fate::Clean).await?;
         }
@@ -121,7 +119,7 @@ fn tag_answer_lost(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                 world.wrongs.push(format!("{key}: tagged for {time} ms as other bytes"));
             }
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -162,21 +160,20 @@ async fn wrong_tags(world: &World, struck: usize) -> Result<HashMap<String, Dura
 }
 
 fn not_found_once(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        world.store.script(|call: &Call| {
-            let first = call.op == Op::Get && call.before == 0;
-            if first && call.key.starts_with("late") {
-                Fault::Answer(404, NO_SUCH_KEY)
-            } else {
-                Fault::Pass
-            }
-        });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(5));
+    world.store.script(|call: &Call| {
+        let first = call.op == Op::Get && call.before == 0;
+        if first && call.key.starts_with("late") {
+            Fault::Answer(404, NO_SUCH_KEY)
+        } else {
+            Fault::Pass
+        }
+    });
+    world.while_feeding(OBJECTS, 5, async |world| {
         for n in 0..30 {
             let fate = if n % 3 == 0 { Fate::Infected } else { Fate::Clean };
             world.ledger.put(&format!("late-{n}"), fate).await?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -192,12 +189,14 @@ fn gone(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             let (ledger, key) = (ledger.clone(), call.key.clone());
             Fault::Before(Box::pin(async move { drop(ledger.remove(&key).await) }))
         });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(5));
-        for n in 0..GONE {
-            let fate = if n % 3 == 0 { Fate::Infected } else { Fate::Clean };
-            world.ledger.put(&format!("gone-{n}"), fate).await?;
-        }
-        joined(feeding).await?;
+        let fed = world.while_feeding(OBJECTS, 5, async |world| {
+            for n in 0..GONE {
+                let fate = if n % 3 == 0 { Fate::Infected } else { Fate::Clean };
+                world.ledger.put(&format!("gone-{n}"), fate).await?;
+            }
+            Ok(())
+        });
+        fed.await?;
         let ended = "thirty notifications ended as gone";
         let limit = Duration::from_secs(30);
         world
@@ -223,21 +222,20 @@ fn gone(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 
 /// Nothing may be said to be deleted that is there, and nothing be parked as denied.
 fn page(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let half = |world: &World, status: u16, ops: fn(Op) -> bool| {
-            let rng = world.ledger.clone();
-            world.store.script(move |call: &Call| {
-                let chosen = rng.random(fastrand::Rng::bool);
-                if chosen && ops(call.op) { Fault::Answer(status, PAGE) } else { Fault::Pass }
-            });
-        };
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(10));
+    let half = |world: &World, status: u16, ops: fn(Op) -> bool| {
+        let rng = world.ledger.clone();
+        world.store.script(move |call: &Call| {
+            let chosen = rng.random(fastrand::Rng::bool);
+            if chosen && ops(call.op) { Fault::Answer(status, PAGE) } else { Fault::Pass }
+        });
+    };
+    world.while_feeding(OBJECTS, 10, async move |world| {
         sleep(1.0).await;
         half(world, 200, |op| matches!(op, Op::Head | Op::Tags | Op::SetTags | Op::Delete));
         sleep(5.0).await;
         half(world, 403, |_| true);
         sleep(4.0).await;
         world.store.pass();
-        joined(feeding).await
+        Ok(())
     })
 }

@@ -80,52 +80,47 @@ fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 }
 
 fn restarted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(3.0).await;
         world.restart("rabbitmq", None).await?;
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(3.0).await;
         world.restart("rabbitmq", Some(Duration::ZERO)).await?;
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn cut(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(10));
+    world.while_feeding(OBJECTS, 10, async |world| {
         for _ in 0..10 {
             world.a_while(300..1200).await;
             let which = world.ledger.random(|rng| rng.usize(0..2));
             world.brokers[which].cut();
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn black_hole(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(3.0).await;
         world.brokers.iter().for_each(TcpProxy::black_hole);
         sleep(45.0).await;
         world.brokers.iter().for_each(TcpProxy::pass);
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn alarm(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
         let ctl = |level: &'static str| {
             let stack = world.stack.clone();
@@ -137,7 +132,7 @@ fn alarm(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         sleep(8.0).await;
         joined(ctl("0.4")).await?;
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 

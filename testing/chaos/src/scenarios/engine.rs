@@ -56,67 +56,61 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
         world.kill_engine().await;
         world.down_for(Duration::from_secs(8)).await?;
         world.restart_engine(Database::Eicar).await?;
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn hung(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
         world.clamd.lock().await.pause()?;
         world.down_for(Duration::from_secs(14)).await?;
         world.clamd.lock().await.resume()?;
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn restarted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(10));
+    world.while_feeding(OBJECTS, 10, async |world| {
         for _ in 0..4 {
             world.a_while(1000..2500).await;
             world.restart_engine(Database::Eicar).await?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn reloading(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         for _ in 0..20 {
             world.a_while(200..600).await;
             world.clamd.lock().await.reload()?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn blind(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
         world.restart_engine(Database::Nothing).await?;
         world.down_for(Duration::from_secs(8)).await?;
         world.restart_engine(Database::Eicar).await?;
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 /// A signature that matches everything. What is clean has to stay.
 fn finds_all(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
         // The version first: in between it is still right.
         world.engine.set_version(Some("ClamAV 1.4.5/27999/Sat Jan  3 08:00:00 2026"));
@@ -125,27 +119,26 @@ fn finds_all(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         world.engine.pass();
         world.engine.set_version(None);
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn babble(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let rng = world.ledger.clone();
-        world.engine.script(move |_| match rng.random(|rng| rng.u32(0..40)) {
-            0 => Deed::Say(b"stream: O".to_vec()),
-            1 => Deed::Say(b"stream: OK".to_vec()),
-            2 => Deed::Say(Vec::new()),
-            3 => Deed::Say(b"stream: OK FOUND OK\0".to_vec()),
-            4 => Deed::Say(b"stream: Can't allocate memory ERROR\0".to_vec()),
-            5 => Deed::Say(b"stream: OK\0stream: OK\0".to_vec()),
-            6 => Deed::Crash(Box::pin(std::future::ready(()))),
-            _ => Deed::Pass,
-        });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    let rng = world.ledger.clone();
+    world.engine.script(move |_| match rng.random(|rng| rng.u32(0..40)) {
+        0 => Deed::Say(b"stream: O".to_vec()),
+        1 => Deed::Say(b"stream: OK".to_vec()),
+        2 => Deed::Say(Vec::new()),
+        3 => Deed::Say(b"stream: OK FOUND OK\0".to_vec()),
+        4 => Deed::Say(b"stream: Can't allocate memory ERROR\0".to_vec()),
+        5 => Deed::Say(b"stream: OK\0stream: OK\0".to_vec()),
+        6 => Deed::Crash(Box::pin(std::future::ready(()))),
+        _ => Deed::Pass,
+    });
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(10.0).await;
         world.engine.pass();
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -184,13 +177,15 @@ async fn broken_rest(
         let chance = rng.random(|rng| rng.u32(0..100));
         scan.then(|| broken(chance)).flatten().unwrap_or(Fault::Pass)
     });
-    let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
-    sleep(8.0).await;
-    if let Some(rest) = &world.rest {
-        rest.pass();
-    }
-    world.healed();
-    joined(feeding).await
+    let fed = world.while_feeding(OBJECTS, 8, async |world| {
+        sleep(8.0).await;
+        if let Some(rest) = &world.rest {
+            rest.pass();
+        }
+        world.healed();
+        Ok(())
+    });
+    fed.await
 }
 
 fn empty_200(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
@@ -225,11 +220,13 @@ async fn rest_fails(
     world: &mut World,
     fault: impl Fn() -> Fault + Send + Sync + 'static,
 ) -> Result<()> {
-    let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
-    sleep(2.0).await;
-    world.rest.as_ref().context("clamav-rest")?.script(move |_| fault());
-    world.down_for(Duration::from_secs(6)).await?;
-    world.rest.as_ref().context("clamav-rest")?.pass();
-    world.healed();
-    joined(feeding).await
+    let fed = world.while_feeding(OBJECTS, 8, async |world| {
+        sleep(2.0).await;
+        world.rest.as_ref().context("clamav-rest")?.script(move |_| fault());
+        world.down_for(Duration::from_secs(6)).await?;
+        world.rest.as_ref().context("clamav-rest")?.pass();
+        world.healed();
+        Ok(())
+    });
+    fed.await
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use peers::error::{Context, Error, Result};
+use peers::error::{Context, Result};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::ledger::{OBJECTS, joined};
@@ -80,13 +80,15 @@ fn disk_full(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         for daemon in &world.daemons {
             disks.push(SmallDisk::on(Path::new(&daemon.env()["TMPDIR"]))?);
         }
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(7));
-        sleep(2.0).await;
-        disks.iter().try_for_each(SmallDisk::fill)?;
-        world.down_for(Duration::from_secs(7)).await?;
-        disks.iter().try_for_each(SmallDisk::clear)?;
-        world.healed();
-        joined(feeding).await?;
+        let fed = world.while_feeding(OBJECTS, 7, async |world| {
+            sleep(2.0).await;
+            disks.iter().try_for_each(SmallDisk::fill)?;
+            world.down_for(Duration::from_secs(7)).await?;
+            disks.iter().try_for_each(SmallDisk::clear)?;
+            world.healed();
+            Ok(())
+        });
+        fed.await?;
         world.disks = disks.into_iter().map(|disk| Box::new(disk) as Box<dyn Send>).collect();
         Ok(())
     })
@@ -106,12 +108,14 @@ fn descriptors(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                 prlimit(Some(pid), Resource::Nofile, new).map(drop).context("prlimit")
             })
         };
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(7));
-        sleep(2.0).await;
-        limit(world, None)?;
-        world.down_for(Duration::from_secs(6)).await?;
-        limit(world, Some(4096))?;
-        world.healed();
-        joined(feeding).await.map_err(|error| Error::new(error.to_string()))
+        let fed = world.while_feeding(OBJECTS, 7, async |world| {
+            sleep(2.0).await;
+            limit(world, None)?;
+            world.down_for(Duration::from_secs(6)).await?;
+            limit(world, Some(4096))?;
+            world.healed();
+            Ok(())
+        });
+        fed.await
     })
 }

@@ -22,8 +22,7 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 fn poison(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(5));
+    world.while_feeding(OBJECTS, 5, async |world| {
         let amqp = world.amqp().await?;
         let names = world.daemons[0].names.clone();
         for n in 0..60 {
@@ -42,16 +41,14 @@ fn poison(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             amqp.publish(&names.exchange, &names.routing_key, &body, &[]).await?;
             world.poison.push(body);
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn duplicates(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(4));
-        let amqp = world.amqp().await?;
-        let names = world.daemons[0].names.clone();
-        joined(feeding).await?;
+        joined(world.ledger.feed(OBJECTS, Duration::from_secs(4))).await?;
+        let (amqp, names) = (world.amqp().await?, world.daemons[0].names.clone());
         for pause in [0.0, 3.0] {
             sleep(pause).await;
             let mut copies = Vec::new();

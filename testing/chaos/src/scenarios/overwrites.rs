@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
 use peers::proxy::{Call, Deed, Fault, Meanwhile, Op};
 
-use crate::ledger::{Ledger, OBJECTS, joined};
+use crate::ledger::{Ledger, OBJECTS};
 use crate::samples::Fate;
 use crate::scenario::Scenario;
 use crate::world::{Bucket, World};
@@ -137,29 +136,20 @@ async fn struck_objects(world: &World) -> Result<()> {
 }
 
 fn overwritten(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        arm(world);
-        let feeding = world.ledger.feed(OBJECTS / 2, Duration::from_secs(6));
-        struck_objects(world).await?;
-        joined(feeding).await
-    })
+    arm(world);
+    world.while_feeding(OBJECTS / 2, 6, async |world| struck_objects(world).await)
 }
 
 fn unnamed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        world.ledger.names_versions = false;
-        arm(world);
-        let feeding = world.ledger.feed(OBJECTS / 2, Duration::from_secs(6));
-        struck_objects(world).await?;
-        joined(feeding).await
-    })
+    world.ledger.names_versions = false;
+    arm(world);
+    world.while_feeding(OBJECTS / 2, 6, async |world| struck_objects(world).await)
 }
 
 fn switched(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        world.ledger.names_versions = false;
-        arm(world);
-        let feeding = world.ledger.feed(OBJECTS / 2, Duration::from_secs(10));
+    world.ledger.names_versions = false;
+    arm(world);
+    world.while_feeding(OBJECTS / 2, 10, async |world| {
         let switching = async {
             for round in 0..12 {
                 world.a_while(300..1200).await;
@@ -169,35 +159,34 @@ fn switched(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         };
         let (fed, switched) = tokio::join!(struck_objects(world), switching);
         fed.and(switched)?;
-        joined(feeding).await
+        Ok(())
     })
 }
 
 /// What no comparison can prevent where the store does not compare itself.
 fn window(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let ledger = world.ledger.clone();
-        world.store.script(move |call: &Call| {
-            let strike = |ledger: &Ledger| -> Meanwhile {
-                let (ledger, key) = (ledger.clone(), call.key.clone());
-                Box::pin(async move {
-                    drop(ledger.put_plain(&key, Fate::Clean).await);
-                    ledger.change(
-                        |upload| upload.key == key && upload.fate == Fate::Clean,
-                        |upload| upload.in_window = true,
-                    );
-                })
-            };
-            let in_time = call.op == Op::Delete && call.before == 0;
-            if in_time && call.key.starts_with("window") {
-                return Fault::Before(strike(&ledger));
-            }
-            Fault::Pass
-        });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
+    let ledger = world.ledger.clone();
+    world.store.script(move |call: &Call| {
+        let strike = |ledger: &Ledger| -> Meanwhile {
+            let (ledger, key) = (ledger.clone(), call.key.clone());
+            Box::pin(async move {
+                drop(ledger.put_plain(&key, Fate::Clean).await);
+                ledger.change(
+                    |upload| upload.key == key && upload.fate == Fate::Clean,
+                    |upload| upload.in_window = true,
+                );
+            })
+        };
+        let in_time = call.op == Op::Delete && call.before == 0;
+        if in_time && call.key.starts_with("window") {
+            return Fault::Before(strike(&ledger));
+        }
+        Fault::Pass
+    });
+    world.while_feeding(OBJECTS, 6, async |world| {
         for n in 0..20 {
             world.ledger.put(&format!("window-{n}"), Fate::Infected).await?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }

@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use peers::error::{Error, Result};
 use peers::proxy::Deed;
 
-use crate::ledger::{OBJECTS, joined};
+use crate::ledger::OBJECTS;
 use crate::scenario::{Scenario, sleep};
 use crate::world::World;
 
@@ -25,21 +25,19 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(10));
+    world.while_feeding(OBJECTS, 10, async |world| {
         for _ in 0..14 {
             world.a_while(200..1100).await;
             let which = world.ledger.random(|rng| rng.usize(0..2));
             world.daemons[which].kill();
             world.daemons[which].spawn()?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn terminated(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(10));
+    world.while_feeding(OBJECTS, 10, async |world| {
         for round in 0..8 {
             world.a_while(300..1500).await;
             let daemon = &mut world.daemons[round % 2];
@@ -51,13 +49,12 @@ fn terminated(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             }
             daemon.spawn()?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn frozen(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(12));
+    world.while_feeding(OBJECTS, 12, async |world| {
         let rng = world.ledger.clone();
         world.engine.script(move |_| {
             let pause = Duration::from_millis(rng.random(|rng| rng.u64(0..300)));
@@ -71,6 +68,6 @@ fn frozen(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             sleep(1.5).await;
             world.daemons[which].resume()?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }

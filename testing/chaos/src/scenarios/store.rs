@@ -57,18 +57,19 @@ async fn for_some_time(
     seconds: u64,
     fault: impl Fn() -> Fault + Send + Sync + 'static,
 ) -> Result<()> {
-    let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(7));
-    sleep(2.0).await;
-    world.store.script(move |_| fault());
-    world.down_for(Duration::from_secs(seconds)).await?;
-    world.store.pass();
-    world.healed();
-    joined(feeding).await
+    let fed = world.while_feeding(OBJECTS, 7, async |world| {
+        sleep(2.0).await;
+        world.store.script(move |_| fault());
+        world.down_for(Duration::from_secs(seconds)).await?;
+        world.store.pass();
+        world.healed();
+        Ok(())
+    });
+    fed.await
 }
 
 fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(3.0).await;
         world.restart("gateway", Some(Duration::from_secs(5))).await?;
         world.healed();
@@ -78,7 +79,7 @@ fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             let event = world.ledger.notification(&upload);
             amqp.notify(&names.exchange, &names.routing_key, &event).await?;
         }
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -118,8 +119,7 @@ fn slow(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 }
 
 fn unavailable(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         sleep(1.0).await;
         world.store.script(|_| Fault::Answer(503, SLOW_DOWN));
         sleep(6.0).await;
@@ -132,21 +132,20 @@ fn unavailable(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         });
         sleep(6.0).await;
         world.store.pass();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn truncated(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let rng = world.ledger.clone();
-        world.store.script(move |call| {
-            let chosen = rng.random(|rng| rng.u32(0..10)) < 4;
-            if call.op == Op::Get && chosen { Fault::Half } else { Fault::Pass }
-        });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
+    let rng = world.ledger.clone();
+    world.store.script(move |call| {
+        let chosen = rng.random(|rng| rng.u32(0..10)) < 4;
+        if call.op == Op::Get && chosen { Fault::Half } else { Fault::Pass }
+    });
+    world.while_feeding(OBJECTS, 6, async |world| {
         sleep(9.0).await;
         world.store.pass();
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -171,12 +170,16 @@ async fn denied(world: &mut World, op: Op, fates: [Fate; 2]) -> Result<()> {
         let denied = call.op == op && call.key.starts_with("denied");
         if denied { Fault::Answer(403, DENIED) } else { Fault::Pass }
     });
-    let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
-    for n in 0..30 {
-        world.ledger.put(&format!("denied-{n}"), fates[n % 2]).await?;
-    }
-    world.ledger.change(|upload| upload.key.starts_with("denied"), |upload| upload.parks = true);
-    joined(feeding).await
+    let fed = world.while_feeding(OBJECTS, 6, async |world| {
+        for n in 0..30 {
+            world.ledger.put(&format!("denied-{n}"), fates[n % 2]).await?;
+        }
+        world
+            .ledger
+            .change(|upload| upload.key.starts_with("denied"), |upload| upload.parks = true);
+        Ok(())
+    });
+    fed.await
 }
 
 fn tag_denied(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {

@@ -106,8 +106,7 @@ fn keys() -> Vec<String> {
 
 /// Each of them comes to the end that its bytes call for.
 fn hostile(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(8));
+    world.while_feeding(OBJECTS, 8, async |world| {
         let (mut refused, mut dropped) = (Vec::new(), Vec::new());
         for fate in [Fate::Clean, Fate::Infected] {
             for (kind, headers) in headers() {
@@ -138,7 +137,7 @@ fn hostile(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         );
         say!("    the store refuses: {}", refused.join(", "));
         say!("    the store does not keep the headers of: {}", dropped.join(", "));
-        joined(feeding).await
+        Ok(())
     })
 }
 

@@ -55,20 +55,18 @@ fn down(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 }
 
 fn back(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
+    world.while_feeding(OBJECTS, 6, async |world| {
         sleep(1.0).await;
         world.webhook.refuse();
         world.down_for(Duration::from_secs(8)).await?;
         world.webhook.pass();
         world.healed();
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn server_errors(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(6));
+    world.while_feeding(OBJECTS, 6, async |world| {
         world.answer_reports(|_, _| Reply::status(500));
         sleep(6.0).await;
         let rng = world.ledger.clone();
@@ -77,17 +75,16 @@ fn server_errors(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         });
         sleep(6.0).await;
         world.answer_reports(|_, _| Reply::status(200));
-        joined(feeding).await
+        Ok(())
     })
 }
 
 fn too_many(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
-    Box::pin(async {
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(5));
+    world.while_feeding(OBJECTS, 5, async |world| {
         world.answer_reports(|_, _| Reply::status(429).retry_after("2"));
         sleep(6.0).await;
         world.answer_reports(|_, _| Reply::status(200));
-        joined(feeding).await
+        Ok(())
     })
 }
 
@@ -109,11 +106,13 @@ fn refuses_one(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         world.answer_reports(|_, received| {
             Reply::status(if received.body.contains(WORD) { 403 } else { 200 })
         });
-        let feeding = world.ledger.feed(OBJECTS, Duration::from_secs(5));
-        for n in 0..REFUSED {
-            world.ledger.put(&format!("{n}-{WORD}alert(1)</script>"), Fate::Clean).await?;
-        }
-        joined(feeding).await?;
+        let fed = world.while_feeding(OBJECTS, 5, async |world| {
+            for n in 0..REFUSED {
+                world.ledger.put(&format!("{n}-{WORD}alert(1)</script>"), Fate::Clean).await?;
+            }
+            Ok(())
+        });
+        fed.await?;
         let limit = Duration::from_secs(40);
         let what = "the others are delivered";
         world.expect(what, limit, async |world| Ok(world.taken().len() >= OBJECTS)).await?;
