@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! From the bottom up; nothing imports what comes later:
-//! - [`say`], [`runtime`], [`process`], [`ports`], [`place`]: the terminal, asynchronous code,
+//! - [`mod@say`], [`runtime`], [`process`], [`ports`], [`place`]: the terminal, asynchronous code,
 //!   processes, ports, and where files are;
 //! - [`state`]: what a stack knows about itself; [`ready`]: whether its services are ready;
 //! - [`s3`], [`amqp`]: clients of store and broker; [`bridge`]: from the store's webhook to the

@@ -8,7 +8,7 @@ use peers::error::{Context, Result};
 use crate::process::Spec;
 use crate::state::Ready;
 
-/// A service that can be started: a [`Record`] before it has a process.
+/// A service that can be started: a `Record` before it has a process.
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) address: String,
