@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::bridge::Route;
 use crate::ports::free_port;
-use crate::process::{Identity, Spec, tail};
+use crate::process::{Identity, Spec, cpu_time, tail};
 use crate::ready::http_status;
 use crate::s3::S3;
 use crate::stack::Stack;
@@ -287,15 +287,7 @@ impl Daemon {
     /// When it does not run.
     pub fn cpu_time(&self) -> Result<Duration> {
         let pid = self.pid().context("the daemon does not run")?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("daemon")?;
-        let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-        let ticks: u64 = fields
-            .split_ascii_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+        cpu_time(pid)
     }
 
     /// Ends the daemon with SIGKILL, if it runs.

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use peers::error::{Context, Result};
+use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +30,8 @@ impl Identity {
     /// The process that has `pid` now, unless it is gone or a zombie.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The command's name may hold blanks and parentheses; the fields
-        // that count come after the last one.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let state = fields.next()?;
-        let started = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, started })
+        let stat = process(pid).ok()?.stat().ok()?;
+        (!matches!(stat.state, 'Z' | 'X')).then_some(Self { pid, started: stat.starttime })
     }
 
     /// Whether this very process still runs.
@@ -83,6 +79,25 @@ impl Identity {
         fs::read_link(format!("/proc/{}/exe", self.pid))
             .is_ok_and(|exe| exe.to_string_lossy().ends_with(" (deleted)"))
     }
+}
+
+/// What the kernel tells of a process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn process(pid: u32) -> Result<Process> {
+    let pid = i32::try_from(pid).context("process id")?;
+    Process::new(pid).context(format!("process {pid}"))
+}
+
+/// The processor time that a process has used. That of its children does not count.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = process(pid)?.stat().context("processor time")?;
+    let ticks = stat.utime + stat.stime;
+    Ok(Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()))
 }
 
 /// Everything that is needed to start a process again just as before.
