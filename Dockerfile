@@ -17,10 +17,13 @@ WORKDIR /build
 
 # The dependencies first, around an empty program: this layer stays until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-COPY testing/Cargo.toml testing/
-RUN mkdir -p src testing/src testing/integration \
-    && echo 'fn main() {}' | tee src/main.rs testing/src/main.rs testing/integration/main.rs \
-    && touch src/lib.rs testing/src/lib.rs \
+COPY testing/bench/Cargo.toml testing/bench/
+COPY testing/chaos/Cargo.toml testing/chaos/
+COPY testing/peers/Cargo.toml testing/peers/
+COPY testing/stack/Cargo.toml testing/stack/
+RUN mkdir -p src testing/integration testing/{bench,chaos,peers,stack}/src \
+    && echo 'fn main() {}' | tee src/main.rs testing/integration/main.rs \
+    && touch src/lib.rs testing/{bench,chaos,peers,stack}/src/lib.rs \
     && cargo build --locked --profile "$PROFILE"
 
 # Cargo goes by the time of a file, and a copied one may be older than the stand-in above.

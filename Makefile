@@ -38,7 +38,7 @@ test: ## set up what is needed and run all tests; TARGET=docker: two cases on th
 	@cargo build --locked --workspace --all-targets
 	@target/debug/stack run --daemon target/debug/bucket-av-scanner -- bash -c \
 	    'cargo test --locked --workspace && testing/bucket-av-scanner_tests.sh && \
-	     target/debug/stack chaos --short'
+	     target/debug/chaos --short'
 	@testing/docker.sh
 endif
 
@@ -47,7 +47,7 @@ chaos: ## break everything around the daemon, account for every object (ONLY=nam
 	@testing/setup.sh --all
 	@echo "[make] building (a first build takes some minutes)"
 	@cargo build --locked --workspace
-	@STACK_DATABASE=test target/debug/stack run --no-daemon -- target/debug/stack chaos \
+	@STACK_DATABASE=test target/debug/stack run --no-daemon -- target/debug/chaos \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed '$(SEED)')
 
 .PHONY: fuzz
@@ -58,8 +58,8 @@ fuzz: setup ## fuzz all that reads the words of others (SECONDS=number for each 
 bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS=number)
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
-	@cargo build --release --locked -p bucket-av-scanner-testing
-	@$(STACK) run --no-daemon --double --no-cache -- $(STACK) bench --daemon target/dist/bucket-av-scanner \
+	@cargo build --release --locked -p stack -p bench
+	@$(STACK) run --no-daemon --double --no-cache -- target/release/bench --daemon target/dist/bucket-av-scanner \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') \
 	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
 
@@ -70,7 +70,7 @@ bench-instructions: ## instructions of the daemon for an object, against those w
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --locked --workspace --all-targets
 	@STACK_DATABASE=test target/debug/stack run --no-daemon --double --no-cache -- \
-	    target/debug/stack bench --instructions \
+	    target/debug/bench --instructions \
 	    --daemon target/dist/bucket-av-scanner $(if $(BLESS),--bless)
 
 .PHONY: test-docker

@@ -2,7 +2,7 @@
 
 mod scripted;
 
-use bucket_av_scanner_testing::{Amqp, Stack};
+use stack::{Amqp, Stack};
 use uuid::Uuid;
 
 use super::handler::Outcome;

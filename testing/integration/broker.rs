@@ -1,10 +1,10 @@
 //! Brokers and queues that are not as the daemon would have them.
 
-use bucket_av_scanner_testing::proxy::TcpProxy;
-use bucket_av_scanner_testing::scripted::Server;
-use bucket_av_scanner_testing::{Amqp, Daemon, Stack};
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use peers::proxy::TcpProxy;
+use peers::scripted::Server;
+use stack::{Amqp, Daemon, Stack};
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use bucket_av_scanner_testing::{Daemon, Stack};
+use stack::{Daemon, Stack};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -96,7 +96,7 @@ async fn an_engine_that_hides_its_limits_is_refused_when_asked_for() {
 
 /// Finds EICAR and calls everything else clean, as clamd does with its default settings.
 fn lax_engine() -> String {
-    use bucket_av_scanner_testing::scripted::Server;
+    use peers::scripted::Server;
     let server = Server::start(lax_v1);
     let url = server.url().to_owned();
     // Lives as long as the test process: the daemon under test may still be asking.
@@ -223,7 +223,7 @@ async fn redrive_lists_without_a_trace_and_moves_by_reason() {
     let parked = format!("{queue}.dead");
     // The object comes later than its notifications: they are parked for the missing bucket.
     let bucket = daemon.s3().with_bucket(&format!("{}-late", daemon.names.bucket));
-    let event = bucket_av_scanner_testing::notification::put(&bucket.bucket, "k", None, None);
+    let event = peers::notification::put(&bucket.bucket, "k", None, None);
     notify(&daemon, event.to_string().as_bytes()).await;
     notify(&daemon, b"garbage").await;
     let amqp = Stack::from_env().amqp().await.unwrap();

@@ -1,8 +1,9 @@
 //! TLS to every peer, with a private authority.
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::tls::{Certificate, TlsProxy};
-use bucket_av_scanner_testing::{Authority, ClamavRest, Daemon, Stack};
+use peers::eicar::eicar;
+use peers::tls::{Certificate, TlsProxy};
+use peers::{Authority, ClamavRest};
+use stack::{Daemon, Stack};
 
 use super::*;
 
@@ -74,7 +75,7 @@ async fn a_private_authority_is_trusted_for_every_peer() {
     assert_eq!(status(&daemon, "clean").await, "clean");
     gone(&daemon, "eicar").await;
     let bucket = daemon.names.bucket.clone();
-    let of_ours = |r: &bucket_av_scanner_testing::sink::Received| r.json()["bucket"] == bucket;
+    let of_ours = |r: &peers::sink::Received| r.json()["bucket"] == bucket;
     Stack::from_env().reports_within(2, SOON, of_ours).await.unwrap();
 }
 

@@ -1,7 +1,8 @@
 //! Where peers are, and what they are called.
 
-use bucket_av_scanner_testing::scripted::Server;
-use bucket_av_scanner_testing::{Daemon, Stack, notification};
+use peers::notification;
+use peers::scripted::Server;
+use stack::{Daemon, Stack};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::scripted::{Reply, Request, Server};
-use bucket_av_scanner_testing::{Daemon, Stack};
+use peers::eicar::eicar;
+use peers::scripted::{Reply, Request, Server};
+use stack::{Daemon, Stack};
 
 use super::*;
 

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::scripted::store::{Call, Contents, Operation, Version, Versioning};
-use bucket_av_scanner_testing::scripted::{Reply, Store, store};
-use bucket_av_scanner_testing::sink::Received;
-use bucket_av_scanner_testing::{Daemon, notification};
+use peers::eicar::eicar;
+use peers::notification;
+use peers::scripted::store::{Call, Contents, Operation, Version, Versioning};
+use peers::scripted::{Reply, Store, store};
+use peers::sink::Received;
 use serde_json::{Value, json};
+use stack::Daemon;
 
 use super::*;
 
@@ -608,7 +609,7 @@ async fn reports_can_be_told_apart_and_ordered() {
         assert!(times[0][..19] <= times[1][..19], "{times:?}");
     }
     scene.asked_little("k", 2);
-    let zip = bucket_av_scanner_testing::zip::encrypted("secret.txt", 100);
+    let zip = peers::zip::encrypted("secret.txt", 100);
     let (_, etag) = scene.put("secret.zip", &zip);
     scene.announce("secret.zip", &etag).await;
     let report = scene.reports("secret.zip", 1).await.remove(0);

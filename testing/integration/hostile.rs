@@ -10,11 +10,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bucket_av_scanner_testing::eicar::{eicar, hex};
-use bucket_av_scanner_testing::scripted::Store;
-use bucket_av_scanner_testing::scripted::store::{Version, Versioning};
-use bucket_av_scanner_testing::sink::Received;
-use bucket_av_scanner_testing::{Daemon, notification};
+use peers::eicar::{eicar, hex};
+use peers::notification;
+use peers::scripted::Store;
+use peers::scripted::store::{Version, Versioning};
+use peers::sink::Received;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -22,6 +22,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use stack::Daemon;
 
 use super::*;
 

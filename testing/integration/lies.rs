@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::notification;
-use bucket_av_scanner_testing::scripted::store::{Call, Contents, Operation, Version, Versioning};
-use bucket_av_scanner_testing::scripted::{Reply, store};
-use bucket_av_scanner_testing::sink::Received;
+use peers::eicar::eicar;
+use peers::notification;
+use peers::scripted::store::{Call, Contents, Operation, Version, Versioning};
+use peers::scripted::{Reply, store};
+use peers::sink::Received;
 use serde_json::{Value, json};
 
 use super::evidence::{self, BUCKET, Scene, as_it_is, once};
@@ -245,7 +245,7 @@ async fn a_thousand_newer_versions_do_not_hide_one() {
 #[tokio::test]
 async fn a_version_that_a_list_of_seaweedfs_hides_is_not_passed_over_in_silence() {
     use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-    let store = bucket_av_scanner_testing::Seaweed::start().await.unwrap();
+    let store = stack::Seaweed::start().await.unwrap();
     let (access, secret) = store.keys();
     let daemon = daemon(&[
         ("MINIO_SERVER_URL", store.url()),
@@ -281,7 +281,7 @@ async fn a_version_that_a_list_of_seaweedfs_hides_is_not_passed_over_in_silence(
     assert!(head.send().await.is_ok());
 }
 
-async fn put_one(s3: &bucket_av_scanner_testing::S3, key: String) {
+async fn put_one(s3: &stack::S3, key: String) {
     let put = s3.client.put_object().bucket(&s3.bucket).key(key).body(b"x".to_vec().into());
     put.send().await.unwrap();
 }
@@ -605,7 +605,7 @@ async fn a_neighbour_that_cannot_be_read_does_not_keep_another_from_being_scanne
 
 #[tokio::test]
 async fn a_verdict_of_a_database_that_was_replaced_before_its_test_deletes_nothing() {
-    use bucket_av_scanner_testing::scripted::Server;
+    use peers::scripted::Server;
     let contains = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|w| w == part);
     // A signature that matches too much; freshclam brings the mended database right behind the scan.
     let mended = Arc::new(AtomicBool::new(false));

@@ -1,7 +1,8 @@
 //! What a real clamd says at its limits, with and without its alerts.
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::{ClamavRest, Clamd, Daemon, zip};
+use peers::eicar::eicar;
+use peers::{ClamavRest, zip};
+use stack::{Clamd, Daemon};
 
 use super::*;
 
@@ -116,7 +117,7 @@ async fn without_alerts_clamd_hides_its_limits_and_the_daemon_says_so() {
 #[tokio::test]
 async fn nothing_is_decided_while_clamd_is_down_behind_clamav_rest() {
     for only_v1 in [false, true] {
-        let port = bucket_av_scanner_testing::ports::free_port();
+        let port = stack::ports::free_port();
         let tcp = format!("TCPSocket {port}");
         let lines = ["AlertExceedsMax yes", "AlertEncrypted yes", "TCPAddr 127.0.0.1", &tcp];
         let clamd = Clamd::start(&lines).await.unwrap();

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
-use bucket_av_scanner_testing::{Daemon, Stack};
+use stack::{Daemon, Stack};
 
 use super::*;
 

@@ -25,9 +25,9 @@ mod versions;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::scripted::{Reply, Request};
-use bucket_av_scanner_testing::{Daemon, Stack};
+use peers::eicar::eicar;
+use peers::scripted::{Reply, Request};
+use stack::{Daemon, Stack};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bucket-av-scanner");
 /// How the harmless sample of the self-test begins.
@@ -79,7 +79,7 @@ async fn notify(daemon: &Daemon, body: &[u8]) {
 }
 
 /// The next message of the daemon's dead-letter queue.
-async fn dead(daemon: &Daemon) -> bucket_av_scanner_testing::amqp::Message {
+async fn dead(daemon: &Daemon) -> stack::amqp::Message {
     let amqp = Stack::from_env().amqp().await.unwrap();
     amqp.get_within(&format!("{}.dead", daemon.names.queue), SOON).await.unwrap()
 }

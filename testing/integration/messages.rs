@@ -1,6 +1,7 @@
 //! What becomes of messages.
 
-use bucket_av_scanner_testing::{Daemon, Stack, notification};
+use peers::notification;
+use stack::{Daemon, Stack};
 
 use super::*;
 

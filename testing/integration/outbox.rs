@@ -1,11 +1,11 @@
 //! Reports on their way from the daemon: to the webhook for certain, to others as far as they take
 //! them.
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::{Amqp, Daemon, Stack};
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use peers::eicar::eicar;
+use stack::{Amqp, Daemon, Stack};
 
 use super::*;
 

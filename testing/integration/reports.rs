@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::sink::{Reply, Sink};
-use bucket_av_scanner_testing::zip;
+use peers::eicar::eicar;
+use peers::sink::{Reply, Sink};
+use peers::zip;
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -79,7 +79,7 @@ async fn without_a_webhook_others_may_bind_the_results_exchange() {
     use lapin::options::{QueueBindOptions, QueueDeclareOptions};
     use lapin::types::FieldTable;
     let daemon = daemon(&[("PUBLISH_URL", ""), ("REPORT_CLEAN", "true")]).await;
-    let stack = bucket_av_scanner_testing::Stack::from_env();
+    let stack = stack::Stack::from_env();
     let amqp = stack.amqp().await.unwrap();
     let ours = format!("{}-mine", daemon.names.prefix);
     let results = format!("{}.results", daemon.names.queue);
@@ -120,21 +120,20 @@ async fn a_rejected_report_is_parked_and_a_failed_one_tried_again() {
     });
     let daemon = daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s,2s")]).await;
     daemon.s3().put("rejected", "x").await.unwrap();
-    let amqp = bucket_av_scanner_testing::Stack::from_env().amqp().await.unwrap();
+    let amqp = stack::Stack::from_env().amqp().await.unwrap();
     let parked =
         amqp.get_within(&format!("{}.reports.dead", daemon.names.queue), SOON).await.unwrap();
     assert_eq!(parked.json().unwrap()["key"], "rejected");
     assert_eq!(parked.headers["avscan-reason"], "webhook_rejected");
     daemon.s3().put("failing", "x").await.unwrap();
-    let failing =
-        |r: &bucket_av_scanner_testing::sink::Received| r.key().as_deref() == Some("failing");
+    let failing = |r: &peers::sink::Received| r.key().as_deref() == Some("failing");
     let tries = sink.wait_for(2, SOON, failing).await.unwrap();
     assert_eq!(tries[0].headers["webhook-id"], tries[1].headers["webhook-id"]);
     assert_eq!(tries[0].body, tries[1].body);
 }
 
 /// The second POST of the same report; the first one is remembered.
-fn tried_before(received: &bucket_av_scanner_testing::sink::Received) -> bool {
+fn tried_before(received: &peers::sink::Received) -> bool {
     use std::collections::HashSet;
     use std::sync::{LazyLock, Mutex};
     static SEEN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
@@ -153,7 +152,7 @@ async fn one_report_that_is_refused_for_ever_is_parked_and_slows_no_other() {
         daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s,2s"), ("RETRY_LIMIT", "2")]).await;
     let bad = "x<script>alert(1)</script>.txt";
     daemon.s3().put(bad, "x").await.unwrap();
-    let amqp = bucket_av_scanner_testing::Stack::from_env().amqp().await.unwrap();
+    let amqp = stack::Stack::from_env().amqp().await.unwrap();
     let dead = format!("{}.reports.dead", daemon.names.queue);
     let started = Instant::now();
     let (mut healthy, mut longest) = (0, Duration::ZERO);
@@ -227,7 +226,7 @@ async fn when_every_report_is_refused_none_is_parked_and_all_are_delivered_in_th
             metric(&daemon, r#"avscan_reports_total{outcome="delivered"}"#).await == 6
         })
         .await;
-        let amqp = bucket_av_scanner_testing::Stack::from_env().amqp().await.unwrap();
+        let amqp = stack::Stack::from_env().amqp().await.unwrap();
         let dead = format!("{}.reports.dead", daemon.names.queue);
         assert!(amqp.get(&dead).await.unwrap().is_none());
     }
@@ -264,9 +263,7 @@ async fn a_dead_webhook_delays_no_scan_and_loses_no_report() {
     sink.answer(200);
     for n in 0..12 {
         let key = format!("k{n}");
-        let delivered = |r: &bucket_av_scanner_testing::sink::Received| {
-            r.key().as_deref() == Some(key.as_str())
-        };
+        let delivered = |r: &peers::sink::Received| r.key().as_deref() == Some(key.as_str());
         sink.wait_for(1, SOON, delivered).await.unwrap();
     }
     eventually("all are delivered", || async {

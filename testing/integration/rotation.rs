@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use bucket_av_scanner_testing::scripted::Server;
-use bucket_av_scanner_testing::sink::{Received, Sink};
-use bucket_av_scanner_testing::{Stack, notification, sink};
+use peers::scripted::Server;
+use peers::sink::{Received, Sink};
+use peers::{notification, sink};
+use stack::Stack;
 use std::sync::Arc;
 
 use super::*;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::scripted::{Reply, Request, Server};
-use bucket_av_scanner_testing::{Daemon, notification};
+use peers::eicar::eicar;
+use peers::notification;
+use peers::scripted::{Reply, Request, Server};
+use stack::Daemon;
 
 use super::*;
 

@@ -4,9 +4,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use bucket_av_scanner_testing::scripted::{Reply, Request, Server};
-use bucket_av_scanner_testing::{Daemon, S3, Seaweed, Stack};
+use peers::scripted::{Reply, Request, Server};
 use rustix::process::{Pid, Signal, kill_process};
+use stack::{Daemon, S3, Seaweed, Stack};
 
 use super::commands::{command, text};
 use super::*;

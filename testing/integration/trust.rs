@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::scripted::{Reply, Request, Server, tcp};
-use bucket_av_scanner_testing::{ClamavRest, Clamd, Daemon};
+use peers::ClamavRest;
+use peers::eicar::eicar;
+use peers::scripted::{Reply, Request, Server, tcp};
+use stack::{Clamd, Daemon};
 
 use super::commands::{command, text};
 use super::engines::verdict;
@@ -311,7 +312,7 @@ async fn an_old_clamav_rest_that_hangs_over_its_limit_is_sent_an_object_three_ti
 
 #[tokio::test]
 async fn an_object_over_the_limit_of_a_real_clamd_behind_an_old_clamav_rest_is_too_large() {
-    let port = bucket_av_scanner_testing::ports::free_port();
+    let port = stack::ports::free_port();
     let tcp = format!("TCPSocket {port}");
     let clamd = Clamd::start(&["TCPAddr 127.0.0.1", &tcp, "StreamMaxLength 1M"]).await.unwrap();
     for only_v1 in [false, true] {

@@ -1,7 +1,8 @@
 //! What becomes of objects, with both engines.
 
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::{ClamavRest, Stack, notification, zip};
+use peers::eicar::eicar;
+use peers::{ClamavRest, notification, zip};
+use stack::Stack;
 
 use super::*;
 

@@ -1,15 +1,38 @@
-//! Versioned buckets, on a store that has them. One after the other, because the store takes its
-//! time to come up.
+//! Effects reach the scanned version and no other: versioned buckets, on a store that has them.
+
+use std::sync::{Arc, Weak};
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use bucket_av_scanner_testing::eicar::eicar;
-use bucket_av_scanner_testing::{Daemon, S3, Seaweed, notification};
+use peers::eicar::eicar;
+use peers::notification;
+use stack::{Daemon, S3, Seaweed};
+use tokio::sync::Mutex;
 
 use super::*;
 
-#[tokio::test]
-async fn effects_reach_the_scanned_version_and_no_other() {
-    let store = Seaweed::start().await.unwrap();
+/// A bucket of the shared store, and a daemon of the test's own. The fields are dropped in this order.
+struct Scene {
+    daemon: Daemon,
+    s3: S3,
+    _store: Arc<Seaweed>,
+}
+
+/// The store takes its time to come up: tests that run at the same time share one, and the last of
+/// them ends it. It belongs to no test's runtime: it is a process, and each test has its own client.
+async fn store() -> Arc<Seaweed> {
+    static SHARED: Mutex<Weak<Seaweed>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(store) = shared.upgrade() {
+        return store;
+    }
+    let store = Arc::new(Seaweed::start().await.unwrap());
+    *shared = Arc::downgrade(&store);
+    store
+}
+
+/// The bucket is new and keeps no versions yet.
+async fn scene(bucket: &str) -> Scene {
+    let store = store().await;
     let (access, secret) = store.keys();
     let daemon = daemon(&[
         ("MINIO_SERVER_URL", store.url()),
@@ -18,16 +41,9 @@ async fn effects_reach_the_scanned_version_and_no_other() {
         ("RETRY_DELAYS", "1s"),
     ])
     .await;
-    a_deleted_version_uncovers_the_one_before(&daemon, &store.s3("uncovers")).await;
-    an_older_version_is_tagged_alone(&daemon, &store.s3("older")).await;
-    a_store_that_names_no_version_gets_one_from_the_download(&daemon, &store.s3("unnamed")).await;
-    nothing_infected_stays_readable_where_versioning_is_suspended(&daemon, &store.s3("suspended"))
-        .await;
-    versioning_switched_on_after_the_upload_hides_nothing(&daemon, &store.s3("switched")).await;
-    a_newer_upload_survives_the_deletion_of_an_older_one(&daemon, &store.s3("newer")).await;
-    what_a_deletion_uncovers_is_scanned_too(&daemon, &store.s3("layers")).await;
-    bytes_below_a_newer_version_get_their_tag(&daemon, &store.s3("below")).await;
-    infected_bytes_below_a_newer_version_are_deleted(&daemon, &store.s3("beneath")).await;
+    let s3 = store.s3(bucket);
+    s3.create_bucket().await.unwrap();
+    Scene { daemon, s3, _store: store }
 }
 
 async fn versioning(s3: &S3, status: BucketVersioningStatus) {
@@ -64,8 +80,10 @@ async fn versions(s3: &S3, key: &str) -> (Vec<String>, usize) {
     (ids, list.delete_markers.unwrap_or_default().len())
 }
 
-async fn a_deleted_version_uncovers_the_one_before(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn a_deleted_version_uncovers_the_one_before() {
+    let scene = scene("uncovers").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     versioning(s3, BucketVersioningStatus::Enabled).await;
     let good = put(s3, "uncovers", "good").await.unwrap();
     let bad = put(s3, "uncovers", eicar()).await.unwrap();
@@ -80,8 +98,10 @@ async fn a_deleted_version_uncovers_the_one_before(daemon: &Daemon, s3: &S3) {
     assert_eq!((&report["status"], &report["action"]), (&"infected".into(), &"delete".into()));
 }
 
-async fn an_older_version_is_tagged_alone(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn an_older_version_is_tagged_alone() {
+    let scene = scene("older").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     versioning(s3, BucketVersioningStatus::Enabled).await;
     let old = put(s3, "older", "old").await.unwrap();
     let new = put(s3, "older", "new").await.unwrap();
@@ -93,8 +113,10 @@ async fn an_older_version_is_tagged_alone(daemon: &Daemon, s3: &S3) {
     assert_eq!(tag_of(s3, "older", &new).await, None);
 }
 
-async fn a_store_that_names_no_version_gets_one_from_the_download(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn a_store_that_names_no_version_gets_one_from_the_download() {
+    let scene = scene("unnamed").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     versioning(s3, BucketVersioningStatus::Enabled).await;
     let version = put(s3, "unnamed", eicar()).await.unwrap();
     announce(daemon, s3, "unnamed", None).await;
@@ -106,8 +128,10 @@ async fn a_store_that_names_no_version_gets_one_from_the_download(daemon: &Daemo
     assert_eq!(report["version_id"], version);
 }
 
-async fn nothing_infected_stays_readable_where_versioning_is_suspended(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn nothing_infected_stays_readable_where_versioning_is_suspended() {
+    let scene = scene("suspended").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     versioning(s3, BucketVersioningStatus::Enabled).await;
     versioning(s3, BucketVersioningStatus::Suspended).await;
     put(s3, "suspended", eicar()).await;
@@ -116,8 +140,10 @@ async fn nothing_infected_stays_readable_where_versioning_is_suspended(daemon: &
         .await;
 }
 
-async fn versioning_switched_on_after_the_upload_hides_nothing(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn versioning_switched_on_after_the_upload_hides_nothing() {
+    let scene = scene("switched").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     put(s3, "switched", eicar()).await;
     versioning(s3, BucketVersioningStatus::Enabled).await;
     announce(daemon, s3, "switched", None).await;
@@ -125,8 +151,10 @@ async fn versioning_switched_on_after_the_upload_hides_nothing(daemon: &Daemon, 
         .await;
 }
 
-async fn a_newer_upload_survives_the_deletion_of_an_older_one(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn a_newer_upload_survives_the_deletion_of_an_older_one() {
+    let scene = scene("newer").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     versioning(s3, BucketVersioningStatus::Enabled).await;
     let bad = put(s3, "newer", eicar()).await.unwrap();
     let good = put(s3, "newer", "good").await.unwrap();
@@ -139,8 +167,10 @@ async fn a_newer_upload_survives_the_deletion_of_an_older_one(daemon: &Daemon, s
 }
 
 /// Both uploads are announced without a version, so both messages find the second one.
-async fn what_a_deletion_uncovers_is_scanned_too(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn what_a_deletion_uncovers_is_scanned_too() {
+    let scene = scene("layers").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     versioning(s3, BucketVersioningStatus::Enabled).await;
     put(s3, "layers", eicar()).await.unwrap();
     put(s3, "layers", [eicar(), vec![b' ']].concat()).await.unwrap();
@@ -155,8 +185,10 @@ async fn announce_etag(daemon: &Daemon, s3: &S3, key: &str, etag: &str) {
 }
 
 /// Versioning was switched on, and a newer version uploaded, before the notification was read.
-async fn bytes_below_a_newer_version_get_their_tag(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn bytes_below_a_newer_version_get_their_tag() {
+    let scene = scene("below").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     let etag = s3.put("below", "old").await.unwrap();
     versioning(s3, BucketVersioningStatus::Enabled).await;
     let newer = put(s3, "below", "newer").await.unwrap();
@@ -168,8 +200,10 @@ async fn bytes_below_a_newer_version_get_their_tag(daemon: &Daemon, s3: &S3) {
     assert_eq!(tag_of(s3, "below", &newer).await, None);
 }
 
-async fn infected_bytes_below_a_newer_version_are_deleted(daemon: &Daemon, s3: &S3) {
-    s3.create_bucket().await.unwrap();
+#[tokio::test]
+async fn infected_bytes_below_a_newer_version_are_deleted() {
+    let scene = scene("beneath").await;
+    let (daemon, s3) = (&scene.daemon, &scene.s3);
     let etag = s3.put("beneath", eicar()).await.unwrap();
     versioning(s3, BucketVersioningStatus::Enabled).await;
     let newer = put(s3, "beneath", "newer").await.unwrap();

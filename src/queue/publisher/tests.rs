@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use bucket_av_scanner_testing::scripted::amqp::{self, Answer, Broker, Sent};
+use peers::scripted::amqp::{self, Answer, Broker, Sent};
 
 use super::*;
 use crate::config::{BrokerSettings, ExchangeType, QueueType};

@@ -3,8 +3,8 @@
 
 use std::sync::Mutex;
 
-use bucket_av_scanner_testing::scripted::amqp::{self, Answer, Broker, Sent};
 use lapin::protocol::{AMQPClass, basic, queue};
+use peers::scripted::amqp::{self, Answer, Broker, Sent};
 
 use super::*;
 

@@ -1,0 +1,232 @@
+//! One run of the daemon: a queue that is full already, or one that is filled at a steady rate.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use peers::error::{Context, Error, Result};
+use serde::Serialize;
+use stack::process::tail;
+
+use crate::limits::Pace;
+use crate::rig::{Rig, Settings};
+use crate::sets::Object;
+use crate::stats::{Percentiles, float, real};
+use crate::tap::{Progress, Record};
+use crate::usage;
+
+/// Without any acknowledgement for so long, the daemon hangs: it gives up a scan by then.
+const STALLED: Duration = Duration::from_mins(16);
+/// How often a run is looked at that tells nothing by itself.
+const LOOK: Duration = Duration::from_millis(500);
+/// Requests at once while tags are taken off and read.
+const TAGGERS: usize = 8;
+/// Who is measured without being part of the service.
+const OTHERS: [&str; 2] = ["harness", "sink"];
+/// So many objects have their tags checked after every run but the first.
+const SAMPLE: usize = 64;
+
+/// What draining a full queue came to.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Drain {
+    /// From the first delivery to the last acknowledgement.
+    pub(super) pace: Pace,
+    /// From the first acknowledgement to the last one.
+    pub(super) first_to_last_ack: f64,
+    /// Seconds of processor time, by process.
+    pub(super) cpu: BTreeMap<&'static str, f64>,
+    pub(super) peak_kib: u64,
+    pub(super) deliver_to_ack: Option<Percentiles>,
+}
+
+impl Drain {
+    /// Milliseconds of the daemon's processor time.
+    pub(super) fn cpu_per_object(&self) -> f64 {
+        self.daemon() * 1000.0 / real(self.pace.objects)
+    }
+
+    /// Seconds of the daemon's processor time.
+    pub(super) fn cpu_per_gib(&self) -> f64 {
+        self.daemon() / (float(self.pace.bytes) / float(crate::sets::GIB))
+    }
+
+    /// The daemon's part of what daemon, engine, store and broker used.
+    pub(super) fn share(&self) -> f64 {
+        let all: f64 =
+            self.cpu.iter().filter(|(name, _)| !OTHERS.contains(name)).map(|(_, cpu)| cpu).sum();
+        if all > 0.0 { self.daemon() / all } else { 0.0 }
+    }
+
+    fn daemon(&self) -> f64 {
+        self.cpu.get("daemon").copied().unwrap_or_default()
+    }
+}
+
+/// How long notifications take that come at a steady rate.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Paced {
+    pub(super) per_second: f64,
+    pub(super) publish_to_ack: Percentiles,
+    pub(super) deliver_to_ack: Percentiles,
+}
+
+/// Which objects have their tags taken off before a run and read after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    All,
+    Sample(u64),
+}
+
+impl Rig {
+    /// Fills the queue, starts the daemon, and waits until everything is acknowledged.
+    ///
+    /// # Errors
+    /// When the daemon hangs or ends, or an object did not end as it should.
+    pub(super) async fn drain(
+        &mut self,
+        objects: &[&Object],
+        settings: &Settings,
+        check: Check,
+    ) -> Result<Drain> {
+        let checked = self.prepare(objects, check).await?;
+        self.announce(objects).await?;
+        self.spawn(settings)?;
+        let parts = self.parts(settings)?;
+        self.reach(|progress| progress.delivered > 0).await?;
+        let before = usage::cpu(&parts)?;
+        self.reach(|progress| progress.acked >= objects.len()).await?;
+        let after = usage::cpu(&parts)?;
+        let peak_kib = usage::peak_kib(parts[0].1)?;
+        let record = self.finish(&checked, objects.len()).await?;
+
+        let start = record.seen.first().context("nothing was delivered")?.delivered;
+        let acks: Vec<Instant> = record.seen.iter().filter_map(|seen| seen.acked).collect();
+        let first = acks.iter().min().context("nothing was acknowledged")?;
+        let last = acks.iter().max().context("nothing was acknowledged")?;
+        Ok(Drain {
+            pace: Pace {
+                objects: objects.len(),
+                bytes: objects.iter().map(|object| object.size).sum(),
+                seconds: (*last - start).as_secs_f64(),
+            },
+            first_to_last_ack: (*last - *first).as_secs_f64(),
+            cpu: after.iter().map(|(name, cpu)| (*name, cpu - before[name])).collect(),
+            peak_kib,
+            deliver_to_ack: Percentiles::of(delivered_to_acked(&record)),
+        })
+    }
+
+    /// Starts the daemon on an empty queue and publishes at a steady rate, whether it keeps up or
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Rig::drain`].
+    pub(super) async fn paced(
+        &mut self,
+        objects: &[&Object],
+        settings: &Settings,
+        per_second: f64,
+    ) -> Result<Paced> {
+        let checked = self.prepare(objects, Check::Sample(0)).await?;
+        self.spawn(settings)?;
+        self.daemon.wait_ready(STALLED).await?;
+        let sent = self.announce_at(objects, per_second).await?;
+        self.reach(|progress| progress.acked >= objects.len()).await?;
+        let record = self.finish(&checked, objects.len()).await?;
+        // One queue, one consumer: what was published first is delivered first.
+        let took =
+            sent.iter().zip(&record.seen).filter_map(|(sent, seen)| Some(seen.acked? - *sent));
+        Ok(Paced {
+            per_second,
+            publish_to_ack: Percentiles::of(took).context("nothing was acknowledged")?,
+            deliver_to_ack: Percentiles::of(delivered_to_acked(&record))
+                .context("nothing was acknowledged")?,
+        })
+    }
+
+    /// Takes off the tags that will be looked at afterwards, and starts the record anew.
+    pub(super) async fn prepare<'a>(
+        &self,
+        objects: &[&'a Object],
+        check: Check,
+    ) -> Result<Vec<&'a Object>> {
+        let mut different: Vec<&Object> = objects
+            .iter()
+            .map(|object| (object.key.as_str(), *object))
+            .collect::<HashMap<_, _>>()
+            .into_values()
+            .collect();
+        if let Check::Sample(seed) = check {
+            different.sort_by(|a, b| a.key.cmp(&b.key));
+            Rng::with_seed(seed).shuffle(&mut different);
+            different.truncate(SAMPLE);
+        }
+        let left = self.amqp.count(&self.queues()[0]).await?;
+        (left == Some(0)).then_some(()).context(format!("the queue is not empty: {left:?}"))?;
+        stream::iter(&different)
+            .map(|object| async move { self.s3.set_tags(&object.key, &[]).await })
+            .buffer_unordered(TAGGERS)
+            .try_collect::<Vec<()>>()
+            .await?;
+        drop(self.tap.take());
+        Ok(different)
+    }
+
+    /// Waits until the tap has seen enough.
+    pub(super) async fn reach(&mut self, enough: impl Fn(&Progress) -> bool) -> Result<()> {
+        let mut progress = self.tap.progress();
+        let (mut last, mut since) = (Progress::default(), Instant::now());
+        loop {
+            if let Ok(reached) = tokio::time::timeout(LOOK, progress.wait_for(&enough)).await {
+                return reached.map(drop).context("tap");
+            }
+            let now = *progress.borrow();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            let ended = self.daemon.status("/livez") != Some(200) && now.delivered > 0;
+            if ended || since.elapsed() > STALLED || stack::place::interrupted() {
+                let log = tail(&self.daemon.log(), 20);
+                return Err(Error::new(format!("the daemon stands at {now:?}; its log:\n{log}")));
+            }
+        }
+    }
+
+    /// Stops the daemon, and looks whether everything went as it should.
+    pub(super) async fn finish(&mut self, checked: &[&Object], count: usize) -> Result<Record> {
+        self.stop().await?;
+        let record = self.tap.take();
+        let acked = record.seen.iter().filter(|seen| seen.acked.is_some()).count();
+        let (refused, again) = (record.refused, record.redelivered);
+        if (acked, refused, again) != (count, 0, 0) {
+            return Err(Error::new(format!(
+                "{acked} of {count} acknowledged, {refused} given back, {again} redelivered"
+            )));
+        }
+        for queue in self.queues() {
+            let left = self.amqp.count(&queue).await?;
+            let empty = left.is_none_or(|left| left == 0);
+            empty.then_some(()).context(format!("{queue} holds {left:?} messages"))?;
+        }
+        let rig = &*self;
+        stream::iter(checked)
+            .map(|object| async move { rig.look_at(object).await })
+            .buffer_unordered(TAGGERS)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(record)
+    }
+
+    async fn look_at(&self, object: &Object) -> Result<()> {
+        let tags = self.s3.tags(&object.key).await?.context(format!("{} is gone", object.key))?;
+        let wanted = if object.infected { "infected" } else { "clean" };
+        let found = tags.get("scanned").map_or("nothing", |tag| tag);
+        let right = found == wanted;
+        right.then_some(()).context(format!("{} ended as {found}, not {wanted}", object.key))
+    }
+}
+
+fn delivered_to_acked(record: &Record) -> impl Iterator<Item = Duration> {
+    record.seen.iter().filter_map(|seen| Some(seen.acked? - seen.delivered))
+}

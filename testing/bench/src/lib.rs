@@ -1,0 +1,327 @@
+//! How fast the daemon is, beside what clamd and the store reach without it.
+//!
+//! Objects and notifications are there before the daemon starts; then one daemon drains the queue.
+//! In turn with it, within the same minute, the limits are measured with the same objects: clamd
+//! alone, the store alone, and both at once. Only figures of one run are set in relation.
+//!
+//! - `sets`: the objects;
+//! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
+//! - `drain`: one run of the daemon; `limits`: the same without it;
+//! - `operations`, `broker`, `memory`, `backlog`: what is measured but once;
+//! - `instructions`: what is counted instead of timed, for comparison with other commits;
+//! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
+//! - `simulation`, `scale`: what follows for larger deployments;
+//! - `results`: what comes of it, as data; `targets`: what it should be; `report`: tables and plots.
+#![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
+
+mod backlog;
+mod broker;
+mod drain;
+mod instructions;
+mod limits;
+mod machine;
+mod memory;
+mod operations;
+mod report;
+mod results;
+mod rig;
+mod scale;
+mod sets;
+mod simulation;
+mod stats;
+mod tap;
+mod targets;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use peers::error::{Context, Error, Result};
+use stack::{Stack, say};
+
+use self::drain::{Check, Drain};
+use self::limits::Limits;
+use self::machine::Machine;
+use self::report::{number, spread};
+use self::results::{Case, PacedRow, Results, Run, Start};
+use self::rig::{Engine, Rig, Settings};
+use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
+use self::stats::{Spread, whole};
+
+/// What is measured beside the sets, in this order; the last only when it is named.
+const EXTRAS: [&str; 5] = ["start", "operations", "broker", "memory", "backlog"];
+/// Starts until ready, of which the median counts.
+const STARTS: u32 = 7;
+/// What the daemon is taken to reach of what clamd and the store reach together, so that a drain
+/// takes about as long as it should.
+const EXPECTED: f64 = 0.3;
+/// Latency is measured for so long, and with no fewer objects.
+const LATENCY_SECONDS: f64 = 6.0;
+const LATENCY_LEAST: usize = 12;
+
+/// What to measure.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only the sets and extras of these names, separated by commas.
+    pub only: Option<String>,
+    /// Runs of each case.
+    pub runs: u32,
+    /// What one drain should take, in seconds.
+    pub seconds: u32,
+    /// Notifications of the extra `backlog`.
+    pub backlog: u32,
+    /// Count instructions, nothing else.
+    pub instructions: bool,
+    /// Write the counted instructions down instead of comparing them.
+    pub bless: bool,
+    /// The daemon; by default the one that was built together with this program.
+    pub daemon: Option<PathBuf>,
+}
+
+struct Bench {
+    rig: Rig,
+    options: Options,
+    results: Results,
+}
+
+/// Measures inside the stack that the environment names.
+///
+/// # Errors
+/// When there is no stack, no such set, when an object did not end as it should, or the results
+/// cannot be written.
+pub async fn run(options: Options) -> Result<ExitCode> {
+    let wanted = choose(options.only.as_deref())?;
+    let sets: Vec<Set> = SETS.into_iter().filter(|set| wanted.contains(&set.name)).collect();
+    let stack = Stack::from_env();
+    let binary = options.daemon.clone().unwrap_or_else(|| stack.built_daemon());
+    let binary = binary.canonicalize().context(binary.display())?;
+    if options.instructions {
+        return instructions::run(&stack, &binary, options.bless).await;
+    }
+    let machine = Machine::look(&stack, &binary)?;
+    let large = if wanted.contains(&"memory") { memory::set(stack.dir())? } else { None };
+    let longest = sets.iter().chain(&large).map(Set::longest).max().unwrap_or(sets::KIB);
+    // Stored objects and the noise they are made of, and what is in flight here and in clamd.
+    let (free, needed) = (memory::free(stack.dir())?, 12 * longest + 4 * GIB);
+    let short = format!("{} GiB of disk are free, {} needed", free / GIB, needed / GIB);
+    (free > needed).then_some(()).context(short)?;
+    let results = Results {
+        machine,
+        runs: options.runs,
+        seconds: options.seconds,
+        targets: Vec::new(),
+        start: None,
+        operations: None,
+        broker: None,
+        cases: Vec::new(),
+        paced: Vec::new(),
+        memory: None,
+        backlog: None,
+        scale: None,
+    };
+    let rig = Rig::start(&stack, &binary, longest).await?;
+    let mut bench = Bench { rig, options, results };
+    if wanted.contains(&"start") {
+        bench.start().await?;
+    }
+    if wanted.contains(&"operations") {
+        let objects = bench.rig.store(&Set { stored: 8, ..SETS[1] }).await?;
+        let operations = operations::count(&mut bench.rig, &objects).await?;
+        say!("[bench] an object costs the store {}", operations.first.join(", "));
+        bench.results.operations = Some(operations);
+    }
+    if wanted.contains(&"broker") {
+        let objects = bench.rig.store(&Set { stored: 8, ..SETS[1] }).await?;
+        let broker = broker::run(&bench.rig, &objects).await?;
+        say!("[bench] a queue carries {} messages/s", number(broker.through));
+        bench.results.broker = Some(broker);
+    }
+    for set in sets {
+        bench.set(&set).await?;
+        bench.save()?;
+    }
+    if let Some(set) = &large {
+        bench.results.memory = Some(memory::run(&mut bench.rig, set).await?);
+    } else if wanted.contains(&"memory") {
+        say!("[bench] memory: left out, there is not enough disk");
+    }
+    if wanted.contains(&"backlog") {
+        let objects = bench.rig.store(&SETS[0]).await?;
+        let count = usize::try_from(bench.options.backlog).context("backlog")?;
+        bench.results.backlog = Some(backlog::run(&mut bench.rig, &objects, count).await?);
+    }
+    let file = bench.save()?;
+    for target in &bench.results.targets {
+        let met = if target.met { "met" } else { "MISSED" };
+        say!("[bench] {met}: {} ({}, wanted {})", target.what, target.measured, target.wanted);
+    }
+    say!("[bench] {}", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
+    let all: Vec<&str> = SETS.iter().map(|set| set.name).chain(EXTRAS).collect();
+    let only: Vec<&str> =
+        only.unwrap_or_default().split(',').filter(|name| !name.is_empty()).collect();
+    if let Some(unknown) = only.iter().find(|name| !all.contains(name)) {
+        return Err(Error::new(format!("ONLY={unknown}: there is {}", all.join(", "))));
+    }
+    Ok(all
+        .into_iter()
+        .filter(|name| if only.is_empty() { *name != "backlog" } else { only.contains(name) })
+        .collect())
+}
+
+impl Bench {
+    fn save(&mut self) -> Result<PathBuf> {
+        self.results.targets = targets::judge(&self.results);
+        self.results.scale = scale::of(&self.results);
+        report::write(&self.results)
+    }
+
+    /// From the start of the process until it is ready.
+    async fn start(&mut self) -> Result<()> {
+        let mut times = Vec::new();
+        for _ in 0..STARTS {
+            let begin = Instant::now();
+            self.rig.spawn(&Settings::new(Engine::Clamd, USUAL_SLOTS, GIB))?;
+            while self.rig.daemon.status("/readyz") != Some(200) {
+                let late = begin.elapsed() > Duration::from_mins(1);
+                (!late).then_some(()).context("the daemon does not become ready")?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            times.push(begin.elapsed().as_secs_f64() * 1000.0);
+            self.rig.stop().await?;
+        }
+        let spread = Spread::of(times.iter().copied()).context("no start")?;
+        say!("[bench] ready after {} ms", report::spread(spread));
+        self.results.start = Some(Start { milliseconds: times, spread });
+        Ok(())
+    }
+
+    /// All cases of a set.
+    async fn set(&mut self, set: &Set) -> Result<()> {
+        let objects = self.rig.store(set).await?;
+        for slots in set.slots {
+            let case = self.case(set, &objects, *slots, false).await.context(set.name)?;
+            let rates: BTreeMap<Engine, f64> =
+                case.rows.iter().map(|row| (row.engine, row.objects_per_second.median)).collect();
+            self.results.cases.push(case);
+            if *slots == USUAL_SLOTS {
+                for (engine, rate) in rates {
+                    self.latency(set, &objects, engine, rate / 2.0).await.context(set.name)?;
+                }
+            }
+        }
+        if set.name == "10KiB" {
+            let case = self.case(set, &objects, USUAL_SLOTS, true).await?;
+            self.results.cases.push(case);
+        }
+        Ok(())
+    }
+
+    async fn case(
+        &mut self,
+        set: &Set,
+        objects: &[Object],
+        slots: usize,
+        reports: bool,
+    ) -> Result<Case> {
+        let some: Vec<&Object> = objects.iter().take(slots.max(set.drained.0)).collect();
+        // How many objects fill the time; never measured, as everything is still cold.
+        let guess = tokio::task::block_in_place(|| self.limits(&some, slots).both())?;
+        let wanted = guess.rate() * f64::from(self.options.seconds) * EXPECTED;
+        let count = whole(wanted).next_multiple_of(slots).clamp(set.drained.0, set.drained.1);
+        let chosen: Vec<&Object> = objects.iter().cycle().take(count.max(slots)).collect();
+        let mut case = Case {
+            set: set.name.to_owned(),
+            slots,
+            reports,
+            objects: chosen.len(),
+            bytes: chosen.iter().map(|object| object.size).sum(),
+            runs: Vec::new(),
+            limits: None,
+            rows: Vec::new(),
+        };
+        let engines: &[Engine] = if reports { &[Engine::Clamd] } else { &Engine::ALL };
+        for number in 0..self.options.runs {
+            let limits = self.limits(&chosen, slots);
+            let (clamd, store, pair) = tokio::task::block_in_place(|| {
+                Ok::<_, Error>((limits.clamd_alone()?, limits.store_alone()?, limits.both()?))
+            })?;
+            let mut drains: BTreeMap<Engine, Drain> = BTreeMap::new();
+            for engine in engines {
+                let mut settings = Settings::new(*engine, slots, set.longest());
+                settings.reports = reports;
+                let check = if number == 0 { Check::All } else { Check::Sample(u64::from(number)) };
+                drains.insert(*engine, self.rig.drain(&chosen, &settings, check).await?);
+            }
+            case.runs.push(Run { clamd, store, pair, drains });
+            case.sum_up();
+        }
+        announce(&case);
+        Ok(case)
+    }
+
+    fn limits<'a>(&'a self, objects: &'a [&'a Object], slots: usize) -> Limits<'a> {
+        let settings = self.rig.stack.settings();
+        Limits {
+            pool: &self.rig.pool,
+            clamd: &settings.clamd_socket,
+            store: settings.s3_url.trim_start_matches("http://"),
+            slots,
+            objects,
+            least: Duration::from_secs(self.options.seconds.into()) / 3,
+        }
+    }
+
+    /// Notifications at a steady rate that the daemon can keep up with.
+    async fn latency(
+        &mut self,
+        set: &Set,
+        objects: &[Object],
+        engine: Engine,
+        per_second: f64,
+    ) -> Result<()> {
+        let count = whole(per_second * LATENCY_SECONDS).max(LATENCY_LEAST);
+        let chosen: Vec<&Object> = objects.iter().cycle().take(count).collect();
+        let settings = Settings::new(engine, USUAL_SLOTS, set.longest());
+        let paced = self.rig.paced(&chosen, &settings, per_second).await?;
+        let times = paced.publish_to_ack;
+        say!(
+            "[bench] {} ×{USUAL_SLOTS} {}: {}/s, notification to ack {} / {} / {} ms",
+            set.name,
+            engine.name(),
+            number(per_second),
+            number(times.p50),
+            number(times.p95),
+            number(times.p99)
+        );
+        let set = set.name.to_owned();
+        self.results.paced.push(PacedRow { set, slots: USUAL_SLOTS, engine, paced });
+        Ok(())
+    }
+}
+
+/// A line for each row.
+fn announce(case: &Case) {
+    for row in &case.rows {
+        say!(
+            "[bench] {} ×{} {}{}: {}/s, {} MB/s, {:.0} % of clamd alone, {:.0} % of both; {} ms CPU, \
+             {:.0} % of all; {:.1} MiB",
+            case.set,
+            case.slots,
+            row.engine.name(),
+            if case.reports { " reported" } else { "" },
+            spread(row.objects_per_second),
+            number(row.megabytes_per_second.median),
+            row.to_clamd.median * 100.0,
+            row.to_pair.median * 100.0,
+            number(row.cpu_ms_per_object.median),
+            row.share.median * 100.0,
+            row.peak_mib.median
+        );
+    }
+}

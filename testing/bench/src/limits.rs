@@ -1,0 +1,274 @@
+//! What clamd and the store reach by themselves: the same objects, the same number of streams, and
+//! as little around them as possible. Threads that block; nothing is signed, hashed or kept.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use peers::error::{Context, Error, Result};
+use serde::Serialize;
+
+use crate::sets::{Object, Pool};
+use crate::stats::{float, real};
+
+/// As the daemon sends it.
+const CHUNK: usize = 128 << 10;
+/// Nothing answers later than that.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+const UNFINISHED: &str = "not all objects went through";
+
+/// So many objects in so much time.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Pace {
+    pub(super) objects: usize,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+}
+
+impl Pace {
+    /// Objects a second.
+    pub(super) fn rate(&self) -> f64 {
+        real(self.objects) / self.seconds
+    }
+
+    /// Millions of bytes a second.
+    pub(super) fn megabytes(&self) -> f64 {
+        float(self.bytes) / self.seconds / 1e6
+    }
+}
+
+/// Both at the same time, with the same objects: neither is further ahead of the other than it has
+/// streams.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Pair {
+    pub(super) clamd: Pace,
+    pub(super) store: Pace,
+}
+
+impl Pair {
+    /// Objects a second that both reach.
+    pub(super) fn rate(&self) -> f64 {
+        self.clamd.rate().min(self.store.rate())
+    }
+}
+
+/// The two services, and what they are asked with.
+pub(super) struct Limits<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) clamd: &'a Path,
+    /// `127.0.0.1:PORT`
+    pub(super) store: &'a str,
+    pub(super) slots: usize,
+    /// One after the other, whoever is free takes the next.
+    pub(super) objects: &'a [&'a Object],
+    /// They are begun again until so much time has passed.
+    pub(super) least: Duration,
+}
+
+/// How often a thread that waits looks whether it does so in vain.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One of two that run at the same time.
+#[derive(Default)]
+struct Lane {
+    taken: AtomicUsize,
+    done: Mutex<usize>,
+    advanced: Condvar,
+    bytes: AtomicU64,
+    over: OnceLock<Pace>,
+}
+
+impl Lane {
+    /// Counts an object that is through.
+    fn advance(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.advanced.notify_all();
+    }
+
+    /// Waits until so many are through, or nothing more will be.
+    fn wait_for(&self, count: usize, failed: &AtomicBool) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        while *done < count && self.over.get().is_none() && !failed.load(Ordering::Relaxed) {
+            let waited = self.advanced.wait_timeout(done, LOOK);
+            done = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Once enough are done, after enough time; what comes later does not count.
+    fn end(&self, wanted: usize, elapsed: Duration) {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let objects = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if objects >= wanted {
+            self.over.get_or_init(|| Pace { objects, bytes, seconds: elapsed.as_secs_f64() });
+        }
+    }
+}
+
+impl Limits<'_> {
+    /// clamd alone: INSTREAM of the same bytes out of the page cache.
+    pub(super) fn clamd_alone(&self) -> Result<Pace> {
+        let (lane, failed) = (Lane::default(), AtomicBool::new(false));
+        self.drive(&lane, None, &failed, || Ok(self.scanner()))?;
+        lane.over.get().copied().context(UNFINISHED)
+    }
+
+    /// The store alone: GETs, the bodies thrown away.
+    pub(super) fn store_alone(&self) -> Result<Pace> {
+        let (lane, failed) = (Lane::default(), AtomicBool::new(false));
+        self.drive(&lane, None, &failed, || Ok(self.getter()))?;
+        lane.over.get().copied().context(UNFINISHED)
+    }
+
+    /// Both, at the pace of the slower one.
+    pub(super) fn both(&self) -> Result<Pair> {
+        let (scans, gets) = (Lane::default(), Lane::default());
+        let failed = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let clamd =
+                scope.spawn(|| self.drive(&scans, Some(&gets), &failed, || Ok(self.scanner())));
+            let store = self.drive(&gets, Some(&scans), &failed, || Ok(self.getter()));
+            clamd.join().map_err(|_| Error::new("a thread panicked"))?.and(store)
+        })?;
+        let pace = |lane: &Lane| lane.over.get().copied().context(UNFINISHED);
+        Ok(Pair { clamd: pace(&scans)?, store: pace(&gets)? })
+    }
+
+    /// Runs `slots` threads, each with a worker of its own.
+    fn drive<W: FnMut(&Object) -> Result<()>>(
+        &self,
+        lane: &Lane,
+        other: Option<&Lane>,
+        failed: &AtomicBool,
+        worker: impl Fn() -> Result<W> + Sync,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let wanted = self.objects.len();
+        let work = || {
+            let mut worker = worker()?;
+            loop {
+                let number = lane.taken.fetch_add(1, Ordering::Relaxed);
+                if let Some(other) = other {
+                    other.wait_for((number + 1).saturating_sub(self.slots), failed);
+                }
+                let goes_on = number < wanted || start.elapsed() < self.least;
+                if failed.load(Ordering::Relaxed) || !goes_on {
+                    lane.end(wanted, start.elapsed());
+                    return Ok(());
+                }
+                let object = self.objects[number % wanted];
+                worker(object)?;
+                lane.advance(object.size);
+                if start.elapsed() >= self.least {
+                    lane.end(wanted, start.elapsed());
+                }
+            }
+        };
+        let guarded = || {
+            let outcome: Result<()> = work();
+            if outcome.is_err() {
+                // Or the other lane would wait for this one for ever.
+                failed.store(true, Ordering::Relaxed);
+            }
+            outcome
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.slots).map(|_| scope.spawn(guarded)).collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_| Error::new("a thread panicked"))?
+            })
+        })
+    }
+
+    /// Scans objects, each on a connection of its own, as the daemon does.
+    fn scanner(&self) -> impl FnMut(&Object) -> Result<()> {
+        let mut frame = vec![0; 4 + CHUNK];
+        move |object| {
+            let answer = self.instream(object, &mut frame).context("clamd alone")?;
+            let found = answer.ends_with(" FOUND");
+            let right = if object.infected { found } else { answer == "stream: OK" };
+            right.then_some(()).context(format!("clamd says of {}: {answer}", object.key))
+        }
+    }
+
+    fn instream(&self, object: &Object, frame: &mut [u8]) -> Result<String> {
+        let mut stream = UnixStream::connect(self.clamd).context("clamd")?;
+        stream.set_read_timeout(Some(PATIENCE)).context("clamd")?;
+        stream.write_all(b"zINSTREAM\0").context("clamd")?;
+        let mut offset = 0;
+        while offset < object.size {
+            let length =
+                u32::try_from((object.size - offset).min(CHUNK as u64)).context("chunk")?;
+            let end = 4 + usize::try_from(length).context("chunk")?;
+            frame[..4].copy_from_slice(&length.to_be_bytes());
+            self.pool.read(object, offset, &mut frame[4..end])?;
+            stream.write_all(&frame[..end]).context("clamd")?;
+            offset += u64::from(length);
+        }
+        stream.write_all(&[0; 4]).context("clamd")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context("clamd")?;
+        Ok(answer.trim_end_matches('\0').to_owned())
+    }
+
+    /// Downloads objects over one connection that is kept.
+    fn getter(&self) -> impl FnMut(&Object) -> Result<()> {
+        let mut connection: Option<BufReader<TcpStream>> = None;
+        move |object| {
+            let mut stream = match connection.take() {
+                Some(stream) => stream,
+                None => connect(self.store)?,
+            };
+            if self.get(object, &mut stream).context(format!("GET {}", object.key))? {
+                connection = Some(stream);
+            }
+            Ok(())
+        }
+    }
+
+    /// Says whether the connection can be used again.
+    fn get(&self, object: &Object, stream: &mut BufReader<TcpStream>) -> Result<bool> {
+        let request =
+            format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", object.signed_path, self.store);
+        stream.get_mut().write_all(request.as_bytes()).context("store")?;
+        let (mut line, mut length, mut kept) = (String::new(), None, true);
+        stream.read_line(&mut line).context("store")?;
+        if !line.starts_with("HTTP/1.1 200") {
+            return Err(Error::new(format!("the store answers {}", line.trim_end())));
+        }
+        loop {
+            line.clear();
+            stream.read_line(&mut line).context("store")?;
+            let header = line.trim_end().to_ascii_lowercase();
+            match header.split_once(": ") {
+                Some(("content-length", value)) => length = value.parse::<u64>().ok(),
+                Some(("connection", "close")) => kept = false,
+                _ if header.is_empty() => break,
+                _ => {}
+            }
+        }
+        let right = length == Some(object.size);
+        right.then_some(()).context(format!("a length of {length:?}"))?;
+        let mut left = object.size;
+        while left > 0 {
+            let got = stream.fill_buf().context("store")?.len();
+            let used = got.min(usize::try_from(left).unwrap_or(usize::MAX));
+            (used > 0).then_some(()).context("the body broke off")?;
+            stream.consume(used);
+            left -= used as u64;
+        }
+        Ok(kept)
+    }
+}
+
+fn connect(address: &str) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address).context("store")?;
+    stream.set_nodelay(true).context("store")?;
+    stream.set_read_timeout(Some(PATIENCE)).context("store")?;
+    Ok(BufReader::with_capacity(256 << 10, stream))
+}

@@ -1,0 +1,238 @@
+//! One daemon, the stack's services, and a tap between it and the broker.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation};
+use peers::error::{Context, Result};
+use peers::notification;
+use serde::Serialize;
+use stack::{Amqp, Daemon, S3, Stack, say};
+
+use crate::sets::{Object, Pool, Set};
+use crate::tap::Tap;
+use crate::usage::Parts;
+
+/// Where the objects are. The store announces nothing of it: notifications are the bench's own.
+const BUCKET: &str = "bench";
+/// Publishing without a pause between: so many wait for the broker's word at once.
+const UNCONFIRMED: usize = 500;
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How the daemon speaks to clamd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Engine {
+    /// Over its own socket.
+    Clamd,
+    /// Through the double of clamav-rest.
+    ClamavRest,
+}
+
+impl Engine {
+    pub(super) const ALL: [Self; 2] = [Self::Clamd, Self::ClamavRest];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Clamd => "clamd",
+            Self::ClamavRest => "clamav-rest",
+        }
+    }
+}
+
+/// What a daemon is started with, beside what it always gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) engine: Engine,
+    pub(super) slots: usize,
+    /// GiB of temp disk: enough for every slot, so that it makes none of them wait.
+    pub(super) spool: u64,
+    /// Report every object to the webhook sink.
+    pub(super) reports: bool,
+}
+
+impl Settings {
+    /// For objects of at most `longest` bytes.
+    pub(super) fn new(engine: Engine, slots: usize, longest: u64) -> Self {
+        let spool = (longest * slots as u64).div_ceil(crate::sets::GIB) + 2;
+        Self { engine, slots, spool, reports: false }
+    }
+}
+
+/// Everything that is there for the whole run.
+pub(super) struct Rig {
+    pub(super) stack: Stack,
+    pub(super) daemon: Daemon,
+    pub(super) tap: Tap,
+    pub(super) s3: S3,
+    pub(super) pool: Pool,
+    pub(super) amqp: Amqp,
+    /// Other addresses of store and clamd for the next daemon: those of proxies that count.
+    pub(super) detour: Option<(String, String)>,
+    channel: Channel,
+}
+
+impl Rig {
+    /// Prepares it for objects of at most `longest` bytes; the daemon does not run yet.
+    pub(super) async fn start(stack: &Stack, binary: &Path, longest: u64) -> Result<Self> {
+        let daemon = Daemon::prepare(stack, binary, &[("PUBLISH_URL", "")]).await?;
+        let settings = stack.settings();
+        let broker = format!("{}:{}", settings.amqp_host, settings.amqp_port);
+        let tap = Tap::start(&broker, &daemon.names.exchange).await?;
+        let s3 = stack.s3().with_bucket(BUCKET);
+        s3.create_bucket().await?;
+        let folder = stack.dir().join("bench");
+        std::fs::create_dir_all(&folder).context(folder.display())?;
+        let pool = Pool::make(&folder, longest)?;
+        let amqp = stack.amqp().await?;
+        let names = &daemon.names;
+        amqp.declare(&names.exchange, &names.queue, &names.routing_key).await?;
+        let channel = amqp.channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
+        let stack = stack.clone();
+        Ok(Self { stack, daemon, tap, s3, pool, amqp, detour: None, channel })
+    }
+
+    /// Stores the objects of a set.
+    pub(super) async fn store(&self, set: &Set) -> Result<Vec<Object>> {
+        let start = Instant::now();
+        let objects = set.store(&self.pool, &self.s3).await?;
+        let bytes: u64 = objects.iter().map(|object| object.size).sum();
+        say!(
+            "[bench] {}: {} objects, {} MiB, stored in {:.0} s",
+            set.name,
+            objects.len(),
+            bytes >> 20,
+            start.elapsed().as_secs_f64()
+        );
+        Ok(objects)
+    }
+
+    /// Starts the daemon with these settings, with the tap between it and the broker.
+    pub(super) fn spawn(&mut self, settings: &Settings) -> Result<()> {
+        let stack = self.stack.settings();
+        let rest = || stack.clamav_rest_url.clone().context("the stack has no clamav-rest");
+        let mut endpoint = match settings.engine {
+            Engine::Clamd => format!("unix://{}", stack.clamd_socket.display()),
+            Engine::ClamavRest => rest()?,
+        };
+        let mut store = stack.s3_url.clone();
+        if let Some(detour) = self.detour.clone() {
+            (store, endpoint) = detour;
+        }
+        let sink = format!("{}{}", stack.sink_url, self.daemon.names.sink_path);
+        let publish = if settings.reports { sink } else { String::new() };
+        let variables = [
+            ("RABBITMQ_PORT", self.tap.port().to_string()),
+            ("MINIO_SERVER_URL", store),
+            ("SCANNER", settings.engine.name().to_owned()),
+            ("CLAMD_ENDPOINT", endpoint),
+            ("SCAN_CONCURRENCY", settings.slots.to_string()),
+            ("SCAN_TIMEOUT", "900".to_owned()),
+            ("SPOOL_SIZE", settings.spool.to_string()),
+            ("DELETE_FILE", "false".to_owned()),
+            ("TAG_FILES", "true".to_owned()),
+            ("PUBLISH_URL", publish),
+            ("REPORT_CLEAN", settings.reports.to_string()),
+        ];
+        for (name, value) in variables {
+            self.daemon.set_env(name, &value);
+        }
+        self.daemon.spawn()
+    }
+
+    /// Ends the daemon as a deployment does.
+    pub(super) async fn stop(&mut self) -> Result<()> {
+        let code = self.daemon.terminate(PATIENCE).await?;
+        (code == 0).then_some(()).context(format!("the daemon ended with {code}"))?;
+        self.daemon.kill();
+        Ok(())
+    }
+
+    /// The daemon, and everybody else who works for an object of these settings. `harness` is this
+    /// program: the tap, mostly.
+    pub(super) fn parts(&self, settings: &Settings) -> Result<Parts> {
+        let of = |name: &str| self.stack.service(name).pid();
+        let mut parts = vec![
+            ("daemon", self.daemon.pid().context("the daemon does not run")?),
+            ("clamd", of("clamd")?),
+            ("store", of("gateway")?),
+            ("broker", of("rabbitmq")?),
+            ("harness", std::process::id()),
+        ];
+        if settings.engine == Engine::ClamavRest {
+            parts.push(("clamav-rest", of("clamav-rest")?));
+        }
+        if settings.reports {
+            parts.push(("sink", of("sink")?));
+        }
+        Ok(parts)
+    }
+
+    /// Publishes notifications about objects as fast as the broker takes them, and waits until all
+    /// are queued.
+    pub(super) async fn announce(&self, objects: &[&Object]) -> Result<()> {
+        for part in objects.chunks(UNCONFIRMED) {
+            let mut confirms = Vec::with_capacity(part.len());
+            for object in part {
+                confirms.push(self.publish(object).await?);
+            }
+            for confirmation in try_join_all(confirms).await.context("publish")? {
+                queued(&confirmation)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes them at a steady rate, whatever becomes of them; when each was sent.
+    pub(super) async fn announce_at(
+        &self,
+        objects: &[&Object],
+        per_second: f64,
+    ) -> Result<Vec<Instant>> {
+        let mut sent = Vec::with_capacity(objects.len());
+        let mut confirms = Vec::with_capacity(objects.len());
+        let start = tokio::time::Instant::now();
+        for (number, object) in objects.iter().enumerate() {
+            let due = Duration::from_secs_f64(crate::stats::real(number) / per_second);
+            tokio::time::sleep_until(start + due).await;
+            sent.push(Instant::now());
+            confirms.push(self.publish(object).await?);
+        }
+        for confirmation in try_join_all(confirms).await.context("publish")? {
+            queued(&confirmation)?;
+        }
+        Ok(sent)
+    }
+
+    async fn publish(&self, object: &Object) -> Result<lapin::PublisherConfirm> {
+        let told = notification::put(BUCKET, &object.key, Some(object.size), Some(&object.etag));
+        // As the store does it: persistent, and no complaint when nobody listens.
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2);
+        let names = &self.daemon.names;
+        let (exchange, key) = (names.exchange.as_str().into(), names.routing_key.as_str().into());
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let body = told.to_string();
+        self.channel
+            .basic_publish(exchange, key, options, body.as_bytes(), properties)
+            .await
+            .context("publish")
+    }
+
+    /// The queues that have to be empty when everything went well; the first is the work queue.
+    pub(super) fn queues(&self) -> Vec<String> {
+        let queue = &self.daemon.names.queue;
+        let rest = ["", ".retry.10s", ".retry.1m", ".retry.10m", ".dead"];
+        rest.iter().map(|end| format!("{queue}{end}")).collect()
+    }
+}
+
+fn queued(confirmation: &Confirmation) -> Result<()> {
+    matches!(confirmation, Confirmation::Ack(None))
+        .then_some(())
+        .context(format!("publish: {confirmation:?}"))
+}

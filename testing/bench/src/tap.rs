@@ -1,0 +1,184 @@
+//! A look into the daemon's connections to the broker: when each notification was handed over, and
+//! when it was acknowledged.
+//!
+//! Nothing is asked of the daemon or the broker: the frames of AMQP 0-9-1 are read as they pass.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use peers::error::{Context, Result};
+use peers::frames::{ACK, DELIVER, Frame, Frames, Open, read_delivery};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// One delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) delivered: Instant,
+    pub(super) acked: Option<Instant>,
+}
+
+/// What passed since the last [`Tap::take`].
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// In the order of delivery.
+    pub(super) seen: Vec<Seen>,
+    /// Deliveries that were given back or refused.
+    pub(super) refused: usize,
+    /// Deliveries that the broker had handed out before.
+    pub(super) redelivered: usize,
+    /// Which of `seen` it is.
+    open: Open<usize>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) delivered: usize,
+    pub(super) acked: usize,
+}
+
+struct Shared {
+    /// Deliveries through any other exchange are none of ours: retries, reports.
+    exchange: String,
+    record: Mutex<Record>,
+    progress: watch::Sender<Progress>,
+}
+
+/// The tap; connections end with it.
+pub(super) struct Tap {
+    port: u16,
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+impl Tap {
+    /// A tap in front of the broker at `upstream`, for what comes through `exchange`.
+    pub(super) async fn start(upstream: &str, exchange: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("tap")?;
+        let port = listener.local_addr().context("tap")?.port();
+        let shared = Arc::new(Shared {
+            exchange: exchange.to_owned(),
+            record: Mutex::default(),
+            progress: watch::Sender::default(),
+        });
+        let accepting =
+            tokio::spawn(accept(listener, upstream.to_owned(), Arc::clone(&shared))).abort_handle();
+        Ok(Self { port, shared, accepting })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Tells of every delivery and acknowledgement.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared.progress.subscribe()
+    }
+
+    /// What passed since the last time; it starts anew.
+    pub(super) fn take(&self) -> Record {
+        let record = std::mem::take(&mut *self.shared.record());
+        self.shared.progress.send_replace(Progress::default());
+        record
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Shared {
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn delivery(&self, connection: usize, channel: u16, arguments: &[u8]) {
+        let now = Instant::now();
+        let Some(delivery) = read_delivery(arguments) else { return };
+        if delivery.exchange != self.exchange.as_bytes() {
+            return;
+        }
+        let mut record = self.record();
+        let number = record.seen.len();
+        record.open.insert(connection, channel, delivery.tag, number);
+        record.seen.push(Seen { delivered: now, acked: None });
+        record.redelivered += usize::from(delivery.redelivered);
+        drop(record);
+        self.progress.send_modify(|progress| progress.delivered += 1);
+    }
+
+    fn settled(&self, connection: usize, channel: u16, method: u16, arguments: &[u8]) {
+        let now = Instant::now();
+        let mut record = self.record();
+        let settled = record.open.settle(connection, channel, method, arguments);
+        for number in &settled {
+            if method == ACK {
+                record.seen[*number].acked = Some(now);
+            } else {
+                record.refused += 1;
+            }
+        }
+        drop(record);
+        if method == ACK && !settled.is_empty() {
+            self.progress.send_modify(|progress| progress.acked += settled.len());
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
+    for number in 0.. {
+        let Ok((client, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
+        tokio::spawn(async move {
+            let server = TcpStream::connect(&upstream).await?;
+            client.set_nodelay(true)?;
+            server.set_nodelay(true)?;
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            let asked = carry(from_client, to_server, Frames::of_client(), |channel, frame| {
+                if let Frame::Basic { method, arguments } = frame {
+                    shared.settled(number, channel, method, arguments);
+                }
+            });
+            let answered = carry(from_server, to_client, Frames::of_server(), |channel, frame| {
+                if let Frame::Basic { method: DELIVER, arguments } = frame {
+                    shared.delivery(number, channel, arguments);
+                }
+            });
+            // Whichever side ends, the other one does.
+            tokio::select! {
+                ended = asked => ended,
+                ended = answered => ended,
+            }
+        });
+    }
+}
+
+/// One direction; `look` gets the channel and each frame.
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut frames: Frames,
+    look: impl Fn(u16, Frame<'_>),
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        // First the look, so that no acknowledgement is seen before its delivery.
+        frames.feed(&buffer[..read], &look);
+        to.write_all(&buffer[..read]).await?;
+    }
+}

@@ -1,0 +1,66 @@
+//! What the daemon is meant to reach. A target that is missed is said and nothing else: a machine
+//! that others use can miss any.
+
+use crate::results::{Results, Target};
+use crate::rig::Engine;
+use crate::stats::float;
+
+/// Those that something was measured for.
+pub(super) fn judge(results: &Results) -> Vec<Target> {
+    let mut all = Vec::new();
+    let mut add = |what: &str, wanted: &str, measured: String, met: bool| {
+        let (what, wanted) = (what.to_owned(), wanted.to_owned());
+        all.push(Target { what, wanted, measured, met });
+    };
+    let of = |set: &'static str| {
+        results.cases.iter().filter(move |case| case.set == set && !case.reports)
+    };
+    for case in of("10KiB") {
+        for row in &case.rows {
+            let name = format!("10 KiB, {} slots, {}", case.slots, row.engine.name());
+            let (cpu, share) = (row.cpu_ms_per_object.median, row.share.median);
+            let measured = format!("{cpu:.2} ms");
+            add(&format!("{name}: CPU of the daemon an object"), "≤ 2 ms", measured, cpu <= 2.0);
+            let measured = format!("{:.0} %", share * 100.0);
+            add(&format!("{name}: its share of all CPU"), "≤ 35 %", measured, share <= 0.35);
+        }
+    }
+    for set in ["64MiB", "1GiB"] {
+        for case in of(set) {
+            let Some(row) = case.row_of(Engine::Clamd) else { continue };
+            let size = set.replace("MiB", " MiB").replace("GiB", " GiB");
+            if case.slots == 1 {
+                let ratio = row.to_clamd.median;
+                let measured = format!("{:.0} %", ratio * 100.0);
+                let what = format!("{size}, one slot: of clamd's own rate with one stream");
+                add(&what, "≥ 85 %", measured, ratio >= 0.85);
+            } else {
+                let ratio = row.to_pair.median;
+                let measured = format!("{:.0} %", ratio * 100.0);
+                let slots = case.slots;
+                let what =
+                    format!("{size}, {slots} slots: of what clamd and the store reach together");
+                add(&what, "≥ 85 %", measured, ratio >= 0.85);
+            }
+        }
+    }
+    if let Some(memory) = &results.memory {
+        let (peak, what) = (memory.peak_mib(), format!("{} slots, {}", memory.slots, memory.set));
+        let measured = format!("{peak:.1} MiB");
+        add(&format!("{what}: peak resident memory"), "≤ 48 MiB", measured, peak <= 48.0);
+    }
+    if let Some(start) = &results.start {
+        let ready = start.spread.median;
+        add("ready after the start", "< 300 ms", format!("{ready:.0} ms"), ready < 300.0);
+    }
+    let megabytes = float(results.machine.binary_bytes) / 1e6;
+    let measured = format!("{megabytes:.1} MB");
+    add("size of the program", "< 18 MB", measured, megabytes < 18.0);
+    if let Some(backlog) = &results.backlog {
+        let ratio = backlog.last_tenth / backlog.first_tenth;
+        let measured = format!("{:.0} %", ratio * 100.0);
+        let what = format!("{} notifications: last tenth's rate", backlog.notifications);
+        add(&what, "≥ 80 % of the first's", measured, ratio >= 0.8);
+    }
+    all
+}

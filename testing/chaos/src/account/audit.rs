@@ -1,0 +1,92 @@
+//! What the daemons' logs say of deletions: a line before each, a line behind it, and none of
+//! something that is there.
+
+use peers::error::Result;
+use serde_json::Value;
+use stack::Daemon;
+
+use super::settle::see;
+use crate::ledger::Upload;
+use crate::tally::Expected;
+use crate::world::World;
+
+/// The target of lines that are written at any level.
+const TARGET: &str = "bucket_av_scanner::audit";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// The deletion is about to be sent.
+    Deleting,
+    /// The object is gone.
+    Deleted,
+}
+
+/// One line about a deletion.
+#[derive(Debug)]
+pub(super) struct Line {
+    said: Said,
+    /// RFC 3339 with microseconds, in UTC: sorts as text.
+    at: String,
+    key: String,
+    sha256: String,
+}
+
+impl Line {
+    fn read(text: &str) -> Option<Self> {
+        let line: Value = serde_json::from_str(text).ok()?;
+        if line["target"] != TARGET {
+            return None;
+        }
+        let said = match line["message"].as_str()? {
+            "deleting" => Said::Deleting,
+            "infected object deleted" => Said::Deleted,
+            _ => return None,
+        };
+        let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (at, key) = (field(&line["timestamp"]), field(&line["span"]["key"]));
+        Some(Self { said, at, key, sha256: field(&line["sha256"]) })
+    }
+
+    fn is_of(&self, upload: &Upload) -> bool {
+        self.key == upload.key && self.sha256 == upload.sha256
+    }
+}
+
+/// All of both daemons.
+pub(super) fn lines(daemons: &[Daemon]) -> Vec<Line> {
+    let outputs = daemons.iter().map(Daemon::output);
+    let mut lines: Vec<Line> =
+        outputs.flat_map(|text| text.lines().filter_map(Line::read).collect::<Vec<_>>()).collect();
+    lines.sort_by(|a, b| a.at.cmp(&b.at));
+    lines
+}
+
+/// What is missing of an upload that is gone, and not by its user.
+pub(super) fn unsaid(upload: &Upload, lines: &[Line], expected: Expected) -> Option<String> {
+    // The lines speak of the bytes that were to be deleted.
+    if upload.in_window {
+        return None;
+    }
+    let first = |said| lines.iter().position(|line| line.said == said && line.is_of(upload));
+    let wrong = match (first(Said::Deleting), first(Said::Deleted)) {
+        (None, _) => "deleted without a line `deleting`",
+        (Some(before), Some(behind)) if behind < before => "said to be deleted before `deleting`",
+        (Some(_), None) if !expected.deletions_unsaid => "deleted without a line behind",
+        _ => return None,
+    };
+    Some(format!("{}: {wrong}", upload.key))
+}
+
+/// Lines that say that something is deleted which is there.
+pub(super) async fn untrue(world: &World, lines: &[Line]) -> Result<Vec<String>> {
+    let mut wrongs = Vec::new();
+    for upload in world.ledger.uploads() {
+        if lines.iter().any(|line| line.said == Said::Deleted && line.is_of(&upload)) {
+            let seen = see(world, &upload).await?;
+            if seen.present && seen.etag == upload.etag {
+                wrongs.push(format!("{}: said to be deleted, and is there", upload.key));
+            }
+        }
+    }
+    Ok(wrongs)
+}

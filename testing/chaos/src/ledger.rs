@@ -1,0 +1,255 @@
+//! What was uploaded, and what is due for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::{StreamExt, stream};
+use md5::{Digest, Md5};
+use peers::eicar::hex;
+use peers::error::{Context, Error, Result};
+use peers::notification;
+use stack::{Amqp, S3};
+use tokio::task::JoinHandle;
+
+use crate::samples::{Fate, content, sha256, small};
+
+/// Every scenario handles at least as many objects.
+pub(super) const OBJECTS: usize = 300;
+/// Uploads under way at once.
+const HANDS: usize = 6;
+/// A user's own tag, which has to stay.
+pub(super) const USER_TAG: (&str, &str) = ("owner", "somebody");
+
+/// One upload.
+#[expect(clippy::struct_excessive_bools, reason = "what is due for it, each of its own")]
+#[derive(Debug, Clone)]
+pub(super) struct Upload {
+    pub(super) key: String,
+    /// As the store answered; `None` and `null` where the bucket has no versions.
+    pub(super) version: Option<String>,
+    pub(super) etag: String,
+    pub(super) sha256: String,
+    pub(super) fate: Fate,
+    pub(super) user_tag: bool,
+    /// Replaced or removed by its user since: nothing is due for it any more.
+    pub(super) over: bool,
+    /// It has to end in the dead-letter queue.
+    pub(super) parks: bool,
+    /// It was put, on purpose, into the documented window of a store that ignores `If-Match`.
+    pub(super) in_window: bool,
+}
+
+impl Upload {
+    /// A version id that names these bytes for ever.
+    pub(super) fn real_version(&self) -> Option<&str> {
+        self.version.as_deref().filter(|version| !matches!(*version, "" | "null"))
+    }
+}
+
+/// Uploads and keeps the books. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Ledger {
+    store: S3,
+    /// For a store that announces nothing itself: by whom, exchange, routing key.
+    announcer: Option<Arc<(Amqp, String, String)>>,
+    /// The announcement names the version.
+    pub(super) names_versions: bool,
+    rng: Arc<Mutex<Rng>>,
+    uploads: Arc<Mutex<Vec<Upload>>>,
+}
+
+impl Ledger {
+    pub(super) fn new(store: S3, announcer: Option<(Amqp, String, String)>, rng: Rng) -> Self {
+        Self {
+            store,
+            announcer: announcer.map(Arc::new),
+            names_versions: true,
+            rng: Arc::new(Mutex::new(rng)),
+            uploads: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Upload>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses something at random.
+    pub(super) fn random<T>(&self, choose: impl FnOnce(&mut Rng) -> T) -> T {
+        choose(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn uploads(&self) -> Vec<Upload> {
+        self.lock().clone()
+    }
+
+    /// The upload of these bytes.
+    pub(super) fn by_sha256(&self, sha256: &str) -> Option<Upload> {
+        self.lock().iter().find(|upload| upload.sha256 == sha256).cloned()
+    }
+
+    pub(super) fn change(&self, which: impl Fn(&Upload) -> bool, change: impl Fn(&mut Upload)) {
+        self.lock().iter_mut().filter(|upload| which(upload)).for_each(change);
+    }
+
+    /// Uploads one object of this fate, one in ten with a tag of its user.
+    pub(super) async fn put(&self, key: &str, fate: Fate) -> Result<Upload> {
+        let user_tag = self.random(|rng| rng.u32(0..10) == 0);
+        self.upload(key, fate, user_tag).await
+    }
+
+    /// The same without.
+    pub(super) async fn put_plain(&self, key: &str, fate: Fate) -> Result<Upload> {
+        self.upload(key, fate, false).await
+    }
+
+    /// The same, at most 64 KiB.
+    pub(super) async fn put_small(&self, key: &str, fate: Fate) -> Result<Upload> {
+        let content = self.random(|rng| small(fate, rng));
+        self.put_bytes(key, fate, false, content).await
+    }
+
+    /// Uploads with headers that are sent as they are, in any bytes. `None` when the store refuses
+    /// such an upload.
+    pub(super) async fn put_odd(
+        &self,
+        key: &str,
+        fate: Fate,
+        headers: &[(String, Vec<u8>)],
+    ) -> Result<Option<Upload>> {
+        let content = self.random(|rng| content(fate, rng));
+        let upload = self.enter(key, fate, false, &content);
+        let answer = self.store.put_raw(key, &content, headers).await?;
+        if answer.status != 200 {
+            self.lock().retain(|entry| entry.sha256 != upload.sha256);
+            return Ok(None);
+        }
+        let version = answer.text("x-amz-version-id");
+        self.stored(upload, &answer.text("etag").unwrap_or_default(), version).await.map(Some)
+    }
+
+    async fn upload(&self, key: &str, fate: Fate, user_tag: bool) -> Result<Upload> {
+        let content = self.random(|rng| content(fate, rng));
+        self.put_bytes(key, fate, user_tag, content).await
+    }
+
+    async fn put_bytes(
+        &self,
+        key: &str,
+        fate: Fate,
+        user_tag: bool,
+        content: Vec<u8>,
+    ) -> Result<Upload> {
+        let upload = self.enter(key, fate, user_tag, &content);
+        let answer = loop {
+            let put = self.store.client.put_object().bucket(&self.store.bucket).key(key);
+            let tag = user_tag.then(|| format!("{}={}", USER_TAG.0, USER_TAG.1));
+            match put.set_tagging(tag).body(content.clone().into()).send().await {
+                Ok(answer) => break answer,
+                // The store itself may be what is down.
+                Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+            }
+        };
+        self.stored(upload, &answer.e_tag.unwrap_or_default(), answer.version_id).await
+    }
+
+    /// Known before it exists: what happens to it may be asked for at once.
+    fn enter(&self, key: &str, fate: Fate, user_tag: bool, content: &[u8]) -> Upload {
+        let upload = Upload {
+            key: key.to_owned(),
+            version: None,
+            etag: hex(&Md5::digest(content)),
+            sha256: sha256(content),
+            fate,
+            user_tag,
+            over: false,
+            parks: false,
+            in_window: false,
+        };
+        self.lock().push(upload.clone());
+        upload
+    }
+
+    /// The store has it, as it says itself.
+    async fn stored(
+        &self,
+        mut upload: Upload,
+        etag: &str,
+        version: Option<String>,
+    ) -> Result<Upload> {
+        if etag.trim_matches('"') != upload.etag {
+            return Err(Error::new(format!("{}: the store's ETag is {etag}", upload.key)));
+        }
+        upload.version = version;
+        for entry in self.lock().iter_mut().filter(|entry| entry.key == upload.key) {
+            if entry.sha256 == upload.sha256 {
+                entry.version.clone_from(&upload.version);
+            } else if upload.real_version().is_none() && entry.real_version().is_none() {
+                entry.over = true;
+            }
+        }
+        self.announce(&upload).await?;
+        Ok(upload)
+    }
+
+    /// Says what the store would say, where it says nothing.
+    pub(super) async fn announce(&self, upload: &Upload) -> Result<()> {
+        let Some(announcer) = &self.announcer else { return Ok(()) };
+        let (amqp, exchange, routing_key) = &**announcer;
+        amqp.notify(exchange, routing_key, &self.notification(upload)).await
+    }
+
+    pub(super) fn notification(&self, upload: &Upload) -> serde_json::Value {
+        let etag = Some(upload.etag.as_str());
+        let mut event = notification::put(&self.store.bucket, &upload.key, None, etag);
+        if let Some(version) = upload.version.as_ref().filter(|_| self.names_versions) {
+            event["Records"][0]["s3"]["object"]["versionId"] = version.as_str().into();
+        }
+        event
+    }
+
+    /// Removes an object as its user would.
+    pub(super) async fn remove(&self, key: &str) -> Result<()> {
+        self.change(|upload| upload.key == key, |upload| upload.over = true);
+        let delete = self.store.client.delete_object().bucket(&self.store.bucket).key(key);
+        delete.send().await.map(drop).context(format!("remove {key}"))
+    }
+
+    /// Uploads `count` objects, spread over `time`.
+    pub(super) fn feed(&self, count: usize, time: Duration) -> JoinHandle<Result<()>> {
+        self.feed_from(0, count, time)
+    }
+
+    /// The same, their numbers starting with `from`.
+    pub(super) fn feed_from(
+        &self,
+        from: usize,
+        count: usize,
+        time: Duration,
+    ) -> JoinHandle<Result<()>> {
+        let ledger = self.clone();
+        let start = tokio::time::Instant::now();
+        tokio::spawn(async move {
+            let puts = (0..count).map(|n| {
+                #[expect(clippy::cast_precision_loss, reason = "some hundred")]
+                let share = n as f64 / count as f64;
+                let (ledger, at) = (ledger.clone(), start + time.mul_f64(share));
+                async move {
+                    tokio::time::sleep_until(at).await;
+                    let fate = ledger.random(Fate::random);
+                    ledger.put(&format!("{:04}-{fate:?}", from + n), fate).await.map(drop)
+                }
+            });
+            let mut puts = stream::iter(puts).buffered(HANDS);
+            while let Some(put) = puts.next().await {
+                put?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The end of something that was started on the side.
+pub(super) async fn joined(task: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
+    task.await.map_err(|error| peers::error::Error::new(error.to_string()))?
+}

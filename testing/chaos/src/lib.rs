@@ -1,0 +1,177 @@
+//! The guarantees under faults: known objects go in, a fault strikes, and every object, report and
+//! message is accounted for.
+//!
+//! - `samples`: objects whose fate is known;
+//! - `ledger`: what was uploaded;
+//! - `world`: two replicas of the daemon, with proxies between them and everything else;
+//! - `tally`, `account`: what became of it all;
+//! - `scenario`, `scenarios`: the faults;
+//! - `results`: the table.
+#![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
+
+mod account;
+mod ledger;
+mod results;
+mod samples;
+mod scenario;
+mod scenarios;
+mod tally;
+mod world;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use peers::error::{Context, Error, Result};
+use peers::proxy::Op;
+use stack::{Stack, say};
+
+use self::account::account;
+use self::results::{Row, Spread};
+use self::scenario::Scenario;
+use self::tally::Tally;
+use self::world::{Bucket, Shared, World};
+
+/// Longer than any scenario, its settling included.
+const LONGEST: Duration = Duration::from_mins(6);
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only scenarios whose names contain one of these, separated by commas.
+    pub only: Option<String>,
+    /// The short selection.
+    pub short: bool,
+    /// What all randomness comes from.
+    pub seed: Option<u64>,
+    /// The daemon; by default the one that was built together with this program.
+    pub daemon: Option<PathBuf>,
+    /// Just say what there is.
+    pub list: bool,
+}
+
+/// Runs the scenarios inside the stack that the environment names.
+///
+/// # Errors
+/// When there is no stack, no such scenario, or the results cannot be written.
+pub async fn run(options: Options) -> Result<ExitCode> {
+    let chosen = choose(&options)?;
+    if options.list {
+        for scenario in chosen {
+            say!("{:<26}{}", scenario.name, scenario.what);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stack = Stack::from_env();
+    let binary = options.daemon.clone().unwrap_or_else(|| stack.built_daemon());
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    say!("[chaos] {} scenarios, SEED={seed}", chosen.len());
+    let mut shared = Shared { stack: &stack, binary: &binary, seaweed: None };
+    let (mut rows, mut windows) = (Vec::new(), Vec::new());
+    results::head();
+    for scenario in chosen {
+        let row = play(&mut shared, scenario, seed, &mut windows).await;
+        results::print(&row);
+        rows.push(row);
+        results::write(&rows, seed, Spread::of(windows.clone()))?;
+    }
+    let file = results::write(&rows, seed, Spread::of(windows.clone()))?;
+    let failed = rows.iter().filter(|row| !row.passed).count();
+    say!("");
+    if let Some(window) = Spread::of(windows) {
+        say!(
+            "[chaos] from comparing until DELETE was answered: median {} ms, 99 % below {} ms, \
+             longest {} ms ({} deletions)",
+            window.median,
+            window.p99,
+            window.longest,
+            window.count
+        );
+    }
+    say!("[chaos] {} of {} scenarios as promised; SEED={seed}", rows.len() - failed, rows.len());
+    say!("[chaos] {}", file.display());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn choose(options: &Options) -> Result<Vec<Scenario>> {
+    let only: Vec<&str> = options
+        .only
+        .as_deref()
+        .unwrap_or_default()
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .collect();
+    let all = scenarios::all();
+    if let Some(unknown) =
+        only.iter().find(|name| !all.iter().any(|scenario| scenario.name.contains(**name)))
+    {
+        let names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
+        return Err(Error::new(format!("ONLY={unknown}: there is {}", names.join(", "))));
+    }
+    let wanted = |scenario: &Scenario| {
+        if only.is_empty() {
+            return scenario.short || !options.short;
+        }
+        only.iter().any(|name| scenario.name.contains(name))
+    };
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+async fn play(
+    shared: &mut Shared<'_>,
+    scenario: Scenario,
+    seed: u64,
+    windows: &mut Vec<Duration>,
+) -> Row {
+    let start = Instant::now();
+    // Not the position: `ONLY=` must not change what happens.
+    let name = scenario
+        .name
+        .bytes()
+        .fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let rng = Rng::with_seed(name);
+    let outcome = tokio::time::timeout(LONGEST, async {
+        let mut world = World::start(shared, scenario.setup.clone(), rng).await?;
+        let ran = (scenario.run)(&mut world).await;
+        ran.context(scenario.name)?;
+        let tally = account(&mut world, scenario.expected).await?;
+        if scenario.setup.bucket == Bucket::Gateway && scenario.name == "calm" {
+            windows.extend(delete_windows(&world));
+        }
+        Ok::<_, Error>(tally)
+    });
+    let tally = match outcome.await {
+        Ok(Ok(tally)) => tally,
+        Ok(Err(error)) => Tally { wrongs: vec![error.to_string()], ..Tally::default() },
+        Err(_) => Tally { wrongs: vec![format!("not over after {LONGEST:?}")], ..Tally::default() },
+    };
+    Row {
+        scenario: scenario.name,
+        what: scenario.what,
+        passed: tally.is_right(),
+        seconds: start.elapsed().as_secs_f64(),
+        wrongs: tally.wrongs.clone(),
+        tally,
+    }
+}
+
+/// From the moment the store was asked what is there until it had answered the DELETE: an upload in
+/// between may be hit where the store does not compare by itself.
+fn delete_windows(world: &World) -> Vec<Duration> {
+    let mut asked = HashMap::new();
+    let mut windows = Vec::new();
+    for said in world.store.said() {
+        match said.call.op {
+            Op::Head => {
+                asked.insert(said.call.key.clone(), said.sent);
+            }
+            Op::Delete => {
+                windows.extend(asked.get(&said.call.key).map(|sent| said.answered - *sent));
+            }
+            _ => {}
+        }
+    }
+    windows
+}

@@ -1,0 +1,54 @@
+//! The `chaos` program: arguments in, exit code out.
+#![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
+#![expect(clippy::print_stderr, reason = "a program tells people what went wrong")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chaos::Options;
+use clap::{Arg, ArgAction, Command, value_parser};
+use stack::runtime::blocking;
+
+fn main() -> ExitCode {
+    match blocking(chaos::run(options())) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("[chaos] {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Options {
+    let matches = arguments().get_matches();
+    Options {
+        only: matches.get_one::<String>("only").cloned(),
+        short: matches.get_flag("short"),
+        seed: matches.get_one::<u64>("seed").copied(),
+        daemon: matches.get_one::<PathBuf>("daemon").cloned(),
+        list: matches.get_flag("list"),
+    }
+}
+
+fn arguments() -> Command {
+    let value = |name: &'static str| Arg::new(name).long(name);
+    let flag = |name: &'static str| value(name).action(ArgAction::SetTrue);
+    Command::new("chaos")
+        .about("Break everything around two replicas of the daemon and account for every object")
+        .after_help("Needs a stack: stack run --no-daemon -- chaos")
+        .arg(value("only").value_name("NAMES").help("Only these, separated by commas"))
+        .arg(flag("short").help("The short selection"))
+        .arg(
+            value("seed")
+                .value_name("NUMBER")
+                .value_parser(value_parser!(u64))
+                .help("What all randomness comes from"),
+        )
+        .arg(
+            value("daemon")
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help("The daemon to break"),
+        )
+        .arg(flag("list").help("Just list the scenarios"))
+}

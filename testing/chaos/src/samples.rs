@@ -1,0 +1,77 @@
+//! The known set: objects whose fate is known before the daemon sees them.
+
+use fastrand::Rng;
+use peers::eicar::{eicar, hex};
+use peers::zip;
+use sha2::{Digest, Sha256};
+
+/// Above what the suite's engine takes, and below every other limit.
+pub(super) const TOO_LARGE: usize = 1_200_000;
+/// Added to every third object: the daemon keeps small ones in memory, and large ones in a file.
+const LARGE: usize = 150_000;
+/// The engine's own limit.
+pub(super) const STREAM_MAX: &str = "StreamMaxLength 1M";
+
+/// What has to become of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Clean,
+    Infected,
+    Encrypted,
+    TooLarge,
+}
+
+impl Fate {
+    /// Mostly clean, and enough of the rest that no fault misses it.
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        match rng.u32(0..100) {
+            0..70 => Self::Clean,
+            70..89 => Self::Infected,
+            89..97 => Self::Encrypted,
+            _ => Self::TooLarge,
+        }
+    }
+
+    /// Status and reason of the report.
+    pub(super) const fn status(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Clean => ("clean", None),
+            Self::Infected => ("infected", None),
+            Self::Encrypted => ("no", Some("encrypted")),
+            Self::TooLarge => ("no", Some("too_large")),
+        }
+    }
+}
+
+/// Bytes of that fate which no other object has.
+pub(super) fn content(fate: Fate, rng: &mut Rng) -> Vec<u8> {
+    let more = if rng.u32(0..3) == 0 { LARGE } else { 0 };
+    sample(fate, more, rng)
+}
+
+/// The same, at most 64 KiB where the fate allows it.
+pub(super) fn small(fate: Fate, rng: &mut Rng) -> Vec<u8> {
+    sample(fate, 0, rng)
+}
+
+fn sample(fate: Fate, more: usize, rng: &mut Rng) -> Vec<u8> {
+    let mut noise = |length: usize| {
+        let mut bytes = vec![0; length];
+        rng.fill(&mut bytes);
+        bytes
+    };
+    match fate {
+        Fate::Clean => {
+            let length = usize::from(u16::from_be_bytes([noise(1)[0], 0])) + 40;
+            noise(length + more)
+        }
+        Fate::Infected => [hex(&noise(30 + more / 2)).into_bytes(), eicar()].concat(),
+        Fate::Encrypted => zip::encrypted(&hex(&noise(20)), 200),
+        Fate::TooLarge => noise(TOO_LARGE),
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}

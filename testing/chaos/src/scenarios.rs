@@ -1,0 +1,41 @@
+//! The faults, in the order of what they strike.
+
+mod answers;
+mod broker;
+mod engine;
+mod host;
+mod messages;
+mod overwrites;
+mod processes;
+mod store;
+mod uploads;
+mod webhook;
+
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use peers::error::Result;
+
+use crate::ledger::{OBJECTS, joined};
+use crate::scenario::Scenario;
+use crate::world::World;
+
+/// All of them.
+pub(super) fn all() -> Vec<Scenario> {
+    let mut all = vec![Scenario::new("calm", "nothing fails; through clamav-rest", calm).rest()];
+    all.extend(processes::all());
+    all.extend(broker::all());
+    all.extend(engine::all());
+    all.extend(store::all());
+    all.extend(answers::all());
+    all.extend(overwrites::all());
+    all.extend(uploads::all());
+    all.extend(webhook::all());
+    all.extend(host::all());
+    all.extend(messages::all());
+    all
+}
+
+fn calm(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    Box::pin(async { joined(world.ledger.feed(OBJECTS, Duration::from_secs(3))).await })
+}

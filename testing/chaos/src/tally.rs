@@ -1,0 +1,61 @@
+//! What a scenario is expected to come to, and what it came to.
+
+use serde::Serialize;
+
+/// What a scenario came to.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Tally {
+    /// Uploads.
+    pub(super) objects: usize,
+    /// Ended neither as they should nor in the dead-letter queue.
+    pub(super) lost: usize,
+    /// Deleted, or hidden, though no engine had found anything in those bytes.
+    pub(super) wrongly_deleted: usize,
+    /// Tagged with something else than the engine said of those bytes.
+    pub(super) wrongly_tagged: usize,
+    /// Called clean, by tag or report, though the engine never said so of those bytes.
+    pub(super) called_clean_unscanned: usize,
+    /// Without the report that was due.
+    pub(super) reports_missing: usize,
+    /// Reports that were taken more than once.
+    pub(super) duplicate_reports: usize,
+    /// Notifications in the dead-letter queue.
+    pub(super) dead_lettered: usize,
+    /// Notifications and reports that are there and should not be.
+    pub(super) parked_without_need: usize,
+    /// Deleted inside the window of a store that ignores `If-Match`, provoked on purpose.
+    pub(super) in_documented_window: usize,
+    /// The most requests for one object, per delivery of its notification.
+    pub(super) requests: usize,
+    /// Panics in the daemons' logs.
+    pub(super) panics: usize,
+    /// From the end of the fault to the first verdict (or report, where the webhook failed).
+    pub(super) recovery_ms: Option<u128>,
+    /// Processor time of both daemons while a dependency was down, in percent of one core.
+    pub(super) cpu_while_down_percent: Option<f64>,
+    /// What was wrong, one line each.
+    #[serde(skip)]
+    pub(super) wrongs: Vec<String>,
+}
+
+impl Tally {
+    pub(super) fn is_right(&self) -> bool {
+        self.wrongs.is_empty()
+    }
+}
+
+/// What a scenario expects beyond its objects.
+#[expect(clippy::struct_excessive_bools, reason = "each of its own")]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Expected {
+    /// The first verdict comes in time after the recovery.
+    pub(super) recovers: bool,
+    /// The same of the first report.
+    pub(super) reports_recover: bool,
+    /// Reports may end in their dead-letter queue.
+    pub(super) reports_park: bool,
+    /// The store is made to fail, so that its client repeats requests.
+    pub(super) store_fails: bool,
+    /// The line behind a deletion may be missing.
+    pub(super) deletions_unsaid: bool,
+}

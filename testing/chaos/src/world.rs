@@ -1,0 +1,362 @@
+//! One scenario's parts: two replicas of the daemon, and between them and everything else a proxy
+//! that can break what is said.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use futures_util::future::LocalBoxFuture;
+use peers::clamav_rest::ClamavRest;
+use peers::error::{Context, Error, Result};
+use peers::proxy::{EngineProxy, HttpProxy, TcpProxy};
+use peers::sink::{Received, Reply, Sink};
+use serde_json::Value;
+use stack::clamd::{Clamd, Database};
+use stack::{Amqp, Daemon, S3, Seaweed, Stack};
+
+use crate::ledger::{Ledger, joined};
+use crate::samples::STREAM_MAX;
+
+const READY: Duration = Duration::from_mins(1);
+/// Tiers so short that a whole ladder is climbed within a scenario.
+const DELAYS: &str = "1s,2s,4s";
+
+/// How the daemon speaks to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Engine {
+    Clamd,
+    ClamavRest,
+}
+
+/// Which store, and what it does about versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bucket {
+    /// Of `MinIO`'s lineage: announces by itself, has no versions, ignores `If-Match` on DELETE.
+    Gateway,
+    /// `SeaweedFS`; honours `If-Match` on DELETE.
+    Unversioned,
+    Versioned,
+    Suspended,
+    /// Versions are switched on and off while the daemon works.
+    Switched,
+}
+
+/// What a scenario wants to be different.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    pub(super) engine: Engine,
+    pub(super) bucket: Bucket,
+    pub(super) settings: Vec<(&'static str, &'static str)>,
+    /// The daemons' standard output is a pipe that nobody reads.
+    pub(super) unread_stdout: bool,
+}
+
+/// What all scenarios of a run share.
+pub(super) struct Shared<'a> {
+    pub(super) stack: &'a Stack,
+    pub(super) binary: &'a Path,
+    pub(super) seaweed: Option<Seaweed>,
+}
+
+impl Shared<'_> {
+    /// Address and keys of a store with such buckets.
+    async fn store(&mut self, bucket: Bucket) -> Result<(String, (String, String))> {
+        if bucket == Bucket::Gateway {
+            let settings = self.stack.settings();
+            let keys = (settings.s3_access_key.clone(), settings.s3_secret_key.clone());
+            return Ok((settings.s3_url.clone(), keys));
+        }
+        if self.seaweed.is_none() {
+            self.seaweed = Some(Seaweed::start().await?);
+        }
+        let seaweed = self.seaweed.as_ref().context("SeaweedFS")?;
+        let (access, secret) = seaweed.keys();
+        Ok((seaweed.url().to_owned(), (access.to_owned(), secret.to_owned())))
+    }
+}
+
+/// A report that the sink took.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub(super) id: String,
+    pub(super) report: Value,
+    pub(super) at: Instant,
+}
+
+/// Everything that runs.
+pub(super) struct World {
+    pub(super) stack: Stack,
+    pub(super) setup: Setup,
+    pub(super) daemons: Vec<Daemon>,
+    /// One for each daemon.
+    pub(super) brokers: Vec<TcpProxy>,
+    pub(super) store: HttpProxy,
+    pub(super) direct: S3,
+    pub(super) clamd: Arc<tokio::sync::Mutex<Clamd>>,
+    pub(super) engine: EngineProxy,
+    /// In front of the clamav-rest double, where there is one.
+    pub(super) rest: Option<HttpProxy>,
+    pub(super) webhook: TcpProxy,
+    pub(super) ledger: Ledger,
+    sink: Sink,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    /// When the fault was over.
+    pub(super) healed: Option<Instant>,
+    /// Messages that are no notifications; each has to be parked as it is.
+    pub(super) poison: Vec<Vec<u8>>,
+    /// Processor time of both daemons while something was down, as a share of the time.
+    pub(super) cpu_while_down: Option<f64>,
+    /// What a scenario itself found wrong, one line each.
+    pub(super) wrongs: Vec<String>,
+    /// What has to stay until the daemons have stopped.
+    pub(super) disks: Vec<Box<dyn Send>>,
+    _rest: Option<ClamavRest>,
+}
+
+impl World {
+    /// Starts everything, both daemons ready.
+    pub(super) async fn start(shared: &mut Shared<'_>, setup: Setup, rng: Rng) -> Result<Self> {
+        let clamd = Clamd::start(&[
+            STREAM_MAX,
+            "AlertExceedsMax yes",
+            "AlertEncrypted yes",
+            "ConcurrentDatabaseReload yes",
+            "MaxThreads 32",
+            "MaxQueue 200",
+            "SelfCheck 0",
+        ])
+        .await?;
+        let engine = EngineProxy::start(&clamd.socket()).await?;
+        let (scanner, endpoint, double, rest) = match setup.engine {
+            Engine::Clamd => ("clamd", format!("tcp://{}", engine.address()), None, None),
+            Engine::ClamavRest => {
+                let double = ClamavRest::start(engine.address(), false).await?;
+                let proxy = HttpProxy::start(double.url()).await?;
+                ("clamav-rest", proxy.url(), Some(double), Some(proxy))
+            }
+        };
+        let settings = shared.stack.settings();
+        let (url, keys) = shared.store(setup.bucket).await?;
+        let store = HttpProxy::start(&url).await?;
+        let sink = Sink::start().await?;
+        let webhook = TcpProxy::start(sink.url().trim_start_matches("http://")).await?;
+        let broker = format!("{}:{}", settings.amqp_host, settings.amqp_port);
+        let brokers =
+            vec![TcpProxy::to_broker(&broker).await?, TcpProxy::to_broker(&broker).await?];
+        let ports: Vec<String> = brokers.iter().map(|proxy| proxy.port().to_string()).collect();
+        let (store_url, publish_url) =
+            (store.url(), format!("http://127.0.0.1:{}/report", webhook.port()));
+        let mut overrides = vec![
+            ("SCANNER", scanner),
+            ("CLAMD_ENDPOINT", &endpoint),
+            ("MINIO_SERVER_URL", &store_url),
+            ("MINIO_ACCESS_KEY_ID", &keys.0),
+            ("MINIO_SECRET_ACCESS_KEY", &keys.1),
+            ("PUBLISH_URL", &publish_url),
+            ("RABBITMQ_PORT", &ports[0]),
+            ("RETRY_DELAYS", DELAYS),
+            ("RETRY_LIMIT", "8"),
+            ("SCAN_TIMEOUT", "8"),
+            ("REPORT_CLEAN", "true"),
+            // For the account, which reads the audit lines.
+            ("LOG_FORMAT", "json"),
+        ];
+        overrides.extend(setup.settings.iter().copied());
+        let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
+        let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
+        if setup.unread_stdout {
+            first.leave_stdout_unread();
+            second.leave_stdout_unread();
+        }
+        first.spawn()?;
+        second.spawn()?;
+        first.wait_ready(READY).await?;
+        second.wait_ready(READY).await?;
+
+        let names = first.names.clone();
+        let direct = S3::at(&url, &keys.0, &keys.1, &settings.s3_region, &names.bucket);
+        let announcer = if setup.bucket == Bucket::Gateway {
+            None
+        } else {
+            direct.create_bucket().await?;
+            Some((shared.stack.amqp().await?, names.exchange.clone(), names.routing_key.clone()))
+        };
+        let ledger = Ledger::new(direct.clone(), announcer, rng);
+        let world = Self {
+            stack: shared.stack.clone(),
+            setup,
+            daemons: vec![first, second],
+            brokers,
+            store,
+            direct,
+            clamd: Arc::new(tokio::sync::Mutex::new(clamd)),
+            engine,
+            rest,
+            webhook,
+            ledger,
+            sink,
+            taken: Arc::default(),
+            healed: None,
+            poison: Vec::new(),
+            cpu_while_down: None,
+            wrongs: Vec::new(),
+            disks: Vec::new(),
+            _rest: double,
+        };
+        world.answer_reports(|_, _| Reply::status(200));
+        match world.setup.bucket {
+            Bucket::Versioned => world.set_versioning(true).await?,
+            Bucket::Suspended => {
+                world.set_versioning(true).await?;
+                world.set_versioning(false).await?;
+            }
+            Bucket::Gateway | Bucket::Unversioned | Bucket::Switched => {}
+        }
+        Ok(world)
+    }
+
+    /// What the webhook answers from now on; it is told how many came before, and the request.
+    pub(super) fn answer_reports(
+        &self,
+        answer: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static,
+    ) {
+        let taken = Arc::clone(&self.taken);
+        self.sink.script(move |before, received| {
+            let reply = answer(before, received);
+            if reply.accepts() {
+                let id = received.headers.get("webhook-id").cloned().unwrap_or_default();
+                let report = received.json();
+                let one = Taken { id, report, at: Instant::now() };
+                taken.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+            }
+            reply
+        });
+    }
+
+    /// The reports that the sink took.
+    pub(super) fn taken(&self) -> Vec<Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) async fn set_versioning(&self, on: bool) -> Result<()> {
+        use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+        let status =
+            if on { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
+        let configuration = VersioningConfiguration::builder().status(status).build();
+        let put = self.direct.client.put_bucket_versioning().bucket(&self.direct.bucket);
+        let put = put.versioning_configuration(configuration).send().await;
+        put.map(drop).context("versioning")
+    }
+
+    pub(super) async fn amqp(&self) -> Result<Amqp> {
+        self.stack.amqp().await
+    }
+
+    pub(super) fn queue(&self) -> &str {
+        &self.daemons[0].names.queue
+    }
+
+    /// The queues that messages of one lane wait in, the first one and its retry tiers.
+    pub(super) fn queues(&self, lane: &str) -> Vec<String> {
+        let first = format!("{}{lane}", self.queue());
+        let tiers = DELAYS.split(',').map(|delay| format!("{first}.retry.{delay}"));
+        std::iter::once(first.clone()).chain(tiers).collect()
+    }
+
+    /// Uploads `count` objects, spread over so many seconds, and does something meanwhile.
+    pub(super) fn while_feeding<'a>(
+        &'a mut self,
+        count: usize,
+        seconds: u64,
+        act: impl AsyncFnOnce(&mut Self) -> Result<()> + 'a,
+    ) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let feeding = self.ledger.feed(count, Duration::from_secs(seconds));
+            act(self).await?;
+            joined(feeding).await
+        })
+    }
+
+    /// The fault is over.
+    pub(super) fn healed(&mut self) {
+        self.healed = Some(Instant::now());
+    }
+
+    /// Stops and starts a service of the stack; with `down`, kills it and leaves it down so long.
+    pub(super) async fn restart(&self, name: &'static str, down: Option<Duration>) -> Result<()> {
+        let stack = self.stack.clone();
+        let restarting = tokio::task::spawn_blocking(move || {
+            let service = stack.service(name);
+            if let Some(down) = down {
+                service.kill()?;
+                std::thread::sleep(down);
+            }
+            service.restart()
+        });
+        restarting.await.map_err(|error| Error::new(error.to_string()))?
+    }
+
+    pub(super) async fn kill_engine(&self) {
+        self.clamd.lock().await.kill();
+    }
+
+    pub(super) async fn restart_engine(&self, database: Database) -> Result<()> {
+        let mut clamd = self.clamd.lock().await;
+        clamd.kill();
+        self.engine.set_sighted(database == Database::Eicar);
+        clamd.restart(database).await
+    }
+
+    /// Waits, and measures what the daemons do meanwhile.
+    pub(super) async fn down_for(&mut self, time: Duration) -> Result<()> {
+        // The first moments are the discovery.
+        let settle = time / 3;
+        tokio::time::sleep(settle).await;
+        let before = self.cpu_time()?;
+        let since = Instant::now();
+        tokio::time::sleep(time.saturating_sub(settle)).await;
+        let used = self.cpu_time()?.saturating_sub(before);
+        self.cpu_while_down = Some(used.as_secs_f64() / since.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn cpu_time(&self) -> Result<Duration> {
+        self.daemons.iter().map(Daemon::cpu_time).sum()
+    }
+
+    /// A metric of both daemons together, by the start of its line; 0 while it was never counted.
+    pub(super) async fn metric(&self, name: &str) -> Result<u64> {
+        let mut sum = 0;
+        for daemon in &self.daemons {
+            let page = daemon.page("/metrics").await?;
+            let read = |line: &str| line.strip_prefix(name)?.trim().parse::<u64>().ok();
+            sum += page.lines().filter_map(read).sum::<u64>();
+        }
+        Ok(sum)
+    }
+
+    /// Waits until it is so; what did not come true in time is a wrong of this scenario.
+    pub(super) async fn expect(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut ask: impl AsyncFnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !ask(self).await? {
+            if start.elapsed() > limit {
+                self.wrongs.push(format!("not within {} s: {what}", limit.as_secs()));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// A random while.
+    pub(super) async fn a_while(&self, milliseconds: std::ops::Range<u64>) {
+        let pause = self.ledger.random(|rng| rng.u64(milliseconds));
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}

@@ -1,0 +1,415 @@
+//! A daemon of a test's own, against the shared stack.
+//!
+//! It has its own exchange, queue, bucket, sink path and health port, so that
+//! tests run side by side. It is killed when its handle is dropped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{PipeReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use peers::error::{Context, Error, Result};
+use peers::sink::Received;
+use rustix::process::Signal;
+use uuid::Uuid;
+
+use crate::bridge::Route;
+use crate::ports::free_port;
+use crate::process::{Identity, Spec, cpu_time, tail};
+use crate::ready::http_status;
+use crate::s3::S3;
+use crate::stack::Stack;
+
+/// How long a daemon may take until it is ready.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a test's daemon calls its things.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// `s3minio-test-…`, the start of all names below but the bucket's.
+    pub prefix: String,
+    /// The queue it reads.
+    pub queue: String,
+    /// The exchange its notifications come through.
+    pub exchange: String,
+    /// The routing key they come with.
+    pub routing_key: String,
+    /// A bucket whose events go to that exchange.
+    pub bucket: String,
+    /// The path on the stack's sink.
+    pub sink_path: String,
+}
+
+impl Names {
+    fn unique() -> Self {
+        let id = Uuid::new_v4().simple().to_string();
+        let prefix = format!("s3minio-test-{id}");
+        Self {
+            queue: format!("{prefix}-queue"),
+            exchange: format!("{prefix}-exchange"),
+            routing_key: "bucket_notifications".into(),
+            bucket: format!("test-{id}"),
+            sink_path: format!("/report/{id}"),
+            prefix,
+        }
+    }
+}
+
+/// A daemon under test.
+pub struct Daemon {
+    /// What its things are called.
+    pub names: Names,
+    stack: Stack,
+    spec: Spec,
+    home: PathBuf,
+    health: String,
+    child: Option<Child>,
+    guest: PathBuf,
+    unread_stdout: bool,
+    /// Kept open, or writing to it would fail instead of waiting.
+    unread: Option<PipeReader>,
+}
+
+impl Daemon {
+    /// Starts a daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends first or takes too long; with the end of its log.
+    pub async fn start(stack: &Stack, binary: &Path, overrides: &[(&str, &str)]) -> Result<Self> {
+        let mut daemon = Self::prepare(stack, binary, overrides).await?;
+        daemon.spawn()?;
+        daemon.wait_ready(PATIENCE).await?;
+        Ok(daemon)
+    }
+
+    /// Everything but the process: names, bucket, route and environment.
+    /// An override with an empty value takes the variable away.
+    ///
+    /// # Errors
+    /// When the stack does not answer.
+    pub async fn prepare(stack: &Stack, binary: &Path, overrides: &[(&str, &str)]) -> Result<Self> {
+        let names = Names::unique();
+        let home = stack.dir().join("daemons").join(&names.prefix);
+        let guests = stack.dir().join("guests");
+        for folder in [&home.join("tmp"), &guests] {
+            fs::create_dir_all(folder).context(folder.display())?;
+        }
+        let health = format!("127.0.0.1:{}", free_port());
+        let settings = stack.settings();
+        let mut spec = Spec::new(binary, &home);
+        spec.env.extend(stack.state().daemon_variables());
+        spec = spec
+            .env("RABBITMQ_QUEUE_NAME", &names.queue)
+            .env("RABBITMQ_TOPIC", &names.exchange)
+            .env("RABBITMQ_QUEUE_ROUTING_KEY", &names.routing_key)
+            .env("PUBLISH_URL", format!("{}{}", settings.sink_url, names.sink_path))
+            .env("HEALTH_ADDR", &health)
+            .env("TMPDIR", home.join("tmp").to_string_lossy());
+        for (name, value) in overrides {
+            if value.is_empty() {
+                spec.env.remove(*name);
+            } else {
+                spec = spec.env(name, *value);
+            }
+        }
+        let guest = guests.join(&names.prefix);
+        let daemon = Self {
+            names,
+            stack: stack.clone(),
+            spec,
+            home,
+            health,
+            child: None,
+            guest,
+            unread_stdout: false,
+            unread: None,
+        };
+        let bucket = daemon.s3();
+        bucket.create_bucket().await?;
+        let Names { exchange, routing_key, bucket: name, .. } = daemon.names.clone();
+        stack.route(&name, &Route::Publish { exchange, routing_key }).await?;
+        bucket.announce().await?;
+        Ok(daemon)
+    }
+
+    /// Another replica of the same deployment, not started yet: the same names and settings, and a
+    /// folder and a health port of its own.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn replica(&self, overrides: &[(&str, &str)]) -> Result<Self> {
+        let number = Uuid::new_v4().simple().to_string();
+        let home = self.home.with_file_name(format!("{}-{}", self.names.prefix, &number[..8]));
+        fs::create_dir_all(home.join("tmp")).context(home.display())?;
+        let health = format!("127.0.0.1:{}", free_port());
+        let mut spec = self.spec.clone();
+        spec.cwd.clone_from(&home);
+        spec = spec.env("HEALTH_ADDR", &health).env("TMPDIR", home.join("tmp").to_string_lossy());
+        for (name, value) in overrides {
+            spec = spec.env(name, *value);
+        }
+        let guest = self.guest.with_file_name(home.file_name().context("a folder has a name")?);
+        let (names, stack) = (self.names.clone(), self.stack.clone());
+        Ok(Self {
+            names,
+            stack,
+            spec,
+            home,
+            health,
+            child: None,
+            guest,
+            unread_stdout: false,
+            unread: None,
+        })
+    }
+
+    /// From the next [`Daemon::spawn`] on its standard output is a pipe that nobody reads; what
+    /// [`Daemon::output`] shows comes by `LOG_FILE`.
+    pub fn leave_stdout_unread(&mut self) {
+        self.unread_stdout = true;
+        let log = self.log().to_string_lossy().into_owned();
+        self.set_env("LOG_FILE", &log);
+    }
+
+    /// Starts the process, again after it ended.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn spawn(&mut self) -> Result<()> {
+        self.kill();
+        let log = fs::File::options().create(true).append(true).open(self.log()).context("log")?;
+        let mut command = self.spec.command();
+        let stdout: Stdio = if self.unread_stdout {
+            let (reader, writer) = std::io::pipe().context("pipe")?;
+            self.unread = Some(reader);
+            writer.into()
+        } else {
+            log.try_clone().context("log")?.into()
+        };
+        command.stdout(stdout).stderr(log).stdin(Stdio::null());
+        let child = command.spawn().context(self.spec.program.display())?;
+        if let Some(process) = Identity::of(child.id()) {
+            // Should this test not live to kill it, `stack down` will.
+            let text = serde_json::to_vec(&process).context("guest")?;
+            fs::write(&self.guest, text).context(self.guest.display())?;
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until `/readyz` answers 200.
+    ///
+    /// # Errors
+    /// When the daemon ends first or takes too long; with the end of its log.
+    pub async fn wait_ready(&mut self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            if self.status("/readyz") == Some(200) {
+                return Ok(());
+            }
+            let trouble = match self.exit_code()? {
+                Some(code) => format!("the daemon ended with {code}"),
+                None if Instant::now() > end => format!("the daemon is not ready after {limit:?}"),
+                None => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            return Err(Error::new(format!("{trouble}:\n{}", tail(&self.log(), 20))));
+        }
+    }
+
+    /// Waits until the daemon ends by itself; its exit code, or 128 and the
+    /// signal that ended it.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn wait_exit(&mut self, limit: Duration) -> Result<i32> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(code) = self.exit_code()? {
+                return Ok(code);
+            }
+            if Instant::now() > end {
+                let log = tail(&self.log(), 20);
+                return Err(Error::new(format!("the daemon still runs after {limit:?}:\n{log}")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn exit_code(&mut self) -> Result<Option<i32>> {
+        use std::os::unix::process::ExitStatusExt;
+        let child = self.child.as_mut().context("the daemon was not started")?;
+        let status = child.try_wait().context("daemon")?;
+        Ok(status.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn terminate(&mut self, limit: Duration) -> Result<i32> {
+        self.signal(Signal::TERM)?;
+        self.wait_exit(limit).await
+    }
+
+    /// Freezes the daemon.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.child.as_ref().and_then(|child| Identity::of(child.id()));
+        process
+            .is_some_and(|process| process.signal(signal))
+            .then_some(())
+            .context("the daemon does not run")
+    }
+
+    /// The processor time that the process has used.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let pid = self.pid().context("the daemon does not run")?;
+        cpu_time(pid)
+    }
+
+    /// Ends the daemon with SIGKILL, if it runs.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Both fail only for a child that is gone already.
+            drop(child.kill());
+            drop(child.wait());
+            drop(fs::remove_file(&self.guest));
+        }
+    }
+
+    /// The process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Its environment.
+    #[must_use]
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.spec.env
+    }
+
+    /// Sets a variable for the next [`Daemon::spawn`].
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.spec.env.insert(name.into(), value.into());
+    }
+
+    /// The file its output goes to.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.join("daemon.log")
+    }
+
+    /// Its output so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        fs::read(self.log())
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The status that one of its admin pages answers.
+    #[must_use]
+    pub fn status(&self, path: &str) -> Option<u16> {
+        http_status(&format!("http://{}{path}", self.health))
+    }
+
+    /// One of its admin pages.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let url = format!("http://{}{path}", self.health);
+        let answer = reqwest::get(url).await.context("daemon")?;
+        answer.text().await.context("daemon")
+    }
+
+    /// Its bucket.
+    #[must_use]
+    pub fn s3(&self) -> S3 {
+        self.stack.s3().with_bucket(&self.names.bucket)
+    }
+
+    /// The reports that reached the stack's sink on its path.
+    #[must_use]
+    pub fn reports(&self) -> Vec<Received> {
+        let mut all = self.stack.reports();
+        all.retain(|report| report.path == self.names.sink_path);
+        all
+    }
+
+    /// Waits for so many reports about one object.
+    ///
+    /// # Errors
+    /// When they do not come in time; with the end of the daemon's log.
+    pub async fn reports_on(
+        &self,
+        key: &str,
+        count: usize,
+        limit: Duration,
+    ) -> Result<Vec<Received>> {
+        let wanted = |report: &Received| report.key().as_deref() == Some(key);
+        let found = peers::sink::wait_for(|| self.reports(), count, limit, wanted).await;
+        found.map_err(|error| Error::new(format!("{error}; its log:\n{}", tail(&self.log(), 20))))
+    }
+
+    /// Ends the daemon and removes its queues; the names as `queues` lists
+    /// them, as only the daemon knows all it declared.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn clean_up(mut self, queues: &[&str]) -> Result<()> {
+        self.kill();
+        let amqp = self.stack.amqp().await?;
+        for queue in queues {
+            amqp.delete_queue(queue).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+        // Nobody will declare that exchange again: events still to come would
+        // hold up all others at the gateway.
+        let bridge = self.stack.settings().bridge_url.trim_start_matches("http://").to_owned();
+        if let Ok(mut stream) = TcpStream::connect(&bridge) {
+            let body = "\"Discard\"";
+            let bucket = &self.names.bucket;
+            let request = format!(
+                "PUT /routes/{bucket} HTTP/1.1\r\nhost: {bridge}\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            // A bridge that is gone has no events to hold up.
+            if stream.write_all(request.as_bytes()).is_ok() {
+                drop(stream.set_read_timeout(Some(Duration::from_secs(2))));
+                drop(std::io::Read::read(&mut stream, &mut [0; 64]));
+            }
+        }
+    }
+}

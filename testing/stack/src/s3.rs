@@ -1,0 +1,306 @@
+//! The store from a client's side.
+
+mod signed;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging};
+use peers::error::{Context, Error, Result};
+
+use self::signed::Account;
+pub use self::signed::RawAnswer;
+use crate::state::Settings;
+
+/// What the gateway calls its only webhook.
+const WEBHOOK: &str = "arn:minio:sqs::1:webhook";
+
+/// A client of one bucket.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// The client below, for whatever has no shorthand here.
+    pub client: Client,
+    /// The bucket that the shorthands mean.
+    pub bucket: String,
+    account: Account,
+}
+
+/// What a HEAD says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its length in bytes.
+    pub size: i64,
+    /// Its entity tag, with the quotes the store puts around it.
+    pub etag: Option<String>,
+    /// Its version, where the bucket has versions.
+    pub version_id: Option<String>,
+    /// Its content type.
+    pub content_type: Option<String>,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The object's key.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: i64,
+}
+
+impl S3 {
+    /// A client of the stack's own bucket.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let Settings { s3_url, s3_access_key, s3_secret_key, s3_region, bucket, .. } = settings;
+        Self::at(s3_url, s3_access_key, s3_secret_key, s3_region, bucket)
+    }
+
+    /// A client of any bucket of any store.
+    #[must_use]
+    pub fn at(url: &str, access_key: &str, secret_key: &str, region: &str, bucket: &str) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .read_timeout(Duration::from_mins(2))
+            .build();
+        let config = Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(url)
+            .force_path_style(true)
+            .credentials_provider(Credentials::new(access_key, secret_key, None, None, "stack"))
+            .timeout_config(timeouts)
+            // Stores of MinIO's kind refuse the newer checksums in a
+            // streamed upload.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        let account = Account {
+            url: url.to_owned(),
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            region: region.to_owned(),
+        };
+        Self { client: Client::from_conf(config), bucket: bucket.to_owned(), account }
+    }
+
+    /// The same store, another bucket.
+    #[must_use]
+    pub fn with_bucket(&self, bucket: &str) -> Self {
+        Self { bucket: bucket.to_owned(), ..self.clone() }
+    }
+
+    /// Makes the bucket; one that is there already is fine.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn create_bucket(&self) -> Result<()> {
+        let made = self.client.create_bucket().bucket(&self.bucket).send().await;
+        match made {
+            Err(error) if error.code() != Some("BucketAlreadyOwnedByYou") => {
+                Err(told(&error)).context(format!("create bucket {}", self.bucket))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the store announce every new object of the bucket to the bridge.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn announce(&self) -> Result<()> {
+        let queue = QueueConfiguration::builder()
+            .id("bridge")
+            .queue_arn(WEBHOOK)
+            .events(Event::S3ObjectCreated)
+            .build()
+            .context("notification")?;
+        let wanted = NotificationConfiguration::builder().queue_configurations(queue).build();
+        self.client
+            .put_bucket_notification_configuration()
+            .bucket(&self.bucket)
+            .notification_configuration(wanted)
+            .send()
+            .await
+            .map_err(|error| told(&error))
+            .context(format!("notifications of {}", self.bucket))?;
+        Ok(())
+    }
+
+    /// Uploads bytes; returns the `ETag`.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn put(&self, key: &str, content: impl Into<Vec<u8>>) -> Result<String> {
+        self.put_body(key, ByteStream::from(content.into())).await
+    }
+
+    /// Uploads bytes with headers in any bytes, as no SDK would send them. Names are in lower case.
+    ///
+    /// # Errors
+    /// When the store cannot be reached. That it refuses is an answer.
+    pub async fn put_raw(
+        &self,
+        key: &str,
+        content: &[u8],
+        headers: &[(String, Vec<u8>)],
+    ) -> Result<RawAnswer> {
+        self.account.send("PUT", (&self.bucket, key, None), headers, content).await
+    }
+
+    /// What a HEAD says of an object, or of one of its versions, in the bytes that came.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn head_raw(&self, key: &str, version: Option<&str>) -> Result<RawAnswer> {
+        self.account.send("HEAD", (&self.bucket, key, version), &[], b"").await
+    }
+
+    /// Uploads a file without reading it into memory; returns the `ETag`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store refuses.
+    pub async fn put_file(&self, key: &str, file: &Path) -> Result<String> {
+        let body = ByteStream::from_path(file).await.context(file.display())?;
+        self.put_body(key, body).await
+    }
+
+    /// Uploads a body from wherever it comes; returns the `ETag`.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn put_body(&self, key: &str, body: ByteStream) -> Result<String> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(body).send().await;
+        let answer = put.map_err(|error| told(&error)).context(format!("put {key}"))?;
+        Ok(answer.e_tag.unwrap_or_default())
+    }
+
+    /// Downloads an object; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store refuses or the answer breaks off.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let got = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+        let Some(answer) = present(got).context(format!("get {key}"))? else {
+            return Ok(None);
+        };
+        let body = answer.body.collect().await.context(format!("get {key}"))?;
+        Ok(Some(body.to_vec()))
+    }
+
+    /// Asks about an object; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn head(&self, key: &str) -> Result<Option<Head>> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
+        Ok(present(head).context(format!("head {key}"))?.map(|head| Head {
+            size: head.content_length.unwrap_or_default(),
+            etag: head.e_tag,
+            version_id: head.version_id,
+            content_type: head.content_type,
+        }))
+    }
+
+    /// The tags of an object; `None` when there is no such object.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn tags(&self, key: &str) -> Result<Option<BTreeMap<String, String>>> {
+        // The gateway answers 500 when asked for the tags of nothing.
+        if self.head(key).await?.is_none() {
+            return Ok(None);
+        }
+        let tags = self.client.get_object_tagging().bucket(&self.bucket).key(key).send().await;
+        let gone =
+            matches!(&tags, Err(SdkError::ServiceError(_))) && self.head(key).await?.is_none();
+        if gone {
+            return Ok(None);
+        }
+        let tags = tags.map_err(|error| told(&error)).context(format!("tags of {key}"))?;
+        Ok(Some(tags.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect()))
+    }
+
+    /// Sets the whole set of tags of an object.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn set_tags(&self, key: &str, tags: &[(&str, &str)]) -> Result<()> {
+        let mut set = Vec::new();
+        for (name, value) in tags {
+            set.push(Tag::builder().key(*name).value(*value).build().context("tag")?);
+        }
+        let set = Tagging::builder().set_tag_set(Some(set)).build().context("tags")?;
+        let put = self.client.put_object_tagging().bucket(&self.bucket).key(key).tagging(set);
+        put.send().await.map_err(|error| told(&error)).context(format!("tag {key}"))?;
+        Ok(())
+    }
+
+    /// Deletes an object; one that is not there is fine.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let gone = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        gone.map_err(|error| told(&error)).context(format!("delete {key}"))?;
+        Ok(())
+    }
+
+    /// All objects of the bucket.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn list(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut pages = self.client.list_objects_v2().bucket(&self.bucket).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page =
+                page.map_err(|error| told(&error)).context(format!("list {}", self.bucket))?;
+            entries.extend(page.contents.unwrap_or_default().into_iter().map(|object| Entry {
+                key: object.key.unwrap_or_default(),
+                size: object.size.unwrap_or_default(),
+            }));
+        }
+        Ok(entries)
+    }
+}
+
+/// Makes the stack's bucket, with its events going to the bridge.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn prepare_bucket(settings: &Settings) -> Result<()> {
+    let s3 = S3::new(settings);
+    s3.create_bucket().await?;
+    s3.announce().await
+}
+
+/// `None` for an object that is not there.
+fn present<T, E>(answer: std::result::Result<T, SdkError<E>>) -> Result<Option<T>>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.raw_response().is_some_and(|raw| raw.status().as_u16() == 404) => {
+            Ok(None)
+        }
+        Err(error) => Err(told(&error)),
+    }
+}
+
+/// The SDK's errors say "service error" unless asked for the whole chain.
+fn told<E>(error: &SdkError<E>) -> Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    Error::new(DisplayErrorContext(error).to_string())
+}
