@@ -8,6 +8,7 @@ mod encryption;
 mod endpoints;
 mod engines;
 mod evidence;
+mod examples;
 mod hostile;
 mod lies;
 mod limits;
