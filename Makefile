@@ -2,6 +2,14 @@
 SHELL := /bin/bash
 STACK := target/release/stack
 
+# The compiler of rust-toolchain.toml, or what stands in for it; asked only where something is built.
+ifneq ($(filter-out help down all deploy-docker clean-docker logs status scale secrets,$(MAKECMDGOALS)),)
+TOOLCHAIN := $(shell testing/toolchain.sh)
+ifneq ($(TOOLCHAIN),)
+export RUSTUP_TOOLCHAIN := $(TOOLCHAIN)
+endif
+endif
+
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

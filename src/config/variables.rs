@@ -1,5 +1,5 @@
-//! The table of settings: the one source of the defaults, of `--help`, and of the test that the
-//! README names them all.
+//! The table of settings: one row each, the source of the defaults, of `--help`, and of the test that
+//! docs/CONFIGURATION.md names them all.
 
 /// One setting.
 #[derive(Debug)]

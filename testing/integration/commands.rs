@@ -130,10 +130,16 @@ async fn healthcheck_asks_readyz() {
 async fn help_names_every_setting_and_no_secret_is_in_the_log() {
     let help = command(&["--help"], &[]).await;
     let help = text(&help.stdout);
-    let readme = std::fs::read_to_string("README.md").unwrap();
+    let page = std::fs::read_to_string("docs/CONFIGURATION.md").unwrap();
     for variable in bucket_av_scanner::config::VARIABLES {
-        assert!(help.contains(variable.name), "--help lacks {}", variable.name);
-        assert!(readme.contains(variable.name), "the README lacks {}", variable.name);
+        let name = variable.name;
+        assert!(help.contains(name), "--help lacks {name}");
+        let start = format!("| `{name}` | ");
+        let row = page.lines().find_map(|line| line.strip_prefix(start.as_str()));
+        let row = row.unwrap_or_else(|| panic!("docs/CONFIGURATION.md has no row of {name}"));
+        if let Some(default) = variable.default {
+            assert!(row.starts_with(&format!("`{default}` |")), "the default of {name}: {row}");
+        }
     }
     let daemon = daemon(&[("LOG_LEVEL", "trace")]).await;
     daemon.s3().put("k", "x").await.unwrap();

@@ -1,5 +1,6 @@
 //! The daemon against a real `RabbitMQ`, a real clamd and real S3 servers. Needs a stack: `make test`
 //! runs this inside one.
+#![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod broker;
@@ -8,6 +9,7 @@ mod encryption;
 mod endpoints;
 mod engines;
 mod evidence;
+mod examples;
 mod hostile;
 mod lies;
 mod limits;
