@@ -54,7 +54,7 @@ pub struct Settings {
 /// Where the admin server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// At [`ADMIN_PORT`] of every address of the host, IPv6 and IPv4.
+    /// At port 8080 of every address of the host, IPv6 and IPv4.
     Everywhere,
     /// At this address and port.
     At(SocketAddr),

@@ -4,6 +4,9 @@
 
 /// Settings that say where the broker is.
 pub(crate) const BROKER_ADDRESS: &str = "RABBITMQ_ENDPOINT, RABBITMQ_PORT and RABBITMQ_TLS";
+/// Settings of the broker's login.
+pub(crate) const BROKER_LOGIN: &str =
+    "RABBITMQ_REGULAR_USER_NAME, RABBITMQ_REGULAR_USER_PASS and RABBITMQ_VHOST";
 /// Settings that say where the store is.
 pub(crate) const STORE_ADDRESS: &str = "MINIO_SERVER_URL and TLS_CA_FILE";
 /// Settings of the store's login. Requests are signed with the time.

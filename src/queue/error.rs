@@ -4,20 +4,16 @@ use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::failure::causes;
+use crate::hints;
 
 /// Why a session could not be opened, or a method on it failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// Login or virtual host refused.
-    #[error(
-        "the broker refused the login: {0}: check RABBITMQ_REGULAR_USER_NAME, \
-         RABBITMQ_REGULAR_USER_PASS and RABBITMQ_VHOST"
-    )]
+    #[error("the broker refused the login: {0}: check {hint}", hint = hints::BROKER_LOGIN)]
     Refused(String),
     /// No connection, no answer, or the connection was lost.
-    #[error(
-        "the broker cannot be reached: {0}: check RABBITMQ_ENDPOINT, RABBITMQ_PORT and RABBITMQ_TLS"
-    )]
+    #[error("the broker cannot be reached: {0}: check {hint}", hint = hints::BROKER_ADDRESS)]
     Unreachable(String),
     /// A permission is missing. The text ends with what an operator can do instead.
     #[error("not allowed by the broker: {0}, or give the user the permission")]
