@@ -154,6 +154,6 @@ async fn a_queue_that_was_deleted_is_made_again_and_said_to_be() {
         .unwrap();
     daemon.s3().put("k", "x").await.unwrap();
     assert_eq!(status(&daemon, "k").await, "clean");
-    assert!(daemon.output().contains("was deleted and is made again"), "{}", daemon.output());
+    assert!(daemon.output().contains("was deleted and is declared again"), "{}", daemon.output());
     assert_eq!(metric(&daemon, "avscan_sessions_lost_total").await, 0);
 }
