@@ -10,6 +10,8 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// AMQP 0-9-1, `delivery-mode`: the message survives a restart of the broker.
+pub(super) const PERSISTENT: u8 = 2;
 /// Most publishes in flight. Confirms take milliseconds, so few channels are used; the default of
 /// RabbitMQ allows 2047 per connection.
 const MAX_CHANNELS: usize = 32;

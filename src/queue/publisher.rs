@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Disposition;
-use super::channels::Channels;
+use super::channels::{Channels, PERSISTENT};
 use super::declare::exists;
 use super::delivery::Delivery;
 use super::headers::History;
@@ -30,8 +30,6 @@ const QUEUE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const BLOCKED_TIMEOUT: Duration = Duration::from_mins(10);
 /// Parts of one message that are published at the same time.
 const SPLIT_BATCH: usize = 200;
-/// AMQP 0-9-1, `delivery-mode`: the message survives a restart of the broker.
-pub(super) const PERSISTENT: u8 = 2;
 
 /// Publishes with confirms on the session's publishing connection. Cheap to clone.
 #[derive(Debug, Clone)]

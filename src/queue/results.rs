@@ -16,8 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::channels::confirming;
-use super::publisher::PERSISTENT;
+use super::channels::{PERSISTENT, confirming};
 
 /// To publish one report, and again to have it confirmed. The broker confirms once every bound
 /// queue has the message.

@@ -13,12 +13,10 @@ use aws_sdk_s3::config::{
 
 use super::credentials::Keys;
 use super::key::Unmark;
-use super::transport::Transport;
+use super::transport::{ATTEMPT_TIMEOUT, Transport};
 use crate::config::StoreSettings;
 use crate::tls::Trust;
 
-/// Longest duration of one try of a request, without the body of the answer.
-pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(25);
 /// Longest duration of all tries of a request together, without the body of the answer.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(75);
 /// Tries of a request by the SDK.

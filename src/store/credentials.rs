@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::retries::classifiers::RetryAction;
 use aws_smithy_types::retry::ErrorKind;
 use secrecy::ExposeSecret;
 
-use super::client::ATTEMPT_TIMEOUT;
+use super::transport::ATTEMPT_TIMEOUT;
 use crate::config::Secret;
 
 /// Access key and secret key. Clones share them.

@@ -34,6 +34,8 @@ use crate::failure::chain;
 use crate::http::{CONNECT_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_INTERVAL};
 use crate::tls::Trust;
 
+/// Longest duration of one try of a request, without the body of the answer.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(25);
 /// Longest wait for the headers of an answer, connecting included.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// About the largest read buffer of a connection, in bytes. The headers of nearly all answers fit.
