@@ -8,7 +8,7 @@ use stack::say;
 
 use crate::rig::{Engine, Rig, Settings};
 use crate::sets::{KIB, Object};
-use crate::stats::{float, real};
+use crate::stats::{as_f64, u64_as_f64};
 use crate::usage;
 
 /// Samples are taken so far apart.
@@ -61,11 +61,11 @@ pub(super) async fn run(rig: &mut Rig, objects: &[Object], count: usize) -> Resu
             reached?;
         }
         let (seconds, acked) = (start.elapsed().as_secs_f64(), progress.borrow().acked);
-        let rate = real(acked - last.acked) / (seconds - last.seconds);
+        let rate = as_f64(acked - last.acked) / (seconds - last.seconds);
         last = Sample { seconds, acked, rate, resident_kib: usage::resident_kib(daemon)? };
         say!(
             "[bench] backlog: {acked} of {count}, {rate:.0}/s, {:.1} MiB",
-            float(last.resident_kib) / 1024.0
+            u64_as_f64(last.resident_kib) / 1024.0
         );
         samples.push(last);
     }
@@ -76,7 +76,7 @@ pub(super) async fn run(rig: &mut Rig, objects: &[Object], count: usize) -> Resu
     let tenth = count / 10;
     let rate = |part: &[Instant]| {
         let (first, last) = (part.first()?, part.last()?);
-        Some(real(part.len() - 1) / (*last - *first).as_secs_f64())
+        Some(as_f64(part.len() - 1) / (*last - *first).as_secs_f64())
     };
     Ok(Backlog {
         notifications: count,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::rig::Rig;
 use crate::sets::Object;
-use crate::stats::real;
+use crate::stats::as_f64;
 
 /// Notifications of each part.
 const COUNT: usize = 20_000;
@@ -34,7 +34,7 @@ pub(super) struct Broker {
 /// When the broker refuses, or a message is missing.
 pub(super) async fn run(rig: &Rig, objects: &[Object]) -> Result<Broker> {
     let all: Vec<&Object> = objects.iter().cycle().take(COUNT).collect();
-    let rate = |start: Instant| real(COUNT) / start.elapsed().as_secs_f64();
+    let rate = |start: Instant| as_f64(COUNT) / start.elapsed().as_secs_f64();
     let start = Instant::now();
     rig.announce(&all).await?;
     let published = rate(start);

@@ -12,7 +12,7 @@ use stack::process::tail;
 use crate::limits::Pace;
 use crate::rig::{Rig, Settings};
 use crate::sets::Object;
-use crate::stats::{Percentiles, float, real};
+use crate::stats::{Percentiles, as_f64, u64_as_f64};
 use crate::tap::{Progress, Record};
 use crate::usage;
 
@@ -43,12 +43,12 @@ pub(super) struct Drain {
 impl Drain {
     /// Milliseconds of the daemon's processor time.
     pub(super) fn cpu_per_object(&self) -> f64 {
-        self.daemon() * 1000.0 / real(self.pace.objects)
+        self.daemon() * 1000.0 / as_f64(self.pace.objects)
     }
 
     /// Seconds of the daemon's processor time.
     pub(super) fn cpu_per_gib(&self) -> f64 {
-        self.daemon() / (float(self.pace.bytes) / float(crate::sets::GIB))
+        self.daemon() / (u64_as_f64(self.pace.bytes) / u64_as_f64(crate::sets::GIB))
     }
 
     /// The daemon's part of what daemon, engine, store and broker used.

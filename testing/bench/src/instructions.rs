@@ -20,7 +20,7 @@ use crate::drain::Check;
 use crate::machine;
 use crate::rig::{Engine, Rig, Settings};
 use crate::sets::{MIB, Object, SETS, Set};
-use crate::stats::real;
+use crate::stats::as_f64;
 
 /// Relative to the checkout.
 const FILE: &str = "testing/fixtures/instructions.json";
@@ -58,7 +58,7 @@ pub(super) async fn run(stack: &Stack, binary: &Path, bless: bool) -> Result<Exi
         for length in lengths {
             totals.push(count(&mut rig, &objects[..length], engine).await.context(name)?);
         }
-        let each = ((totals[1] - totals[0]) / real(lengths[1] - lengths[0])).round();
+        let each = ((totals[1] - totals[0]) / as_f64(lengths[1] - lengths[0])).round();
         say!("[bench] {name}: {:.2} million instructions for an object", each / 1e6);
         counted.insert(name.to_owned(), each);
     }

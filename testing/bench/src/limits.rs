@@ -13,7 +13,7 @@ use peers::error::{Context, Error, Result};
 use serde::Serialize;
 
 use crate::sets::{Object, Pool};
-use crate::stats::{float, real};
+use crate::stats::{as_f64, u64_as_f64};
 
 /// As the daemon sends it.
 const CHUNK: usize = 128 << 10;
@@ -33,12 +33,12 @@ pub(super) struct Pace {
 impl Pace {
     /// Objects a second.
     pub(super) fn rate(&self) -> f64 {
-        real(self.objects) / self.seconds
+        as_f64(self.objects) / self.seconds
     }
 
     /// Millions of bytes a second.
     pub(super) fn megabytes(&self) -> f64 {
-        float(self.bytes) / self.seconds / 1e6
+        u64_as_f64(self.bytes) / self.seconds / 1e6
     }
 }
 

@@ -11,7 +11,7 @@ use crate::limits::{Pace, Pair};
 use crate::machine::Machine;
 use crate::operations::Operations;
 use crate::rig::Engine;
-use crate::stats::{Percentiles, Spread, float};
+use crate::stats::{Percentiles, Spread, u64_as_f64};
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -174,7 +174,7 @@ pub(super) struct Plan {
 
 impl Memory {
     pub(super) fn peak_mib(&self) -> f64 {
-        float(self.drain.peak_kib) / 1024.0
+        u64_as_f64(self.drain.peak_kib) / 1024.0
     }
 }
 
@@ -212,7 +212,7 @@ impl Case {
             cpu_ms_per_object: of(&|_, drain| drain.cpu_per_object())?,
             cpu_s_per_gib: of(&|_, drain| drain.cpu_per_gib())?,
             share: of(&|_, drain| drain.share())?,
-            peak_mib: of(&|_, drain| float(drain.peak_kib) / 1024.0)?,
+            peak_mib: of(&|_, drain| u64_as_f64(drain.peak_kib) / 1024.0)?,
             deliver_to_ack: (|| Some([median(|t| t.p50)?, median(|t| t.p95)?, median(|t| t.p99)?]))(
             ),
         })

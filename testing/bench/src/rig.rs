@@ -196,7 +196,7 @@ impl Rig {
         let mut confirms = Vec::with_capacity(objects.len());
         let start = tokio::time::Instant::now();
         for (number, object) in objects.iter().enumerate() {
-            let due = Duration::from_secs_f64(crate::stats::real(number) / per_second);
+            let due = Duration::from_secs_f64(crate::stats::as_f64(number) / per_second);
             tokio::time::sleep_until(start + due).await;
             sent.push(Instant::now());
             confirms.push(self.publish(object).await?);

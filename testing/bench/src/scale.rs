@@ -10,7 +10,7 @@ use crate::results::{Case, Check, Cost, Plan, Results, Scale};
 use crate::rig::Engine;
 use crate::sets::{KIB, MIB, SETS, Shape, USUAL_SLOTS, mixed_size};
 use crate::simulation::{self, Job, Step};
-use crate::stats::{Spread, float, real, whole};
+use crate::stats::{Spread, as_f64, u64_as_f64, whole};
 
 /// Who works for an object, in the order of [`Cost::of`]; the bench itself comes after them.
 const PARTS: [&str; 4] = ["daemon", "clamd", "store", "broker"];
@@ -28,7 +28,7 @@ const SEED: u64 = 11;
 pub(super) fn of(results: &Results) -> Option<Scale> {
     let costs = costs(&results.cases);
     let span = (costs.first()?.bytes, costs.last()?.bytes);
-    if span.0 > float(10 * KIB) || span.1 < float(64 * MIB) {
+    if span.0 > u64_as_f64(10 * KIB) || span.1 < u64_as_f64(64 * MIB) {
         return None;
     }
     let cores = results.machine.cores;
@@ -37,15 +37,15 @@ pub(super) fn of(results: &Results) -> Option<Scale> {
     let messages = results.broker?.through;
     let plans = [10.0, 100.0, 1000.0].into_iter().flat_map(|rate| {
         [
-            plan(format!("{rate}/s of 10 KiB"), rate, &costs, messages, |_| float(10 * KIB)),
+            plan(format!("{rate}/s of 10 KiB"), rate, &costs, messages, |_| u64_as_f64(10 * KIB)),
             plan(format!("{rate}/s mixed"), rate, &costs, messages, mixed),
         ]
     });
     let hour = 1e12 / 3600.0;
     let average = mean(mixed);
     let terabytes = [
-        plan("1 TB/h of 64 MiB".into(), hour / float(64 * MIB), &costs, messages, |_| {
-            float(64 * MIB)
+        plan("1 TB/h of 64 MiB".into(), hour / u64_as_f64(64 * MIB), &costs, messages, |_| {
+            u64_as_f64(64 * MIB)
         }),
         plan("1 TB/h mixed".into(), hour / average, &costs, messages, mixed),
     ];
@@ -57,12 +57,12 @@ pub(super) fn of(results: &Results) -> Option<Scale> {
 fn mixed(rng: &mut Rng) -> f64 {
     let percent = rng.usize(0..100);
     // An archive is about as long as what is in it.
-    mixed_size(percent, rng).map_or(float(8 * KIB), float)
+    mixed_size(percent, rng).map_or(u64_as_f64(8 * KIB), u64_as_f64)
 }
 
 fn mean(size: impl Fn(&mut Rng) -> f64) -> f64 {
     let mut rng = Rng::with_seed(SEED);
-    (0..SIMULATED).map(|_| size(&mut rng)).sum::<f64>() / real(SIMULATED)
+    (0..SIMULATED).map(|_| size(&mut rng)).sum::<f64>() / as_f64(SIMULATED)
 }
 
 /// One for each size that was measured, from the smallest on.
@@ -87,7 +87,7 @@ fn cost(alone: &Case, many: &Case) -> Option<Cost> {
     let used = |case: &Case, name: &str| {
         let drains = case.runs.iter().filter_map(|run| run.drains.get(&Engine::Clamd));
         let each = drains.map(|drain| {
-            drain.cpu.get(name).copied().unwrap_or_default() / real(drain.pace.objects)
+            drain.cpu.get(name).copied().unwrap_or_default() / as_f64(drain.pace.objects)
         });
         Spread::of(each).map(|spread| spread.median)
     };
@@ -101,7 +101,7 @@ fn cost(alone: &Case, many: &Case) -> Option<Cost> {
     }
     Some(Cost {
         set: many.set.clone(),
-        bytes: float(many.bytes) / real(many.objects),
+        bytes: u64_as_f64(many.bytes) / as_f64(many.objects),
         of,
         harness: used(many, "harness")?,
         pause: (each - all(alone)?).max(0.0),
@@ -121,7 +121,7 @@ fn between(costs: &[Cost], bytes: f64, figure: impl Fn(&Cost) -> f64) -> f64 {
 /// The same objects through a simulation of the machine on which everything ran.
 fn check(case: &Case, costs: &[Cost], cores: usize) -> Option<Check> {
     let row = case.row_of(Engine::Clamd)?;
-    let size = float(case.bytes) / real(case.objects);
+    let size = u64_as_f64(case.bytes) / as_f64(case.objects);
     let mixture = SETS.iter().any(|set| set.name == case.set && set.shape == Shape::Mixed);
     let mut rng = Rng::with_seed(SEED);
     let jobs: Vec<Job> = (0..case.objects.max(400))
@@ -159,7 +159,7 @@ fn plan(
         }
         let mut rng = Rng::with_seed(SEED);
         let all = (0..SIMULATED).map(|_| between(costs, size(&mut rng), |cost| cost.of[part]));
-        all.sum::<f64>() / real(SIMULATED)
+        all.sum::<f64>() / as_f64(SIMULATED)
     };
     let takes: Vec<f64> = (0..PARTS.len()).map(average).collect();
     let servers: Vec<usize> = takes.iter().map(|seconds| whole(rate * seconds / FULL)).collect();
@@ -176,9 +176,9 @@ fn plan(
         .collect();
     // Slots are cheap: so many that the machines, and not they, decide.
     let alone = between(costs, mean(size), |cost| cost.pause) + takes.iter().sum::<f64>();
-    let workers = servers[0].max(whole(3.0 * rate * alone / real(SLOTS)));
+    let workers = servers[0].max(whole(3.0 * rate * alone / as_f64(SLOTS)));
     let outcome = simulation::run(&jobs, &servers, workers * SLOTS)?;
-    let limits = servers.iter().zip(&takes).map(|(count, seconds)| real(*count) / seconds);
+    let limits = servers.iter().zip(&takes).map(|(count, seconds)| as_f64(*count) / seconds);
     let (bends, bends_at) = PARTS.into_iter().zip(limits).min_by(|a, b| a.1.total_cmp(&b.1))?;
     Some(Plan {
         load,

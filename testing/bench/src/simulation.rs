@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use crate::stats::{Percentiles, real};
+use crate::stats::{Percentiles, as_f64};
 
 /// Seconds that a server works for one object before it turns to the next one.
 const SLICE: f64 = 0.005;
@@ -116,10 +116,10 @@ pub(super) fn run(jobs: &[Job], servers: &[usize], slots: usize) -> Option<Outco
     let busy = world.stations.iter().zip(servers);
     let total: Duration = times.iter().sum();
     Some(Outcome {
-        rate: real(jobs.len()) / lasted,
-        mean: total.as_secs_f64() * 1000.0 / real(jobs.len()),
+        rate: as_f64(jobs.len()) / lasted,
+        mean: total.as_secs_f64() * 1000.0 / as_f64(jobs.len()),
         times: Percentiles::of(times)?,
-        busy: busy.map(|(station, count)| station.worked / (lasted * real(*count))).collect(),
+        busy: busy.map(|(station, count)| station.worked / (lasted * as_f64(*count))).collect(),
     })
 }
 

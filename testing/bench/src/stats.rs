@@ -54,13 +54,13 @@ impl Percentiles {
 }
 
 /// A count as a number to reckon with.
-pub(super) fn real(count: usize) -> f64 {
-    float(count as u64)
+pub(super) fn as_f64(count: usize) -> f64 {
+    u64_as_f64(count as u64)
 }
 
 /// The same of bytes, which are far from where a float loses single ones.
 #[expect(clippy::cast_precision_loss, reason = "nothing here has 2^53 bytes")]
-pub(super) fn float(count: u64) -> f64 {
+pub(super) fn u64_as_f64(count: u64) -> f64 {
     count as f64
 }
 

@@ -3,7 +3,7 @@
 
 use crate::results::{Results, Target};
 use crate::rig::Engine;
-use crate::stats::float;
+use crate::stats::u64_as_f64;
 
 /// Those that something was measured for.
 pub(super) fn judge(results: &Results) -> Vec<Target> {
@@ -53,7 +53,7 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
         let ready = start.spread.median;
         add("ready after the start", "< 300 ms", format!("{ready:.0} ms"), ready < 300.0);
     }
-    let megabytes = float(results.machine.binary_bytes) / 1e6;
+    let megabytes = u64_as_f64(results.machine.binary_bytes) / 1e6;
     let measured = format!("{megabytes:.1} MB");
     add("size of the program", "< 18 MB", measured, megabytes < 18.0);
     if let Some(backlog) = &results.backlog {

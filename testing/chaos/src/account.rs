@@ -17,7 +17,7 @@ use peers::error::{Context, Result};
 use peers::proxy::Scan;
 use serde_json::Value;
 
-use self::settle::{HANDS, Seen, as_expected, settle};
+use self::settle::{CONCURRENCY, Seen, as_expected, settle};
 pub(super) use self::settle::{TAG, see};
 use crate::ledger::{USER_TAG, Upload};
 use crate::samples::Fate;
@@ -66,7 +66,8 @@ impl Facts {
     }
 
     fn said(&self, sha256: &str) -> impl Iterator<Item = &str> {
-        let scans = self.scans.iter().filter(move |scan| scan.sighted && scan.sha256 == sha256);
+        let scans =
+            self.scans.iter().filter(move |scan| scan.has_database && scan.sha256 == sha256);
         scans.map(|scan| scan.answer.as_str())
     }
 }
@@ -87,7 +88,7 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
     let live: Vec<Upload> = uploads.into_iter().filter(|upload| !upload.over).collect();
     let seen: Vec<Result<Seen>> =
         stream::iter(live.iter().map(|upload| see(world, upload)).collect::<Vec<_>>())
-            .buffered(HANDS)
+            .buffered(CONCURRENCY)
             .collect()
             .await;
     let lines = audit::lines(&world.daemons);
@@ -99,7 +100,7 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
         }
     }
     tally.wrongs.extend(audit::untrue(world, &lines).await?);
-    hear(&facts, &mut tally);
+    check_reports(&facts, &mut tally);
     tally.wrongs.extend(reports::disorder(&facts.reports));
     requests::count(world, expected, &mut tally);
     tally.dead_lettered = parked.len();
@@ -188,7 +189,7 @@ fn judge(
 }
 
 /// What was reported, against what was really scanned.
-fn hear(facts: &Facts, tally: &mut Tally) {
+fn check_reports(facts: &Facts, tally: &mut Tally) {
     for report in &facts.reports {
         let sha256 = report["sha256"].as_str().unwrap_or_default();
         if report["status"] == "clean" && !facts.were_clean(sha256) {
@@ -253,7 +254,7 @@ fn recovery(world: &World, expected: Expected, tally: &mut Tally) {
             world.ledger.uploads().into_iter().map(|upload| upload.sha256).collect();
         let scans = world.engine.scans();
         let scan = scans.into_iter().find(|scan| {
-            scan.sighted
+            scan.has_database
                 && scan.at > healed
                 && !scan.answer.is_empty()
                 && known.contains(&scan.sha256)

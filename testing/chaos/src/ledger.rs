@@ -17,7 +17,7 @@ use crate::samples::{Fate, content, sha256, small};
 /// Every scenario handles at least as many objects.
 pub(super) const OBJECTS: usize = 300;
 /// Uploads under way at once.
-const HANDS: usize = 6;
+const CONCURRENCY: usize = 6;
 /// A user's own tag, which has to stay.
 pub(super) const USER_TAG: (&str, &str) = ("owner", "somebody");
 
@@ -240,7 +240,7 @@ impl Ledger {
                     ledger.put(&format!("{:04}-{fate:?}", from + n), fate).await.map(drop)
                 }
             });
-            let mut puts = stream::iter(puts).buffered(HANDS);
+            let mut puts = stream::iter(puts).buffered(CONCURRENCY);
             while let Some(put) = puts.next().await {
                 put?;
             }

@@ -8,7 +8,7 @@ mod script;
 mod tcp;
 
 pub use deliveries::Handed;
-pub use engine::{Deed, EngineProxy, Scan};
+pub use engine::{EngineFault, EngineProxy, Scan};
 pub use http::{Asked, Call, Fault, HttpProxy, Op, Said};
-pub use script::Meanwhile;
+pub use script::Hook;
 pub use tcp::TcpProxy;

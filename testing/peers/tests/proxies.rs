@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use peers::proxy::{Fault, HttpProxy, Meanwhile, Op, TcpProxy};
+use peers::proxy::{Fault, Hook, HttpProxy, Op, TcpProxy};
 use peers::scripted::{Reply, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +38,7 @@ async fn the_http_proxy_loses_refuses_and_claims() {
     let proxy = HttpProxy::start(service.url()).await.unwrap();
     let url = format!("{}/bucket/key", proxy.url());
     let steps = Arc::new(Mutex::new(Vec::new()));
-    let step = |name: &'static str| -> Meanwhile {
+    let step = |name: &'static str| -> Hook {
         let steps = Arc::clone(&steps);
         Box::pin(async move { steps.lock().unwrap().push(name) })
     };

@@ -8,7 +8,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::FieldTable;
 use peers::ClamavRest;
 use peers::eicar::{eicar, hex};
-use peers::proxy::{Deed, EngineProxy, TcpProxy};
+use peers::proxy::{EngineFault, EngineProxy, TcpProxy};
 use sha2::{Digest, Sha256};
 use stack::state::Settings;
 use stack::{Amqp, Stack};
@@ -28,9 +28,9 @@ async fn the_engine_proxy_knows_what_was_scanned_and_what_was_said() {
     assert_eq!(scan(&rest, eicar()).await, 406);
     assert_eq!(scan(&rest, b"good".to_vec()).await, 200);
     // What the proxy makes up is not what the engine said.
-    proxy.script(|_| Deed::Say(b"stream: Made-Up FOUND\n".to_vec()));
+    proxy.script(|_| EngineFault::Say(b"stream: Made-Up FOUND\n".to_vec()));
     assert_eq!(scan(&rest, b"better".to_vec()).await, 406);
-    proxy.script(|_| Deed::Crash(Box::pin(std::future::ready(()))));
+    proxy.script(|_| EngineFault::Crash(Box::pin(std::future::ready(()))));
     assert_eq!(scan(&rest, b"never".to_vec()).await, 200);
     let scans = proxy.scans();
     let said = |content: &[u8]| {

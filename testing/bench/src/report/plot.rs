@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use crate::backlog::Backlog;
 use crate::results::{Case, Row};
 use crate::rig::Engine;
-use crate::stats::{Spread, float, real};
+use crate::stats::{Spread, as_f64, u64_as_f64};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -86,7 +86,7 @@ where
     Y: AsRangedCoord<Value = f64>,
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let width = real(cases.len());
+    let width = as_f64(cases.len());
     let mut chart = drawn(
         ChartBuilder::on(area)
             .margin(14)
@@ -119,7 +119,7 @@ where
     {
         let points: Vec<(f64, Spread)> = rows(cases)
             .filter(|(_, row)| row.engine == engine)
-            .map(|(number, row)| (real(number) + shift, figure(row)))
+            .map(|(number, row)| (as_f64(number) + shift, figure(row)))
             .collect();
         let bars = points.iter().map(|(x, spread)| {
             PathElement::new([(*x, spread.least), (*x, spread.most)], colour.stroke_width(2))
@@ -163,25 +163,25 @@ fn labels(
     let middle = Pos::new(HPos::Center, VPos::Top);
     let small = (FONT, 13).into_font().color(&BLACK).pos(middle);
     let large = (FONT, 14).into_font().color(&BLACK).pos(middle);
-    let step = f64::from(across.end - across.start) / real(cases.len().max(1));
+    let step = f64::from(across.end - across.start) / as_f64(cases.len().max(1));
     let at = |position: f64| pixel(f64::from(across.start - left) + (position + 0.5) * step);
     let bottom = down.end - top;
     let text = |words: &str, style: &TextStyle<'_>, x: i32, y: i32| {
         drawn(area.draw_text(words, style, (x, y)))
     };
     for (number, case) in cases.iter().enumerate() {
-        text(&format!("×{}", case.slots), &small, at(real(number)), bottom + 6)?;
+        text(&format!("×{}", case.slots), &small, at(as_f64(number)), bottom + 6)?;
     }
     let mut first = 0;
     while first < cases.len() {
         let same = cases[first..].iter().take_while(|case| case.set == cases[first].set).count();
-        let centre = real(first) + (real(same) - 1.0) / 2.0;
+        let centre = as_f64(first) + (as_f64(same) - 1.0) / 2.0;
         let name =
             cases[first].set.replace("KiB", " KiB").replace("MiB", " MiB").replace("GiB", " GiB");
         text(&name, &large, at(centre), bottom + 24)?;
         first += same;
         if first < cases.len() {
-            let x = at(real(first) - 0.5);
+            let x = at(as_f64(first) - 0.5);
             let edge = PathElement::new(
                 [(x, down.start - top + BELOW_LEGEND), (x, bottom + 40)],
                 GREY.mix(0.4),
@@ -192,7 +192,7 @@ fn labels(
     text(
         "size of the objects, × SCAN_CONCURRENCY",
         &large,
-        at(real(cases.len()) / 2.0 - 0.5),
+        at(as_f64(cases.len()) / 2.0 - 0.5),
         bottom + 43,
     )
 }
@@ -215,7 +215,7 @@ pub(super) fn backlog(backlog: &Backlog) -> Result<String> {
         backlog.samples.iter().map(|sample| (sample.seconds, figure(sample))).collect()
     };
     let rate = points(|sample| sample.rate);
-    let memory = points(|sample| float(sample.resident_kib) / 1024.0);
+    let memory = points(|sample| u64_as_f64(sample.resident_kib) / 1024.0);
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, (960, 480)).into_drawing_area();
@@ -290,7 +290,7 @@ mod tests {
         let all = SETS.iter().flat_map(|set| set.slots.iter().map(move |slots| (set, *slots)));
         let all: Vec<Case> = all
             .map(|(set, slots)| {
-                let cost = 2.0 + float(set.longest()) / 3e5;
+                let cost = 2.0 + u64_as_f64(set.longest()) / 3e5;
                 let rows = vec![row(Engine::Clamd, 0.9, cost), row(Engine::ClamavRest, 0.5, cost)];
                 let set = set.name.to_owned();
                 let (runs, limits) = (Vec::new(), None);

@@ -187,7 +187,7 @@ fn others(text: &mut String, results: &Results) -> std::fmt::Result {
             number(backlog.seconds),
             number(backlog.first_tenth),
             number(backlog.last_tenth),
-            number(crate::stats::float(backlog.peak_kib) / 1024.0),
+            number(crate::stats::u64_as_f64(backlog.peak_kib) / 1024.0),
         )?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::world::World;
 const TARGET: &str = "bucket_av_scanner::audit";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum Step {
     /// The deletion is about to be sent.
     Deleting,
     /// The object is gone.
@@ -24,7 +24,7 @@ enum Said {
 /// One line about a deletion.
 #[derive(Debug)]
 pub(super) struct Line {
-    said: Said,
+    step: Step,
     /// RFC 3339 with microseconds, in UTC: sorts as text.
     at: String,
     key: String,
@@ -37,14 +37,14 @@ impl Line {
         if line["target"] != TARGET {
             return None;
         }
-        let said = match line["message"].as_str()? {
-            "deleting" => Said::Deleting,
-            "infected object deleted" => Said::Deleted,
+        let step = match line["message"].as_str()? {
+            "deleting" => Step::Deleting,
+            "infected object deleted" => Step::Deleted,
             _ => return None,
         };
         let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (at, key) = (field(&line["timestamp"]), field(&line["span"]["key"]));
-        Some(Self { said, at, key, sha256: field(&line["sha256"]) })
+        Some(Self { step, at, key, sha256: field(&line["sha256"]) })
     }
 
     fn is_of(&self, upload: &Upload) -> bool {
@@ -67,8 +67,8 @@ pub(super) fn unsaid(upload: &Upload, lines: &[Line], expected: Expected) -> Opt
     if upload.in_window {
         return None;
     }
-    let first = |said| lines.iter().position(|line| line.said == said && line.is_of(upload));
-    let wrong = match (first(Said::Deleting), first(Said::Deleted)) {
+    let first = |said| lines.iter().position(|line| line.step == said && line.is_of(upload));
+    let wrong = match (first(Step::Deleting), first(Step::Deleted)) {
         (None, _) => "deleted without a line `deleting`",
         (Some(before), Some(behind)) if behind < before => "said to be deleted before `deleting`",
         (Some(_), None) if !expected.deletions_unsaid => "deleted without a line behind",
@@ -81,7 +81,7 @@ pub(super) fn unsaid(upload: &Upload, lines: &[Line], expected: Expected) -> Opt
 pub(super) async fn untrue(world: &World, lines: &[Line]) -> Result<Vec<String>> {
     let mut wrongs = Vec::new();
     for upload in world.ledger.uploads() {
-        if lines.iter().any(|line| line.said == Said::Deleted && line.is_of(&upload)) {
+        if lines.iter().any(|line| line.step == Step::Deleted && line.is_of(&upload)) {
             let seen = see(world, &upload).await?;
             if seen.present && seen.etag == upload.etag {
                 wrongs.push(format!("{}: said to be deleted, and is there", upload.key));

@@ -12,7 +12,7 @@ use crate::tally::Expected;
 use crate::world::{Bucket, World};
 
 /// Requests at once.
-pub(super) const HANDS: usize = 8;
+pub(super) const CONCURRENCY: usize = 8;
 /// The name of the daemon's tag.
 pub(crate) const TAG: &str = "scanned";
 
@@ -52,7 +52,7 @@ pub(super) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet
             }
         });
         let still: Vec<Option<Upload>> = stream::iter(checks.collect::<Vec<_>>())
-            .buffered(HANDS)
+            .buffered(CONCURRENCY)
             .collect::<Vec<_>>()
             .await
             .into_iter()

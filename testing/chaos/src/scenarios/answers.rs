@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 use peers::error::{Error, Result};
-use peers::proxy::{Call, Fault, Meanwhile, Op};
+use peers::proxy::{Call, Fault, Hook, Op};
 
 use crate::account::{TAG, see};
 use crate::ledger::{Ledger, OBJECTS};
@@ -54,11 +54,11 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-fn nothing() -> Meanwhile {
+fn nothing() -> Hook {
     Box::pin(std::future::ready(()))
 }
 
-fn overwrite(ledger: &Ledger, key: &str, fate: Fate) -> Meanwhile {
+fn overwrite(ledger: &Ledger, key: &str, fate: Fate) -> Hook {
     let (ledger, key) = (ledger.clone(), key.to_owned());
     Box::pin(async move { drop(ledger.put_plain(&key, fate).await) })
 }

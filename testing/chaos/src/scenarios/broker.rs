@@ -7,7 +7,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use peers::error::{Context, Error, Result};
-use peers::proxy::{Deed, TcpProxy};
+use peers::proxy::{EngineFault, TcpProxy};
 
 use crate::ledger::{OBJECTS, joined};
 use crate::scenario::{Scenario, sleep};
@@ -146,7 +146,7 @@ fn queue_deleted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             joined(feed_part(world, &mut fed, OBJECTS / 6)).await?;
             settled(world, fed).await?;
             // As many as there are slots, so that none stays ready.
-            world.engine.script(|_| Deed::Then(Box::pin(sleep(2.5))));
+            world.engine.script(|_| EngineFault::Then(Box::pin(sleep(2.5))));
             joined(feed_part(world, &mut fed, 6)).await?;
             wait_empty(world).await?;
             sleep(0.5).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use peers::error::{Context, Result};
-use peers::proxy::{Call, Deed, Fault};
+use peers::proxy::{Call, EngineFault, Fault};
 use stack::clamd::Database;
 
 use crate::ledger::{OBJECTS, joined};
@@ -114,7 +114,9 @@ fn finds_all(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         sleep(2.0).await;
         // The version first: in between it is still right.
         world.engine.set_version(Some("ClamAV 1.4.5/27999/Sat Jan  3 08:00:00 2026"));
-        world.engine.script(|_| Deed::Say(b"stream: Win.Test.Everything-1 FOUND\0".to_vec()));
+        world
+            .engine
+            .script(|_| EngineFault::Say(b"stream: Win.Test.Everything-1 FOUND\0".to_vec()));
         world.down_for(Duration::from_secs(6)).await?;
         world.engine.pass();
         world.engine.set_version(None);
@@ -126,14 +128,14 @@ fn finds_all(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 fn babble(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     let rng = world.ledger.clone();
     world.engine.script(move |_| match rng.random(|rng| rng.u32(0..40)) {
-        0 => Deed::Say(b"stream: O".to_vec()),
-        1 => Deed::Say(b"stream: OK".to_vec()),
-        2 => Deed::Say(Vec::new()),
-        3 => Deed::Say(b"stream: OK FOUND OK\0".to_vec()),
-        4 => Deed::Say(b"stream: Can't allocate memory ERROR\0".to_vec()),
-        5 => Deed::Say(b"stream: OK\0stream: OK\0".to_vec()),
-        6 => Deed::Crash(Box::pin(std::future::ready(()))),
-        _ => Deed::Pass,
+        0 => EngineFault::Say(b"stream: O".to_vec()),
+        1 => EngineFault::Say(b"stream: OK".to_vec()),
+        2 => EngineFault::Say(Vec::new()),
+        3 => EngineFault::Say(b"stream: OK FOUND OK\0".to_vec()),
+        4 => EngineFault::Say(b"stream: Can't allocate memory ERROR\0".to_vec()),
+        5 => EngineFault::Say(b"stream: OK\0stream: OK\0".to_vec()),
+        6 => EngineFault::Crash(Box::pin(std::future::ready(()))),
+        _ => EngineFault::Pass,
     });
     world.while_feeding(OBJECTS, 8, async |world| {
         sleep(10.0).await;
@@ -147,10 +149,10 @@ fn crashing(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         let (ledger, clamd) = (world.ledger.clone(), Arc::clone(&world.clamd));
         world.engine.script(move |sha256| {
             if !ledger.by_sha256(sha256).is_some_and(|upload| upload.key.starts_with("fatal")) {
-                return Deed::Pass;
+                return EngineFault::Pass;
             }
             let clamd = Arc::clone(&clamd);
-            Deed::Crash(Box::pin(async move {
+            EngineFault::Crash(Box::pin(async move {
                 let mut clamd = clamd.lock().await;
                 clamd.kill();
                 // Its supervisor starts it again.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
-use peers::proxy::{Call, Deed, Fault, Meanwhile, Op};
+use peers::proxy::{Call, EngineFault, Fault, Hook, Op};
 
 use crate::ledger::{Ledger, OBJECTS};
 use crate::samples::Fate;
@@ -63,7 +63,7 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 /// Something happens to the object, once.
-fn strike(ledger: &Ledger, key: &str) -> Meanwhile {
+fn strike(ledger: &Ledger, key: &str) -> Hook {
     let (ledger, key) = (ledger.clone(), key.to_owned());
     Box::pin(async move {
         let change = key.rsplit('-').next().unwrap_or_default().to_owned();
@@ -102,9 +102,9 @@ fn arm(world: &World) {
     let ledger = world.ledger.clone();
     world.engine.script(move |sha256| match ledger.by_sha256(sha256) {
         Some(upload) if upload.key.starts_with("scanned") && once(&upload.key) => {
-            Deed::Then(strike(&ledger, &upload.key))
+            EngineFault::Then(strike(&ledger, &upload.key))
         }
-        _ => Deed::Pass,
+        _ => EngineFault::Pass,
     });
 }
 
@@ -167,7 +167,7 @@ fn switched(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 fn window(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     let ledger = world.ledger.clone();
     world.store.script(move |call: &Call| {
-        let strike = |ledger: &Ledger| -> Meanwhile {
+        let strike = |ledger: &Ledger| -> Hook {
             let (ledger, key) = (ledger.clone(), call.key.clone());
             Box::pin(async move {
                 drop(ledger.put_plain(&key, Fate::Clean).await);

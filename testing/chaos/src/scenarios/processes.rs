@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use peers::error::{Error, Result};
-use peers::proxy::Deed;
+use peers::proxy::EngineFault;
 
 use crate::ledger::OBJECTS;
 use crate::scenario::{Scenario, sleep};
@@ -58,7 +58,7 @@ fn frozen(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         let rng = world.ledger.clone();
         world.engine.script(move |_| {
             let pause = Duration::from_millis(rng.random(|rng| rng.u64(0..300)));
-            Deed::Then(Box::pin(tokio::time::sleep(pause)))
+            EngineFault::Then(Box::pin(tokio::time::sleep(pause)))
         });
         for round in 0..6 {
             world.a_while(300..1000).await;

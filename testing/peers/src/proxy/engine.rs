@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
-use super::script::{Meanwhile, Script, lock};
+use super::script::{Hook, Script, lock};
 use crate::eicar::hex;
 use crate::error::{Context, Result};
 
@@ -23,28 +23,28 @@ pub struct Scan {
     /// The engine's line, without its end; empty when it said nothing.
     pub answer: String,
     /// The engine had its database.
-    pub sighted: bool,
+    pub has_database: bool,
     /// When it had answered.
     pub at: Instant,
 }
 
 /// What becomes of a sample that arrived whole, before the engine hears of its end.
-pub enum Deed {
+pub enum EngineFault {
     /// The engine scans it and its answer goes back.
     Pass,
     /// Something happens first.
-    Then(Meanwhile),
+    Then(Hook),
     /// The engine scans it, but its answer is replaced by these bytes.
     Say(Vec<u8>),
     /// The connection is cut after something happened.
-    Crash(Meanwhile),
+    Crash(Hook),
 }
 
 struct Shared {
     socket: PathBuf,
-    sighted: AtomicBool,
+    has_database: AtomicBool,
     version: Mutex<Option<String>>,
-    script: Script<str, Deed>,
+    script: Script<str, EngineFault>,
     scans: Mutex<Vec<Scan>>,
 }
 
@@ -65,9 +65,9 @@ impl EngineProxy {
         let address = listener.local_addr().context("proxy")?.to_string();
         let shared = Arc::new(Shared {
             socket: socket.to_owned(),
-            sighted: AtomicBool::new(true),
+            has_database: AtomicBool::new(true),
             version: Mutex::default(),
-            script: Script::new(|_: &str| Deed::Pass),
+            script: Script::new(|_: &str| EngineFault::Pass),
             scans: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -81,18 +81,18 @@ impl EngineProxy {
     }
 
     /// Asks `script` about every whole sample from now on; it is told the SHA-256.
-    pub fn script(&self, script: impl Fn(&str) -> Deed + Send + Sync + 'static) {
+    pub fn script(&self, script: impl Fn(&str) -> EngineFault + Send + Sync + 'static) {
         self.shared.script.replace(script);
     }
 
     /// Lets everything through from now on.
     pub fn pass(&self) {
-        self.script(|_| Deed::Pass);
+        self.script(|_| EngineFault::Pass);
     }
 
     /// Says whether the engine has its database from now on. Only to be changed while it is down.
-    pub fn set_sighted(&self, sighted: bool) {
-        self.shared.sighted.store(sighted, Ordering::SeqCst);
+    pub fn set_sighted(&self, has_database: bool) {
+        self.shared.has_database.store(has_database, Ordering::SeqCst);
     }
 
     /// Answers VERSION with this line from now on, or as the engine does.
@@ -148,7 +148,7 @@ async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
         }
         return to_client.write_all(&answer).await;
     }
-    let sighted = shared.sighted.load(Ordering::SeqCst);
+    let has_database = shared.has_database.load(Ordering::SeqCst);
     let receiving = async {
         let mut hash = Sha256::new();
         loop {
@@ -183,10 +183,10 @@ async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
     };
     let mut instead = None;
     match shared.script.ask(&sha256) {
-        Deed::Pass => {}
-        Deed::Then(meanwhile) => meanwhile.await,
-        Deed::Say(bytes) => instead = Some(bytes),
-        Deed::Crash(meanwhile) => {
+        EngineFault::Pass => {}
+        EngineFault::Then(meanwhile) => meanwhile.await,
+        EngineFault::Say(bytes) => instead = Some(bytes),
+        EngineFault::Crash(meanwhile) => {
             meanwhile.await;
             return Ok(());
         }
@@ -197,7 +197,7 @@ async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
         Some((last, line)) if *last == end => String::from_utf8_lossy(line).into_owned(),
         _ => String::new(),
     };
-    let scan = Scan { sha256, answer: line, sighted, at: Instant::now() };
+    let scan = Scan { sha256, answer: line, has_database, at: Instant::now() };
     lock(&shared.scans).push(scan);
     read?;
     to_client.write_all(&instead.unwrap_or(answer)).await

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use url::form_urlencoded;
 
-use super::script::{Meanwhile, Script, lock};
+use super::script::{Hook, Script, lock};
 use crate::error::{Context, Error, Result};
 
 /// Far above what a store keeps of an upload; hyper's own limit is 100.
@@ -74,13 +74,13 @@ pub enum Fault {
     /// The answer's body comes one byte at a time.
     Drip(Duration),
     /// Something happens before it goes through.
-    Before(Meanwhile),
+    Before(Hook),
     /// Something happens between the service's whole answer and the client's.
-    After(Meanwhile),
+    After(Hook),
     /// Something happens, and then it is answered here and goes nowhere.
-    Refuse(Meanwhile, u16, &'static str),
+    Refuse(Hook, u16, &'static str),
     /// It goes through between two things that happen, and its answer is lost: the connection is cut.
-    Lose([Meanwhile; 2]),
+    Lose([Hook; 2]),
     /// The answer's head claims a body of so many bytes, of which nothing comes; after a while the
     /// connection is cut.
     Claim(u64, Duration),
