@@ -1,6 +1,8 @@
 //! A second store, for what the stack's own has not: versions, and conditions on deletes.
 
 use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 3;
 /// Its internal ports are the visible ones and this.
 const GRPC: u16 = 10_000;
+/// Linux' default of `net.ipv4.ip_local_port_range` begins here.
+const FIRST_OUTGOING: u16 = 32_768;
 /// What its sockets in the temp folder are called after.
 const ROLES: [&str; 7] =
     ["master-grpc", "volume", "volume-grpc", "filer", "filer-grpc", "s3", "s3-grpc"];
@@ -89,7 +93,7 @@ impl Seaweed {
         while let Err(error) = seaweed.s3("ready").create_bucket().await {
             let ended = seaweed.child.try_wait().is_ok_and(|status| status.is_some());
             if ended || started.elapsed() > PATIENCE {
-                let log = tail(&seaweed.home.path().join("log"), 8);
+                let log = why(&seaweed.home.path().join("log"));
                 return Err(Error::new(format!("SeaweedFS does not come up: {error}\n{log}")));
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -128,11 +132,20 @@ impl Drop for Seaweed {
     }
 }
 
-/// A free port whose internal twin is a port too.
+/// The line with which it gave up, which a stack trace follows; else the last lines.
+fn why(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let fatal = text.lines().find(|line| line.starts_with('F'));
+    fatal.map_or_else(|| tail(log, 8), str::to_owned)
+}
+
+/// A free port whose internal twin is free too, and below the range that the kernel gives to outgoing
+/// connections: on a busy machine one of those often has it.
 fn port() -> u16 {
     loop {
         let port = free_port();
-        if port < u16::MAX - GRPC {
+        let twin = port + GRPC;
+        if twin < FIRST_OUTGOING && TcpListener::bind(("127.0.0.1", twin)).is_ok() {
             return port;
         }
     }
