@@ -28,7 +28,7 @@ up: build ## RabbitMQ, ClamAV, an S3 server and the daemon on this machine, on l
 	@$(STACK) up --daemon target/release/bucket-av-scanner
 
 .PHONY: down
-down: ## stop what `make up` started
+down: ## stop what `make up` started, and remove its data
 	@if [ -x $(STACK) ]; then $(STACK) down; elif [ -x target/debug/stack ]; then target/debug/stack down; fi
 
 .PHONY: demo
@@ -59,11 +59,11 @@ chaos: ## break everything around the daemon, account for every object (ONLY=nam
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed '$(SEED)')
 
 .PHONY: fuzz
-fuzz: setup ## fuzz all that reads the words of others (SECONDS=number for each target, ONLY=names)
+fuzz: setup ## fuzz all that parses input from outside (SECONDS=number for each target, ONLY=names)
 	@testing/fuzz.sh '$(or $(SECONDS),600)' '$(ONLY)'
 
 .PHONY: bench
-bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS=number)
+bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS=number, BACKLOG=number)
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --release --locked -p stack -p bench
@@ -110,14 +110,14 @@ fmt: ## format
 	@cargo fmt --all
 
 .PHONY: lint
-lint: setup
+lint: setup ## format, clippy, docs; scripts, Dockerfiles, workflows, links
 	@testing/lint.sh
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
 .PHONY: audit
-audit:
+audit: ## bans, licences and advisories of the dependencies
 	@testing/audit.sh
 
 .PHONY: check

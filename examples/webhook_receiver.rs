@@ -4,6 +4,8 @@
 //! WEBHOOK_SECRET=whsec_… LISTEN=127.0.0.1:8000 cargo run --example webhook_receiver
 //! ```
 //!
+//! This is a debug build of its own, which takes some minutes the first time.
+//!
 //! The daemon is given the same secret as `PUBLISH_SECRET`, and `PUBLISH_URL=http://127.0.0.1:8000/`.
 //! Each report is printed once. What waits and what was seen is kept in memory: a receiver that must
 //! not lose a report stores it before it answers, with `webhook-id` as a unique key.

@@ -31,10 +31,10 @@ impl Part {
     const fn settings(self) -> &'static str {
         match self {
             Self::Broker => hints::BROKER_ADDRESS,
-            Self::Store => hints::STORE_ADDRESS,
+            Self::Store => hints::STORE,
             Self::Engine => hints::ENGINE_ADDRESS,
             Self::Host => hints::HOST_RESOURCES,
-            Self::Webhook => hints::WEBHOOK_ADDRESS,
+            Self::Webhook => hints::WEBHOOK,
         }
     }
 

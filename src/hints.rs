@@ -13,8 +13,13 @@ pub(crate) const STORE_ADDRESS: &str = "MINIO_SERVER_URL and TLS_CA_FILE";
 pub(crate) const STORE_LOGIN: &str = "MINIO_ACCESS_KEY_ID, MINIO_SECRET_ACCESS_KEY and the clock";
 /// Settings that say where the engine is.
 pub(crate) const ENGINE_ADDRESS: &str = "SCANNER, CLAMD_ENDPOINT and CLAMD_PORT";
+/// All settings of the store.
+pub(crate) const STORE: &str = "MINIO_SERVER_URL, TLS_CA_FILE and the credentials";
 /// Settings that say where the webhook is.
 pub(crate) const WEBHOOK_ADDRESS: &str = "PUBLISH_URL and TLS_CA_FILE";
+/// All settings of the webhook.
+pub(crate) const WEBHOOK: &str =
+    "PUBLISH_URL, PUBLISH_AUTHORIZATION, PUBLISH_SECRET and TLS_CA_FILE";
 /// What temp files and connections need.
 pub(crate) const HOST_RESOURCES: &str = "TMPDIR, SPOOL_SIZE and the limit of open files";
 /// What makes clamd report encrypted archives and exceeded limits.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -80,11 +80,10 @@ impl Session {
         tokio::time::timeout(DECLARE_TIMEOUT, declared)
             .await
             .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
-        let lost = CancellationToken::new();
+        let (lost, closing) = (CancellationToken::new(), CancellationToken::new());
         let (blocked, is_blocked) = watch::channel(false);
-        listen(&publishing, lost.clone(), Some(blocked));
-        listen(&consuming, lost.clone(), None);
-        let closing = CancellationToken::new();
+        listen(&publishing, lost.clone(), closing.clone(), Some(blocked));
+        listen(&consuming, lost.clone(), closing.clone(), None);
         let (to_others, results) = Results::start(
             Arc::clone(&publishing),
             topology.results.as_str().into(),
@@ -248,9 +247,21 @@ async fn log_in(
     }
 }
 
-/// Cancels `lost` when the connection fails, and keeps `blocked` up to date. There is one listener
-/// for each connection: of several, only one would get an event.
-fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watch::Sender<bool>>) {
+/// Whether an error concerns one channel and not the connection. The client library also reports
+/// when it closes a channel that is closing or closed, as it does with each of ours that is dropped.
+fn is_of_a_channel(error: &lapin::Error) -> bool {
+    error.is_amqp_soft_error()
+        || matches!(error.kind(), ErrorKind::InvalidChannel(_) | ErrorKind::InvalidChannelState(..))
+}
+
+/// Cancels `lost` when the connection fails, until it is `closing`, and keeps `blocked` up to date.
+/// There is one listener for each connection: of several, only one would get an event.
+fn listen(
+    connection: &Connection,
+    lost: CancellationToken,
+    closing: CancellationToken,
+    blocked: Option<watch::Sender<bool>>,
+) {
     let set_blocked = move |is_blocked| {
         if let Some(blocked) = &blocked {
             blocked.send_replace(is_blocked);
@@ -262,10 +273,11 @@ fn listen(connection: &Connection, lost: CancellationToken, blocked: Option<watc
             let event = tokio::select! {
                 event = events.next() => event,
                 () = lost.cancelled() => return,
+                () = closing.cancelled() => return,
             };
             match event {
-                // Closes one channel only; its user gets the error.
-                Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
+                // Concerns one channel only; its user gets the error.
+                Some(Event::Error(error)) if is_of_a_channel(&error) => {}
                 Some(Event::Error(error)) => {
                     tracing::warn!(error = crate::failure::causes(&error), "broker session lost");
                     return lost.cancel();

@@ -127,6 +127,18 @@ async fn a_killed_daemon_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_stop_with_work_in_hand_is_not_taken_for_a_lost_session() {
+    let mut daemon = daemon(&[("PUBLISH_URL", "")]).await;
+    daemon.s3().put("large", vec![b'x'; 60 << 20]).await.unwrap();
+    eventually("it is in work", || async {
+        daemon.page("/metrics").await.unwrap().contains("avscan_in_flight 1")
+    })
+    .await;
+    assert_eq!(daemon.terminate(SOON).await.unwrap(), 0);
+    assert!(!daemon.output().contains("session lost"), "{}", daemon.output());
+}
+
+#[tokio::test]
 async fn sigterm_drains_and_exits_with_zero() {
     let mut daemon = daemon(&[]).await;
     let s3 = daemon.s3();
@@ -135,6 +147,7 @@ async fn sigterm_drains_and_exits_with_zero() {
     }
     assert_eq!(daemon.terminate(SOON).await.unwrap(), 0);
     assert!(daemon.output().contains("everything settled"));
+    assert!(!daemon.output().contains("session lost"), "{}", daemon.output());
     daemon.spawn().unwrap();
     for n in 0..20 {
         assert_eq!(status(&daemon, &format!("k{n}")).await, "clean");
