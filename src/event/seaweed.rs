@@ -48,7 +48,7 @@ struct Entry {
 
 /// What decides which bytes a file has. Tags and other metadata are not part of it.
 #[derive(Deserialize, PartialEq)]
-struct Content {
+struct Stored {
     #[serde(default)]
     chunks: Vec<Chunk>,
     /// Bytes that are kept beside the name, in base64.
@@ -121,13 +121,13 @@ pub(super) fn open(text: &str) -> Result<Vec<u8>, Malformed> {
             }
             .ok_or(Malformed::NoObject)?;
             let moved = old.is_some() && old_path.as_ref() != Some(&path);
-            let content = content(new);
-            let unchanged = !moved && old.is_some_and(|old| is_same(&content, old));
+            let stored = stored(new);
+            let unchanged = !moved && old.is_some_and(|old| is_same(stored.as_ref(), old));
             if entry.is_directory == Some(true) {
                 // A key that ends in `/` may have bytes, which the folder then keeps.
                 path.push('/');
-                let is_empty = |it: &Content| it.chunks.is_empty() && it.content.is_empty();
-                if content.as_ref().is_some_and(is_empty) {
+                let is_empty = |it: &Stored| it.chunks.is_empty() && it.content.is_empty();
+                if stored.as_ref().is_some_and(is_empty) {
                     return Ok(NOTHING.to_vec());
                 }
             }
@@ -137,13 +137,13 @@ pub(super) fn open(text: &str) -> Result<Vec<u8>, Malformed> {
     Ok(json!({ "Records": records }).to_string().into_bytes())
 }
 
-fn content(entry: &RawValue) -> Option<Content> {
+fn stored(entry: &RawValue) -> Option<Stored> {
     serde_json::from_str(entry.get()).ok()
 }
 
-/// Whether an entry has the bytes of another. One that cannot be read is like no other.
-fn is_same(content: &Option<Content>, old: &RawValue) -> bool {
-    content.is_some() && *content == self::content(old)
+/// Whether an entry has the bytes of the old one. What cannot be read is like nothing else.
+fn is_same(new: Option<&Stored>, old: &RawValue) -> bool {
+    new.is_some_and(|new| stored(old).as_ref() == Some(new))
 }
 
 /// A file that stands for a version can be an object of that name as well: both are announced.
