@@ -1,10 +1,13 @@
 //! Parses a notification into the objects it announces. Pure.
 //!
-//! Reads the notifications of MinIO and its forks, of Ceph and of AWS S3. A message that cannot be
-//! read is an error, never an empty result: it goes to the dead-letter queue.
+//! Reads the notifications of MinIO and its forks, of Ceph, of AWS S3 and of SeaweedFS, also wrapped
+//! by SNS, EventBridge or CloudEvents. A message that cannot be read is an error, never an empty
+//! result: it goes to the dead-letter queue.
 
+mod envelope;
 mod key;
 mod meaning;
+mod seaweed;
 
 use std::borrow::Cow;
 
@@ -18,6 +21,8 @@ use self::meaning::{Meaning, meaning};
 /// Records of one message. Stores send one, and AWS documents no limit; this one keeps a hostile
 /// message from becoming millions.
 const MAX_RECORDS: usize = 10_000;
+/// Wrappers around one notification, such as SNS in a CloudEvent.
+const MAX_WRAPPERS: usize = 3;
 /// Longest key, in bytes. S3 allows 1024. Encoded, a key must fit into a URL of at most 64 KiB, or
 /// it cannot be requested.
 const MAX_KEY: usize = 16 * 1024;
@@ -86,6 +91,8 @@ pub(crate) enum Malformed {
     NoRecords,
     #[error("more than {MAX_RECORDS} records in one message")]
     TooManyRecords,
+    #[error("more than {MAX_WRAPPERS} wrappers around a notification")]
+    TooManyWrappers,
     #[error("a record without eventName, or with one of the wrong type")]
     NoEventName,
     #[error("an event of an unknown kind")]
@@ -160,13 +167,46 @@ struct Object {
     sequencer: Option<String>,
 }
 
+/// The records of one message.
+struct Message<'a> {
+    records: Vec<&'a RawValue>,
+    /// MinIO's `Key`.
+    raw_path: Option<String>,
+    /// Stands for bytes that are not UTF-8.
+    stand_in: Option<char>,
+}
+
 /// Reads the body of one message.
 ///
 /// # Errors
 /// [`Malformed`] for everything but notifications and messages known to announce nothing.
 pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
-    let (text, stand_in) = text(body);
-    let (records, raw_path) = records(&text)?;
+    read(body, announced)
+}
+
+/// Reads the records of a message, out of what they are wrapped into.
+fn read<T>(
+    body: &[u8],
+    then: impl FnOnce(Message<'_>) -> Result<T, Malformed>,
+) -> Result<T, Malformed> {
+    let mut body = Cow::Borrowed(body);
+    let mut outer = None;
+    for _ in 0..=MAX_WRAPPERS {
+        let inner = {
+            let (text, stand_in) = text(&body);
+            outer = stand_in.or(outer);
+            if let Some((records, raw_path)) = records(&text)? {
+                return then(Message { records, raw_path, stand_in: outer });
+            }
+            envelope::open(&text)?
+        };
+        body = Cow::Owned(inner);
+    }
+    Err(Malformed::TooManyWrappers)
+}
+
+fn announced(message: Message<'_>) -> Result<Notification, Malformed> {
+    let Message { records, raw_path, stand_in } = message;
     match records.as_slice() {
         [] => Ok(Notification::Ignored),
         [record] => {
@@ -221,21 +261,24 @@ fn text(body: &[u8]) -> (Cow<'_, str>, Option<char>) {
     }
 }
 
-/// The records of a message, and MinIO's `Key` (bucket and unencoded key).
-fn records(text: &str) -> Result<(Vec<&RawValue>, Option<String>), Malformed> {
+/// The records of a message, and MinIO's `Key` (bucket and unencoded key). `None` for a message of
+/// another kind.
+#[expect(clippy::type_complexity, reason = "two parts of a message")]
+fn records(text: &str) -> Result<Option<(Vec<&RawValue>, Option<String>)>, Malformed> {
     // VersityGW sends the bare list.
     if text.trim_start().starts_with('[') {
         let records: Vec<&RawValue> =
             serde_json::from_str(text).map_err(|_| Malformed::NotANotification)?;
-        return if records.is_empty() { Err(Malformed::NoRecords) } else { Ok((records, None)) };
+        let absent = records.is_empty();
+        return if absent { Err(Malformed::NoRecords) } else { Ok(Some((records, None))) };
     }
     let envelope: Envelope<'_> =
         serde_json::from_str(text).map_err(|_| Malformed::NotANotification)?;
-    match envelope.records {
-        Some(records) => Ok((records.unwrap_or_default(), envelope.key)),
-        None if envelope.event.as_deref() == Some("s3:TestEvent") => Ok((Vec::new(), None)),
-        None => Err(Malformed::NoRecords),
-    }
+    Ok(match envelope.records {
+        Some(records) => Some((records.unwrap_or_default(), envelope.key)),
+        None if envelope.event.as_deref() == Some("s3:TestEvent") => Some((Vec::new(), None)),
+        None => None,
+    })
 }
 
 /// The record inside RustFS' wrapper, or the record itself.
@@ -339,10 +382,11 @@ pub(crate) fn exact(body: &[u8], object: &ObjectRef, version: Option<&Version>) 
 
 /// The only record of a message, if it can be rewritten without changing its other fields.
 fn template(body: &[u8]) -> Option<Value> {
-    let (text, _) = text(body);
-    let (records, _) = records(&text).ok()?;
-    let [record] = records.as_slice() else { return None };
-    let record: Value = serde_json::from_str(unwrapped(record).get()).ok()?;
+    let only = |message: Message<'_>| match message.records.as_slice() {
+        [record] => Ok(serde_json::from_str::<Value>(unwrapped(record).get()).ok()),
+        _ => Ok(None),
+    };
+    let record = read(body, only).ok()??;
     record.pointer("/s3/object")?.is_object().then_some(record)
 }
 

@@ -189,6 +189,10 @@ mod tests {
         for recorded in [
             include_str!("../testing/fixtures/ceph-events.jsonl"),
             include_str!("../testing/fixtures/rustfs-events.jsonl"),
+            include_str!("../testing/fixtures/sns-messages.jsonl"),
+            include_str!("../testing/fixtures/eventbridge-events.jsonl"),
+            include_str!("../testing/fixtures/cloudevents.jsonl"),
+            include_str!("../testing/fixtures/seaweedfs-events.jsonl"),
         ] {
             recorded.lines().for_each(|line| event(line.as_bytes()));
         }

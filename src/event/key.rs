@@ -2,9 +2,13 @@
 
 use percent_encoding::percent_decode_str;
 
-/// The `eventSource` of stores that do not encode keys. Source: 354 records of a real Ceph, all
-/// with this value and with keys that were not encoded.
-const RAW_SOURCES: &[&str] = &["ceph:s3"];
+/// EventBridge's name for S3. Its keys are not encoded.
+pub(super) const EVENT_BRIDGE: &str = "aws.s3";
+/// What our records of filer events have as `eventSource`. A filer knows paths, which are raw.
+pub(super) const FILER: &str = "seaweedfs:filer";
+/// The `eventSource` of records whose keys are not encoded. Source for Ceph: 354 records of a real
+/// one, all with this value and with keys that were not encoded.
+const RAW_SOURCES: &[&str] = &["ceph:s3", EVENT_BRIDGE, FILER];
 /// The `eventSource` of stores that encode keys. Source: code of MinIO and RustFS. AWS encodes too,
 /// but `aws:s3` is also sent by stores that do not (VersityGW).
 const ENCODING_SOURCES: &[&str] = &["minio:s3", "rustfs:s3"];
