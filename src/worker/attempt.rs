@@ -1,6 +1,6 @@
 //! One attempt at one delivery: read, handle, decide, settle, record.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +29,9 @@ const MAX_EXPLAINED: u32 = 2 * SUSPICIOUS_REDELIVERIES;
 const MANY_DEFERRALS: u32 = 6;
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 
+/// The detail of a failure by a panic.
+const BUG: &str = "a bug in the scanner, its message is in the log above";
+
 /// What is logged and counted once a delivery is settled.
 enum Settled<E> {
     Nothing,
@@ -53,7 +56,9 @@ impl<H: Handler> Worker<H> {
         self.shared.metrics.in_flight.inc();
         self.in_work.fetch_add(1, Ordering::Relaxed);
         let attempt = async {
-            let work = self.handler.read(&delivery);
+            let Ok(work) = catch_unwind(AssertUnwindSafe(|| self.handler.read(&delivery))) else {
+                return self.park_unreadable(&delivery, &context).await;
+            };
             let span = self.handler.span(&work, &delivery);
             self.attempt(&work, &delivery, &context).instrument(span).await;
         };
@@ -71,7 +76,7 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn attempt(&self, work: &H::Work, delivery: &Delivery, context: &Context) {
-        let (disposition, settled) = match self.suspicion(delivery) {
+        let resolved = match self.suspicion(delivery) {
             Some(failure) => {
                 let facts = Facts { suspected: true, ..self.facts(delivery, context) };
                 self.resolve_failure(work, delivery, failure, H::Known::default(), facts, context)
@@ -82,6 +87,20 @@ impl<H: Handler> Worker<H> {
                 self.resolve(work, delivery, outcome, context).await
             }
         };
+        self.settle(delivery, resolved, context).await;
+    }
+
+    /// A message that makes its parser panic does so each time, so it is parked at once. Nothing else
+    /// can be done about it, and the gate must not close for it again and again.
+    async fn park_unreadable(&self, delivery: &Delivery, context: &Context) {
+        let reason = Reason::Panic.into_str();
+        let cause = Cause { reason, stage: Stage::Event, detail: BUG.to_owned() };
+        let parked = (Disposition::Park(cause.clone()), Settled::Parked(cause));
+        self.settle(delivery, parked, context).await;
+    }
+
+    async fn settle(&self, delivery: &Delivery, resolved: Resolved<H::End>, context: &Context) {
+        let (disposition, settled) = resolved;
         match context.publisher.settle(delivery, &self.queue, disposition).await {
             Ok(()) => self.record(delivery, settled),
             Err(failure) => {
@@ -104,7 +123,7 @@ impl<H: Handler> Worker<H> {
         let (reason, why) = if self.overdue.load(Ordering::Relaxed) {
             (Reason::ConsumerTimeout, "the broker's consumer_timeout is too short: raise it")
         } else {
-            (Reason::CrashSuspected, "it may be what its readers die of")
+            (Reason::CrashSuspected, "it may crash the daemon")
         };
         let detail = format!("came back unsettled {count} times: {why}");
         Some(Failure::transient(Stage::Event, reason, detail))
@@ -119,8 +138,7 @@ impl<H: Handler> Worker<H> {
         let handled = self.handler.handle(work, delivery, &context.publisher, &context.cancelled);
         // A panic counts as a failure of this object.
         AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
-            let detail = "a bug in the scanner, its message is in the log above";
-            let failure = Failure::transient(Stage::Event, Reason::Panic, detail);
+            let failure = Failure::transient(Stage::Event, Reason::Panic, BUG);
             Outcome::Failed(failure, H::Known::default())
         })
     }

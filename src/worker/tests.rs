@@ -30,7 +30,9 @@ impl Handler for Fragile {
     const MAY_CRASH: bool = true;
     const PUBLISHES: bool = false;
 
-    fn read(&self, _: &Delivery) {}
+    fn read(&self, delivery: &Delivery) {
+        assert!(delivery.body != b"a riddle", "on purpose");
+    }
 
     async fn check_ready(&self, _: Duration) -> Result<(), Failure> {
         Ok(())
@@ -100,20 +102,22 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
             .unwrap();
     };
     let try_it = async {
-        for text in ["one", "a bug", "two", "a bug to the end", "a suspect", "three"] {
+        for text in ["one", "a bug", "two", "a riddle", "a bug to the end", "a suspect", "three"] {
             send(text).await;
         }
         let mut parked = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             let message = amqp.get_within(&queue.dead, SOON).await.unwrap();
             let suspect = message.body == b"a suspect";
             let reason = if suspect { "store_odd" } else { "panic" };
             assert_eq!(message.headers["avscan-reason"], reason);
-            assert_eq!(message.headers["avscan-attempt"], "3");
+            // What cannot even be read is not tried again.
+            let attempts = if message.body == b"a riddle" { "1" } else { "3" };
+            assert_eq!(message.headers["avscan-attempt"], attempts);
             parked.push(String::from_utf8(message.body).unwrap());
         }
         parked.sort();
-        assert_eq!(parked, ["a bug", "a bug to the end", "a suspect"]);
+        assert_eq!(parked, ["a bug", "a bug to the end", "a riddle", "a suspect"]);
         // All slots are free again.
         send("four").await;
         let all = async || {

@@ -1,6 +1,9 @@
 //! An answer of the store is believed only as far as it goes: what is gone, deleted, tagged or denied
 //! has to be shown. The store is a double that keeps objects as S3 does, and lies where a test says so.
 
+mod deletions;
+mod versions;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -292,65 +295,6 @@ async fn a_store_without_tags_is_found_out_and_its_objects_are_scanned_once() {
 }
 
 #[tokio::test]
-async fn a_deletion_that_does_not_show_ends_after_a_few_tries() {
-    // HEAD goes on showing what was there, with what some stores call the slot `null`.
-    let eicar_etag = Version::new(eicar()).etag;
-    let scene = scene(&[], move |call, _| match call.operation {
-        Operation::HeadObject => Some(
-            Reply::new(200, "")
-                .header("etag", &format!("\"{eicar_etag}\""))
-                .header("content-length", "68")
-                .header("x-amz-version-id", "00000000-0000-0000-0000-000000000000"),
-        ),
-        Operation::DeleteObject => Some(Reply::new(204, "")),
-        _ => None,
-    })
-    .await;
-    let (_, etag) = scene.put("k", &eicar());
-    scene.announce("k", &etag).await;
-    eventually("its failure is reported", || async {
-        let reports = scene.daemon.reports();
-        reports.iter().any(|report| report.json()["error"] == "delete_failed")
-    })
-    .await;
-    scene.asked_little("k", 2);
-    assert!(!scene.daemon.output().contains("infected object deleted"));
-}
-
-#[tokio::test]
-async fn a_page_is_no_deletion_and_no_tag() {
-    for versioning in [Versioning::Off, Versioning::Enabled] {
-        let shown = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&shown);
-        let scene = scene(&[("RETRY_LIMIT", "5")], move |call, _| {
-            let effect =
-                matches!(call.operation, Operation::DeleteObject | Operation::PutObjectTagging);
-            if !effect || counted.fetch_add(1, Ordering::Relaxed) >= 6 {
-                return None;
-            }
-            Some(page(if call.count.is_multiple_of(2) { 200 } else { 403 }))
-        })
-        .await;
-        scene.versioning(versioning);
-        for (key, content) in [("bad", &eicar()[..]), ("good", b"fine")] {
-            let (version, etag) = scene.put(key, content);
-            let mut event = notification::put(BUCKET, key, None, Some(&etag));
-            if versioning == Versioning::Enabled {
-                event["Records"][0]["s3"]["object"]["versionId"] = version.into();
-            }
-            scene.tell(&event).await;
-        }
-        scene.until_gone("bad").await;
-        scene.until_tagged("good", "clean").await;
-        assert!(shown.load(Ordering::Relaxed) > 6);
-        scene.nothing_is_parked().await;
-        for report in scene.daemon.reports() {
-            assert!(report.json()["error"].is_null(), "{}", report.json());
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_head_that_something_before_the_store_refuses_is_no_denial() {
     let shown = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&shown);
@@ -364,81 +308,6 @@ async fn a_head_that_something_before_the_store_refuses_is_no_denial() {
     scene.until_tagged("good", "clean").await;
     assert!(shown.load(Ordering::Relaxed) > 2);
     scene.nothing_is_parked().await;
-}
-
-#[tokio::test]
-async fn a_deletion_is_not_repeated_without_another_look() {
-    // The first DELETE meets a store that is busy, and the object is overwritten before the next try.
-    for executed in [false, true] {
-        let first = once();
-        let scene = scene(&[], move |call, contents| {
-            if call.operation != Operation::DeleteObject || !first() {
-                return None;
-            }
-            if executed {
-                contents.bucket(BUCKET).delete(&call.key);
-            }
-            contents.bucket(BUCKET).put(&call.key, Version::new("a clean one"));
-            Some(store::error(503, "SlowDown"))
-        })
-        .await;
-        let (_, etag) = scene.put("k", &eicar());
-        scene.announce("k", &etag).await;
-        scene.until_tagged("k", "clean").await;
-        assert_eq!(scene.calls("k", Operation::DeleteObject), 1);
-        let log = scene.daemon.output();
-        assert_eq!(log.matches(": deleting ").count(), 1, "{log}");
-    }
-}
-
-#[tokio::test]
-async fn a_deletion_whose_answer_was_lost_is_one_when_nothing_is_there() {
-    let first = once();
-    let scene = scene(&[], move |call, contents| {
-        (call.operation == Operation::DeleteObject && first()).then(|| {
-            contents.bucket(BUCKET).delete(&call.key);
-            Reply::close()
-        })
-    })
-    .await;
-    let (_, etag) = scene.put("k", &eicar());
-    scene.announce("k", &etag).await;
-    scene.ended("applied").await;
-    let log = scene.daemon.output();
-    assert_eq!(log.matches("infected object deleted").count(), 1, "{log}");
-    assert_eq!(log.matches(": deleting ").count(), 1, "{log}");
-}
-
-#[tokio::test]
-async fn a_store_that_fails_right_behind_a_deletion_is_asked_until_it_tells() {
-    for versioning in [Versioning::Off, Versioning::Enabled] {
-        let away = Mutex::new(None::<Instant>);
-        let scene = scene(&[], move |call, contents| {
-            let mut away = away.lock().unwrap();
-            match *away {
-                None if call.operation == Operation::DeleteObject => {
-                    *away = Some(Instant::now());
-                    let done = contents.answer(call);
-                    // With a version the answer is lost as well.
-                    Some(if call.version.is_none() { done } else { Reply::close() })
-                }
-                Some(at) if at.elapsed() < Duration::from_secs(8) => {
-                    Some(store::error(503, "SlowDown"))
-                }
-                _ => None,
-            }
-        })
-        .await;
-        scene.versioning(versioning);
-        let (version, etag) = scene.put("k", &eicar());
-        let mut event = notification::put(BUCKET, "k", None, Some(&etag));
-        if versioning == Versioning::Enabled {
-            event["Records"][0]["s3"]["object"]["versionId"] = version.into();
-        }
-        scene.tell(&event).await;
-        let lines = || scene.daemon.output().matches("infected object deleted").count();
-        eventually("a line behind the deletion", || async { lines() == 1 }).await;
-    }
 }
 
 #[tokio::test]
@@ -480,111 +349,6 @@ async fn a_store_that_hiccups_while_an_archived_object_is_looked_at_is_asked_aga
     scene.announce("k", &etag).await;
     scene.until_tagged("k", "no").await;
     assert_eq!(scene.reports("k", 1).await[0]["reason"], "unreadable");
-}
-
-#[tokio::test]
-async fn versions_that_no_event_names_are_found_below_markers_and_newer_uploads() {
-    let scene = scene(&[], as_it_is).await;
-    scene.versioning(Versioning::Enabled);
-    let (below, etag) = scene.put("marker", &eicar());
-    scene.store.with(|contents| contents.bucket(BUCKET).delete(b"marker"));
-    scene.announce("marker", &etag).await;
-    let (covered, etag) = scene.put("covered", &eicar());
-    scene.put("covered", b"newer, and clean");
-    scene.announce("covered", &etag).await;
-    let left = |key: &str, id: &str| {
-        scene.store.versions(BUCKET, key).iter().any(|version| version.id == id)
-    };
-    eventually("both are deleted by their ids", || async {
-        !left("marker", &below) && !left("covered", &covered)
-    })
-    .await;
-    assert_eq!(scene.store.versions(BUCKET, "covered").len(), 1);
-    assert!(scene.store.versions(BUCKET, "marker").iter().all(|version| version.is_marker));
-    // The same bytes twice: both versions are meant.
-    let (_, etag) = scene.put("twice", &eicar());
-    scene.put("twice", &eicar());
-    scene.announce("twice", &etag).await;
-    eventually("both", || async { scene.store.versions(BUCKET, "twice").is_empty() }).await;
-}
-
-#[tokio::test]
-async fn what_a_removal_uncovers_is_scanned() {
-    let scene = scene(&[], as_it_is).await;
-    scene.versioning(Versioning::Enabled);
-    scene.put("k", &eicar());
-    let marker = scene.store.with(|contents| contents.bucket(BUCKET).delete(b"k")).unwrap();
-    scene.store.with(|contents| contents.bucket(BUCKET).remove(b"k", &marker));
-    let mut event = notification::event("s3:ObjectRemoved:Delete", BUCKET, "k", None, None);
-    event["Records"][0]["s3"]["object"]["versionId"] = marker.into();
-    scene.tell(&event).await;
-    eventually("deleted", || async { scene.store.versions(BUCKET, "k").is_empty() }).await;
-    assert_eq!(status_of(&scene.reports("k", 1).await[0]), ["infected", "delete", "-"]);
-}
-
-#[tokio::test]
-async fn versions_that_cannot_be_listed_are_said_where_they_matter() {
-    let scene = scene(&[], |call, _| {
-        (call.operation == Operation::ListObjectVersions).then(|| store::error(403, "AccessDenied"))
-    })
-    .await;
-    // Without versions nothing is missing.
-    scene.announce("never", "e").await;
-    scene.ended("gone").await;
-    scene.versioning(Versioning::Enabled);
-    let (_, etag) = scene.put("current", b"fine");
-    scene.announce("current", &etag).await;
-    scene.until_tagged("current", "clean").await;
-    scene.nothing_is_parked().await;
-    let (_, etag) = scene.put("k", &eicar());
-    scene.store.with(|contents| contents.bucket(BUCKET).delete(b"k"));
-    scene.announce("k", &etag).await;
-    let parked = dead(&scene.daemon).await;
-    assert_eq!(parked.headers["avscan-reason"], "versions_denied");
-    assert_eq!(scene.reports("k", 1).await[0]["reason"], "scan_failed");
-}
-
-#[tokio::test]
-async fn what_retention_keeps_is_tagged_and_said_once() {
-    let scene = scene(&[], |call, contents| {
-        let version = contents.bucket(BUCKET).current(&call.key)?.clone();
-        match (call.operation, call.key.as_slice()) {
-            // In the words of MinIO's lineage, and of AWS.
-            (Operation::DeleteObject, b"worm") => Some(Reply::new(
-                400,
-                "<Error><Code>InvalidRequest</Code><Message>Object is WORM protected and cannot be \
-                 overwritten</Message></Error>",
-            )),
-            (Operation::DeleteObject, _) => Some(store::error(403, "AccessDenied")),
-            (Operation::HeadObject, b"held") => Some(
-                Reply::new(200, "")
-                    .header("etag", &format!("\"{}\"", version.etag))
-                    .header("content-length", &version.body.len().to_string())
-                    .header("x-amz-version-id", &version.id)
-                    .header("x-amz-object-lock-mode", "COMPLIANCE")
-                    .header("x-amz-object-lock-retain-until-date", "2999-01-01T00:00:00Z"),
-            ),
-            _ => None,
-        }
-    })
-    .await;
-    scene.versioning(Versioning::Enabled);
-    for key in ["worm", "held"] {
-        let (version, etag) = scene.put(key, &eicar());
-        let mut event = notification::put(BUCKET, key, None, Some(&etag));
-        event["Records"][0]["s3"]["object"]["versionId"] = version.into();
-        scene.tell(&event).await;
-        scene.until_tagged(key, "infected").await;
-        let reports = scene.reports(key, 2).await;
-        assert_eq!(status_of(&reports[1]), ["infected", "no", "locked"]);
-        assert!(reports[0]["sequence"].as_u64() < reports[1]["sequence"].as_u64());
-        assert_eq!(scene.calls(key, Operation::GetObject), 1);
-    }
-    eventually("both ended", || async {
-        metric(&scene.daemon, "avscan_notifications_total{end=\"locked\"}").await >= 2
-    })
-    .await;
-    scene.nothing_is_parked().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! What the store says is not what is there: lost and stale answers, pages of others, lists with
 //! gaps, versions that no notification names. Each of these was a way past the scanner once.
 
+mod pages;
+mod versions;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -202,201 +205,6 @@ async fn one_404_does_not_give_the_announcement_to_a_copy() {
 }
 
 #[tokio::test]
-async fn an_unreadable_upload_does_not_hide_the_version_below_it() {
-    let scene = scene(Versioning::Enabled, &[], |call, _| {
-        // The newer one is encrypted with its owner's key, or archived.
-        let current = call.key == b"k" && call.version.is_none();
-        match call.operation {
-            Operation::GetObject if current => Some(store::error(403, "InvalidObjectState")),
-            _ => None,
-        }
-    })
-    .await;
-    let (version, first) = scene.put("k", &eicar());
-    let (_, second) = scene.put("k", b"archived");
-    scene.announce_all("k", &[first, second]).await;
-    eventually("the infected one is deleted", || async { !scene.has("k", &version) }).await;
-}
-
-#[tokio::test]
-async fn a_thousand_delete_markers_do_not_hide_a_version() {
-    let scene = scene(Versioning::Enabled, &[], as_it_is).await;
-    let (version, etag) = scene.put("k", &eicar());
-    scene.store.with(|contents| {
-        for _ in 0..1000 {
-            contents.bucket(BUCKET).delete(b"k");
-        }
-    });
-    scene.announce("k", &etag).await;
-    eventually("the infected one is deleted", || async { !scene.has("k", &version) }).await;
-}
-
-#[tokio::test]
-async fn a_thousand_newer_versions_do_not_hide_one() {
-    let scene = scene(Versioning::Enabled, &[], as_it_is).await;
-    let (version, etag) = scene.put("k", &eicar());
-    for n in 0..1000 {
-        scene.put("k", format!("clean {n}").as_bytes());
-    }
-    scene.announce("k", &etag).await;
-    eventually("the infected one is deleted", || async { !scene.has("k", &version) }).await;
-}
-
-#[tokio::test]
-async fn a_version_that_a_list_of_seaweedfs_hides_is_not_passed_over_in_silence() {
-    use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-    let store = stack::Seaweed::start().await.unwrap();
-    let (access, secret) = store.keys();
-    let daemon = daemon(&[
-        ("MINIO_SERVER_URL", store.url()),
-        ("MINIO_ACCESS_KEY_ID", access),
-        ("MINIO_SECRET_ACCESS_KEY", secret),
-        ("RETRY_DELAYS", "1s"),
-    ])
-    .await;
-    let s3 = store.s3("longer");
-    s3.create_bucket().await.unwrap();
-    let versioning =
-        VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
-    put.versioning_configuration(versioning).send().await.unwrap();
-    let put = async |key: &str, body: Vec<u8>| {
-        let put = s3.client.put_object().bucket(&s3.bucket).key(key).body(body.into());
-        let put = put.send().await.unwrap();
-        (put.version_id.unwrap(), put.e_tag.unwrap())
-    };
-    let (version, etag) = put("k", eicar()).await;
-    put("k", b"newer, and clean".to_vec()).await;
-    for n in 0..11 {
-        let many = (0..100).map(|m| put_one(&s3, format!("k!{n:02}{m:02}")));
-        futures_util::future::join_all(many).await;
-    }
-    let event = notification::put(&s3.bucket, "k", None, Some(&etag));
-    notify(&daemon, event.to_string().as_bytes()).await;
-    // Its list of the prefix does not come to `k` before all of them, and has no more of it behind: it
-    // cannot be found out, and that is said.
-    let report = daemon.reports_on("k", 1, SOON).await.unwrap().remove(0).json();
-    assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
-    let head = s3.client.head_object().bucket(&s3.bucket).key("k").version_id(&version);
-    assert!(head.send().await.is_ok());
-}
-
-async fn put_one(s3: &stack::S3, key: String) {
-    let put = s3.client.put_object().bucket(&s3.bucket).key(key).body(b"x".to_vec().into());
-    put.send().await.unwrap();
-}
-
-#[tokio::test]
-async fn versions_of_the_same_content_beyond_the_hundredth_are_scanned() {
-    // As if each deletion were locked by the uploader's retention: what is scanned stays.
-    let scene = scene(Versioning::Enabled, &[("DELETE_FILE", "false")], as_it_is).await;
-    let etags: Vec<_> = (0..103).map(|_| scene.put("k", &eicar()).1).collect();
-    // The same for each of them; a few keep the test short.
-    scene.announce_all("k", &etags[..3]).await;
-    eventually("all are scanned", || async {
-        let all = scene.store.versions(BUCKET, "k");
-        all.iter().all(|version| version.tag_value("scanned") == Some("infected"))
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn removals_of_old_versions_do_not_have_the_current_one_scanned_each_time() {
-    let scene = scene(Versioning::Enabled, &[], as_it_is).await;
-    scene.put("k", b"large, and current");
-    // One DeleteObjects request removes a thousand versions; so does a nightly lifecycle rule.
-    for n in 0..30 {
-        let mut event = notification::event("s3:ObjectRemoved:Delete", BUCKET, "k", None, None);
-        event["Records"][0]["s3"]["object"]["versionId"] = format!("{n:032x}").into();
-        event["Records"][0]["s3"]["object"]["sequencer"] = format!("{n:016X}").into();
-        notify(&scene.daemon, event.to_string().as_bytes()).await;
-    }
-    scene.settled(30).await;
-    // Those that were in hand together may have been scanned each.
-    let tagged = scene.calls("k", Operation::PutObjectTagging);
-    assert!((1..=4).contains(&tagged), "{tagged} taggings of one version");
-}
-
-#[tokio::test]
-async fn a_page_with_an_etag_is_not_the_object() {
-    // nginx sends an ETag with every static file, also with its maintenance page.
-    let first = once();
-    let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, _| {
-        (call.operation == Operation::GetObject && first()).then(|| {
-            Reply::new(200, "<html>maintenance</html>")
-                .header("server", "nginx")
-                .header("content-type", "text/html")
-                .header("etag", "\"65f1c2d3-18\"")
-        })
-    })
-    .await;
-    let (_, etag) = scene.put("k", &eicar());
-    scene.announce("k", &etag).await;
-    eventually("the infected one is deleted", || async {
-        scene.store.current(BUCKET, "k").is_none()
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_page_with_an_etag_is_no_newer_upload() {
-    // The same page, to the DELETE and to the GET that looks what came of it.
-    let (deleted, looked) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, _| {
-        let hit = match call.operation {
-            Operation::DeleteObject => deleted.fetch_add(1, Ordering::Relaxed) == 0,
-            Operation::GetObject if deleted.load(Ordering::Relaxed) == 1 => {
-                looked.fetch_add(1, Ordering::Relaxed) == 0
-            }
-            _ => false,
-        };
-        hit.then(|| {
-            Reply::new(200, "<html>maintenance</html>")
-                .header("server", "nginx")
-                .header("content-type", "text/html")
-                .header("etag", "\"65f1c2d3-18\"")
-        })
-    })
-    .await;
-    let (_, etag) = scene.put("k", &eicar());
-    scene.announce("k", &etag).await;
-    eventually("the infected one is deleted", || async {
-        scene.store.current(BUCKET, "k").is_none()
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_page_with_an_etag_does_not_hide_the_copy_below() {
-    // Versions are switched on, and the same bytes uploaded once more, before the deletion. Behind that
-    // of the upper ones a page answers the HEAD.
-    let deleted = AtomicBool::new(false);
-    let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, contents| match call
-        .operation
-    {
-        Operation::HeadObject if call.count == 0 => {
-            let objects = contents.bucket(BUCKET);
-            let copy = objects.versions(&call.key).last().unwrap().clone();
-            objects.versioning = Versioning::Enabled;
-            objects.put(&call.key, copy);
-            None
-        }
-        Operation::DeleteObject => {
-            deleted.store(true, Ordering::Relaxed);
-            None
-        }
-        Operation::HeadObject if deleted.swap(false, Ordering::Relaxed) => {
-            Some(Reply::new(200, "").header("etag", "\"65f1c2d3-18\""))
-        }
-        _ => None,
-    })
-    .await;
-    let (_, etag) = scene.put("k", &eicar());
-    scene.announce("k", &etag).await;
-    eventually("both are deleted", || async { scene.store.versions(BUCKET, "k").is_empty() }).await;
-}
-
-#[tokio::test]
 async fn older_bytes_than_those_announced_do_not_supersede_them() {
     for tags in ["true", "false"] {
         let stale = Arc::new(AtomicBool::new(true));
@@ -430,22 +238,6 @@ async fn older_bytes_than_those_announced_do_not_supersede_them() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_is_no_folder_where_bytes_were_announced() {
-    let first = once();
-    let scene = scene(Versioning::Off, &[], move |call, _| {
-        (call.operation == Operation::GetObject && first()).then(|| Reply::new(200, ""))
-    })
-    .await;
-    let (_, etag) = scene.put("folder/", &eicar());
-    let event = notification::put(BUCKET, "folder/", Some(68), Some(&etag));
-    notify(&scene.daemon, event.to_string().as_bytes()).await;
-    eventually("the infected one is deleted", || async {
-        scene.store.current(BUCKET, "folder/").is_none()
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn other_bytes_of_the_same_etag_do_not_get_the_verdict() {
     // Two files with the same MD5 can be made (chosen prefix), so an ETag is chosen by the uploader.
     let same = |body: &[u8], day: i64| Version {
@@ -470,24 +262,6 @@ async fn other_bytes_of_the_same_etag_do_not_get_the_verdict() {
 }
 
 #[tokio::test]
-async fn an_unknown_version_id_and_a_newer_upload_do_not_hide_the_announced_bytes() {
-    let scene = scene(Versioning::Enabled, &[], as_it_is).await;
-    for (key, cover) in [("covered", true), ("marker", false)] {
-        let (version, etag) = scene.put(key, &eicar());
-        if cover {
-            scene.put(key, b"newer, and clean");
-        } else {
-            scene.store.with(|contents| contents.bucket(BUCKET).delete(key.as_bytes()));
-        }
-        let mut event = notification::put(BUCKET, key, None, Some(&etag));
-        event["Records"][0]["s3"]["object"]["versionId"] =
-            "00000000-0000-0000-0000-000000000001".into();
-        notify(&scene.daemon, event.to_string().as_bytes()).await;
-        eventually("the infected one is deleted", || async { !scene.has(key, &version) }).await;
-    }
-}
-
-#[tokio::test]
 async fn a_key_with_a_replacement_character_is_a_key_like_any_other() {
     let scene = scene(Versioning::Off, &[], as_it_is).await;
     let key = "invoice\u{fffd}.exe";
@@ -503,25 +277,6 @@ async fn a_key_with_a_replacement_character_is_a_key_like_any_other() {
         scene.store.current(BUCKET, key).is_none()
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_list_without_the_version_that_was_just_read_is_not_believed() {
-    let first = once();
-    let scene = scene(Versioning::Enabled, &[], move |call, _| {
-        (call.operation == Operation::ListObjectVersions && first()).then(|| {
-            Reply::new(
-                200,
-                "<ListVersionsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
-                 <Name>b</Name><IsTruncated>false</IsTruncated></ListVersionsResult>",
-            )
-        })
-    })
-    .await;
-    let (version, etag) = scene.put("k", &eicar());
-    scene.put("k", b"newer, and clean");
-    scene.announce("k", &etag).await;
-    eventually("the infected one is deleted", || async { !scene.has("k", &version) }).await;
 }
 
 #[tokio::test]
@@ -545,18 +300,6 @@ async fn a_head_without_a_length_does_not_make_a_body_look_cut() {
         scene.store.current(BUCKET, "k").is_none()
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_store_that_does_not_understand_a_list_of_versions_has_objects_that_are_gone() {
-    let scene = scene(Versioning::Off, &[], |call, _| {
-        (call.operation == Operation::ListObjectVersions)
-            .then(|| store::error(400, "InvalidArgument"))
-    })
-    .await;
-    scene.announce("k", "e").await;
-    let what = scene.settled(1).await;
-    assert!(what.contains("gone"), "an upload that was deleted before the scan: {what}");
 }
 
 #[tokio::test]
