@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::context::Context;
 use super::{Handler, Worker};
 use crate::health::Part;
-use crate::queue::{Consumer, Delivery, Next, Session};
+use crate::queue::{Consumer, Next, Session};
 
 /// Grace for running effects when the gate closes: settle within this time, then what is unsettled
 /// is requeued. The effects finish all the same.
@@ -102,7 +102,7 @@ impl<H: Handler> Worker<H> {
             };
             match (slot, next) {
                 (Some(slot), Next::Delivery(delivery)) => {
-                    self.start(*delivery, Arc::clone(context), slot, tasks);
+                    tasks.spawn(Arc::clone(self).work(*delivery, Arc::clone(context), slot));
                 }
                 (_, Next::Cancelled) => return self.cancelled_by_broker(context).await,
                 (_, Next::Closed { overdue }) => {
@@ -133,16 +133,6 @@ impl<H: Handler> Worker<H> {
             next @ Next::Delivery(_) => (Arc::clone(&self.slots).acquire_owned().await.ok(), next),
             next => (None, next),
         }
-    }
-
-    fn start(
-        self: &Arc<Self>,
-        delivery: Delivery,
-        context: Arc<Context>,
-        slot: OwnedSemaphorePermit,
-        tasks: &TaskTracker,
-    ) {
-        tasks.spawn(Arc::clone(self).work(delivery, context, slot));
     }
 
     /// `basic.cancel` alone does not say that the queue was deleted.
