@@ -8,6 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::check::{check, healthcheck};
@@ -16,6 +17,7 @@ use self::workers::Workers;
 use crate::admin;
 use crate::config::{Loaded, Settings};
 use crate::health::Health;
+use crate::intake::Intake;
 use crate::metrics::Metrics;
 
 /// sysexits.h: `EX_CONFIG`.
@@ -83,11 +85,25 @@ impl Daemon {
             admin_stop.clone(),
         ));
         let workers = Workers::new(&self).await?;
+        let intake = self.intake(&workers)?;
         // Boxed: the compiler looks only so deep into futures within futures.
         let ended = Box::pin(workers.supervise(&self)).await;
+        if let Some(intake) = intake {
+            drop(intake.await);
+        }
         admin_stop.cancel();
         drop(admin.await);
         ended
+    }
+
+    /// Starts the intake, where there is one. It stops with the daemon.
+    fn intake(&self, workers: &Workers) -> Result<Option<JoinHandle<()>>, Fatal> {
+        let Some(settings) = &self.settings.intake else { return Ok(None) };
+        let listener = Intake::listen(settings).map_err(|error| {
+            Fatal::Other(format!("INTAKE_ADDR {} cannot be used: {error}", settings.address))
+        })?;
+        let intake = Intake::new(settings.clone(), workers.to_broker(), Arc::clone(&self.metrics));
+        Ok(Some(tokio::spawn(intake.serve(listener, self.shutdown.clone()))))
     }
 }
 

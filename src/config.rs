@@ -2,6 +2,7 @@
 //! never with the value.
 
 mod address;
+mod intake;
 mod reader;
 mod secret;
 mod settings;
@@ -14,12 +15,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use url::Url;
 
 pub(crate) use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
-use crate::tls::Trust;
+use crate::tls::{ServerIdentity, Trust};
 
 const GIB: u64 = 1 << 30;
 /// The admin server's default port.
@@ -39,6 +41,8 @@ pub struct Settings {
     /// The webhook. Without one, reports of deletions are kept in a queue, and the others go to the
     /// results exchange alone.
     pub(crate) publish: Option<PublishSettings>,
+    /// The intake of webhooks, if there is one.
+    pub(crate) intake: Option<IntakeSettings>,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
     /// The certificate authorities of `TLS_CA_FILE`.
@@ -196,6 +200,24 @@ pub(crate) struct PublishSettings {
     pub(crate) authorization: Option<Secret>,
 }
 
+/// The intake of webhooks.
+#[derive(Debug, Clone)]
+pub(crate) struct IntakeSettings {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The tokens that senders may present, separated by blanks.
+    pub(crate) token: Secret,
+    /// Its certificate; `None` is plain http.
+    pub(crate) tls: Option<ServerIdentity>,
+}
+
+impl IntakeSettings {
+    fn has_token_below(&self, length: usize) -> bool {
+        let held = self.token.held();
+        held.expose_secret().split_ascii_whitespace().any(|token| token.len() < length)
+    }
+}
+
 /// How to log.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
@@ -319,6 +341,7 @@ impl Settings {
                 self.broker.queue
             ));
         }
+        self.warn_of_intake(warnings);
         let free = rustix::fs::statvfs(&self.store.temp_dir)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         if free < self.store.spool {

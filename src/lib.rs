@@ -13,11 +13,12 @@
 //! - `report` is the result of one object: its JSON, its id;
 //! - `pipeline` runs one object through fetch, scan, plan and effects;
 //! - `courier` delivers one report to the webhook;
+//! - `intake` takes a store's webhook and confirms it into the notifications queue;
 //! - `worker` keeps deliveries in flight, decides what becomes of failed ones, drains;
 //! - [`app`] builds all of it from the configuration and keeps a broker session alive.
 //!
 //! Beside the rooms stand services, which import no room: [`config`], `failure`, `retry`,
-//! `http`, `tls`, `health`, `hints`, `admin`, `metrics`, [`telemetry`], [`shutdown`], `clock`.
+//! `http`, `tls`, `health`, `hints`, `server`, `admin`, `metrics`, [`telemetry`], [`shutdown`], `clock`.
 //!
 //! Two promises decide every trade-off: nothing is called clean or deleted but by an explicit
 //! verdict on its very bytes, and no notification ends otherwise than applied and reported, or
@@ -41,6 +42,8 @@ mod pipeline;
 
 mod courier;
 
+mod intake;
+
 mod worker;
 
 pub mod app;
@@ -57,6 +60,7 @@ mod hints;
 mod http;
 mod metrics;
 mod retry;
+mod server;
 pub mod shutdown;
 pub mod telemetry;
 mod tls;

@@ -120,6 +120,8 @@ pub(crate) struct Metrics {
     dead_letters: Family<FailureLabels, Counter>,
     /// Reports by outcome.
     reports: Family<OutcomeLabel, Counter>,
+    /// Webhooks by what they were answered.
+    intake: Family<OutcomeLabel, Counter>,
     /// Reports that some foreign queue at the results exchange did not confirm.
     pub(crate) results_unconfirmed: Counter,
     /// Broker sessions that ended with an error.
@@ -151,6 +153,7 @@ impl Default for Metrics {
             retries: Family::default(),
             dead_letters: Family::default(),
             reports: Family::default(),
+            intake: Family::default(),
             results_unconfirmed: Counter::default(),
             sessions_lost: Counter::default(),
             database_age: Gauge::default(),
@@ -185,6 +188,7 @@ impl Default for Metrics {
             metrics.dead_letters.clone(),
         );
         r.register("reports", "Reports by outcome", metrics.reports.clone());
+        r.register("intake", "Webhooks by what they were answered", metrics.intake.clone());
         r.register(
             "results_unconfirmed",
             "Reports that not every queue of others at the results exchange confirmed",
@@ -225,6 +229,11 @@ impl Metrics {
     /// Counts an outcome of a report.
     pub(crate) fn report(&self, end: ReportEnd) {
         self.reports.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
+    }
+
+    /// Counts a webhook by its answer, a word of a closed set.
+    pub(crate) fn intake(&self, outcome: Word) {
+        self.intake.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts a verdict, or an object without one by the reason.

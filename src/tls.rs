@@ -5,12 +5,16 @@
 //! an authority's own certificate is not a server's. Other clients are laxer, so a certificate that
 //! works with them may be refused here, by an error that names no remedy.
 
+mod server;
+
 use std::error::Error;
 use std::io;
 
 use rustls::{CertificateError, OtherError, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+pub(crate) use self::server::ServerIdentity;
 
 /// Certificate authorities trusted besides the platform's; none by default.
 #[derive(Debug, Clone, Default)]

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{Daemon, Fatal};
 use crate::courier::Courier;
 use crate::failure::{Failure, Reason};
 use crate::health::Part;
 use crate::hints;
-use crate::queue::{OpenError, Session, Topology};
+use crate::intake::ToBroker;
+use crate::queue::{Inlet, OpenError, Session, Topology};
 use crate::retry;
 use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
@@ -25,6 +28,8 @@ pub(super) struct Workers {
     notifications: Arc<Worker<Notifications>>,
     /// Only with a webhook.
     reports: Option<Arc<Worker<Reports>>>,
+    /// The way into the queue for the intake; `None` without a session.
+    inlet: watch::Sender<Option<Inlet>>,
 }
 
 impl Workers {
@@ -49,7 +54,12 @@ impl Workers {
             }
             _ => None,
         };
-        Ok(Self { topology, notifications, reports })
+        Ok(Self { topology, notifications, reports, inlet: watch::Sender::new(None) })
+    }
+
+    /// The way to the broker, session after session.
+    pub(super) fn to_broker(&self) -> ToBroker {
+        self.inlet.subscribe()
     }
 
     /// Works until the daemon stops, then waits for what still runs.
@@ -107,10 +117,12 @@ impl Workers {
 
     /// Both workers on one session. `true` if they drained, `false` if the session was lost.
     async fn run_session(&self, session: Session, daemon: &Daemon) -> Result<bool, Fatal> {
+        self.inlet.send_replace(Some(session.inlet().clone()));
         let exit = tokio::select! {
             exit = self.run_workers(&session) => exit,
             never = session.keep_bound() => match never {},
         };
+        self.inlet.send_replace(None);
         session.close().await;
         match exit {
             WorkerExit::Drained => Ok(true),

@@ -43,10 +43,17 @@ impl Secret {
         self.lock().clone()
     }
 
+    /// Reads the file again. Where this side is the one that checks, a value that was taken out of the
+    /// file must stop working, so that no refusal is waited for.
+    pub(crate) fn reread(&self) {
+        let held = self.held();
+        self.replaced_after(&held);
+    }
+
     /// Reads the file again after a peer refused `refused`; returns whether the value differs from
     /// that now.
     ///
-    /// Only a refusal replaces a secret: the file may be updated before the peer is. A file that is
+    /// Only a refusal replaces a secret that a peer checks: the file may be updated before the peer is. A file that is
     /// missing, empty or unusable, as during its replacement, leaves the old value in place.
     pub(crate) fn replaced_after(&self, refused: &SecretString) -> bool {
         if let Some(Source { variable, path, usable }) = &self.0.source {
@@ -54,7 +61,7 @@ impl Secret {
                 Ok(text) if text == self.held().expose_secret() => {}
                 Ok(text) if text.is_empty() => tracing::debug!("{variable}_FILE is empty"),
                 Ok(text) if usable(&text) => {
-                    tracing::info!("{variable}_FILE has a new value: trying it");
+                    tracing::info!("{variable}_FILE has a new value: it is used from now on");
                     *self.lock() = text.into();
                 }
                 Ok(_) => {

@@ -21,6 +21,7 @@ impl Reader<'_> {
         let scanner = self.scanner();
         let policy = self.policy();
         let publish = self.publish();
+        let intake = self.intake();
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
@@ -32,6 +33,7 @@ impl Reader<'_> {
             scanner: scanner?,
             policy: policy?,
             publish: publish?,
+            intake: intake?,
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,

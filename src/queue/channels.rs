@@ -6,17 +6,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lapin::options::ConfirmSelectOptions;
-use lapin::{Channel, Connection};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// AMQP 0-9-1, `delivery-mode`: the message survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;
-/// Most publishes in flight. Confirms take milliseconds, so few channels are used; the default of
-/// RabbitMQ allows 2047 per connection.
-const MAX_CHANNELS: usize = 32;
-
-/// A pool of channels. Grows on demand up to [`MAX_CHANNELS`].
+/// A pool of channels that grows on demand up to a limit, the number of publishes in flight. Confirms
+/// take milliseconds, so few channels are used; the default of RabbitMQ allows 2047 per connection.
 #[derive(Debug)]
 pub(super) struct Channels {
     connection: Arc<Connection>,
@@ -33,10 +31,54 @@ pub(super) struct Taken<'a> {
     _slot: Option<SemaphorePermit<'a>>,
 }
 
+/// The broker's answer to a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Answer {
+    /// It is in a queue.
+    #[error("confirmed")]
+    Confirmed,
+    /// No queue is bound by that routing key. The broker confirms a returned message too.
+    #[error("no queue takes it")]
+    Returned,
+    /// Negatively acknowledged, as by a full queue.
+    #[error("refused by the broker")]
+    Refused,
+    /// The channel is not in confirm mode.
+    #[error("confirms are off")]
+    Unconfirmed,
+}
+
 impl Channels {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
-        let slots = Semaphore::new(MAX_CHANNELS);
+    pub(super) fn new(connection: Arc<Connection>, limit: usize) -> Self {
+        let slots = Semaphore::new(limit);
         Self { connection, idle: Mutex::default(), slots }
+    }
+
+    /// Publishes a persistent message and waits for the broker's answer. To be dropped when it takes
+    /// too long.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub(super) async fn publish(
+        &self,
+        exchange: ShortString,
+        key: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> lapin::Result<Answer> {
+        let properties = properties.with_delivery_mode(PERSISTENT);
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let taken = self.take().await?;
+        let published =
+            taken.channel.basic_publish(exchange, key.into(), options, body, properties);
+        let confirmation = published.await?.await?;
+        taken.give_back();
+        Ok(match confirmation {
+            Confirmation::Ack(None) => Answer::Confirmed,
+            Confirmation::Ack(Some(_)) => Answer::Returned,
+            Confirmation::Nack(_) => Answer::Refused,
+            Confirmation::NotRequested => Answer::Unconfirmed,
+        })
     }
 
     /// Takes an idle channel, or opens one. Waits while all are in use.

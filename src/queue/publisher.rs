@@ -6,14 +6,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::BasicPublishOptions;
+use lapin::BasicProperties;
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Disposition;
-use super::channels::{Channels, PERSISTENT};
+use super::channels::{Answer, Channels};
 use super::declare::exists;
 use super::delivery::Delivery;
 use super::headers::History;
@@ -229,29 +228,16 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), Failure> {
-        let exchange = self.internal.clone();
-        let properties = properties.with_delivery_mode(PERSISTENT);
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let confirmed = async {
-            let taken = self.channels.take().await?;
-            let published =
-                taken.channel.basic_publish(exchange, queue.into(), options, body, properties);
-            let confirmed = published.await?.await?;
-            taken.give_back();
-            Ok::<_, lapin::Error>(confirmed)
-        };
-        // The broker confirms a returned message too: success is a confirm without a return.
-        let confirmed = tokio::select! {
+        let published = self.channels.publish(self.internal.clone(), queue, body, properties);
+        let answer = tokio::select! {
             biased;
-            confirmed = confirmed => Some(confirmed),
+            answer = published => Some(answer),
             () = self.overdue() => None,
             () = self.lost.cancelled() => None,
         };
-        let problem = match confirmed {
-            Some(Ok(Confirmation::Ack(None))) => return Ok(()),
-            Some(Ok(Confirmation::Ack(Some(_)))) => "no queue takes it".to_owned(),
-            Some(Ok(Confirmation::Nack(_))) => "refused by the broker".to_owned(),
-            Some(Ok(Confirmation::NotRequested)) => "confirms are off".to_owned(),
+        let problem = match answer {
+            Some(Ok(Answer::Confirmed)) => return Ok(()),
+            Some(Ok(other)) => other.to_string(),
             Some(Err(error)) => crate::failure::causes(&error),
             None => "not confirmed in time".to_owned(),
         };

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::channels::Channels;
 use super::consumer::Consumer;
 use super::error::OpenError;
+use super::inlet::Inlet;
 use super::publisher::Publisher;
 use super::results::Results;
 use super::topology::{Topology, WorkQueue};
@@ -45,11 +46,15 @@ const HEARTBEAT_SECONDS: u16 = 15;
 /// broker's limit.
 const PUBLISHING_FRAME_MAX: u32 = 32 * 1024;
 
+/// Publishes of the workers in flight at once.
+const PUBLISHING_CHANNELS: usize = 32;
+
 /// Both connections, with the topology declared.
 pub(crate) struct Session {
     consuming: Connection,
     publishing: Arc<Connection>,
     publisher: Publisher,
+    inlet: Inlet,
     /// The task that publishes to the results exchange.
     results: JoinHandle<()>,
     closing: CancellationToken,
@@ -71,7 +76,7 @@ impl Session {
         let consuming = connect(settings, trust, "consuming", None).await?;
         let publishing = connect(settings, trust, "publishing", Some(PUBLISHING_FRAME_MAX)).await?;
         let publishing = Arc::new(publishing);
-        let channels = Arc::new(Channels::new(Arc::clone(&publishing)));
+        let channels = Arc::new(Channels::new(Arc::clone(&publishing), PUBLISHING_CHANNELS));
         let declared = async {
             topology.declare(&consuming).await?;
             channels.take().await?.give_back();
@@ -92,9 +97,10 @@ impl Session {
             lost.clone(),
             closing.clone(),
         );
+        let inlet = Inlet::new(Arc::clone(&publishing), topology, lost.clone(), is_blocked.clone());
         let publisher = Publisher::new(channels, to_others, topology, lost.clone(), is_blocked);
         let topology = topology.clone();
-        Ok(Self { consuming, publishing, publisher, results, closing, topology, lost })
+        Ok(Self { consuming, publishing, publisher, inlet, results, closing, topology, lost })
     }
 
     /// Declares the topology again, after one of its queues was deleted.
@@ -150,6 +156,11 @@ impl Session {
     /// Publishes and settles on this session.
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.publisher
+    }
+
+    /// The way into the notifications queue on this session.
+    pub(crate) fn inlet(&self) -> &Inlet {
+        &self.inlet
     }
 
     /// Cancelled when a connection is lost or a publish is not confirmed.
