@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${1:-600}
-targets=${2:-event clamd clamav_rest store_headers config}
+targets=${2:-event webhook clamd clamav_rest store_headers config}
 
 version=0.13.2
 root=$PWD/.stack/tools/cargo-fuzz-$version
