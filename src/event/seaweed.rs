@@ -169,9 +169,11 @@ fn record(name: &str, bucket: &str, key: &str, version: Option<&str>, size: Opti
     } })
 }
 
-/// Bucket and key of a file. Files outside of buckets are no objects.
+/// Bucket and key of a file. Files outside of buckets are no objects; the name of a bucket begins with
+/// a letter or a digit, and the filer keeps files of its own in `/buckets/.system`.
 fn object(path: &str) -> Option<(&str, &str)> {
-    path.strip_prefix(BUCKETS)?.split_once('/')
+    let object = path.strip_prefix(BUCKETS)?.split_once('/');
+    object.filter(|(bucket, _)| !bucket.starts_with('.'))
 }
 
 /// The key and version id for which a file may stand.

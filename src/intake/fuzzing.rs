@@ -1,5 +1,7 @@
 //! What must hold of every request, for the fuzzer.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -24,7 +26,11 @@ pub fn webhook(input: &[u8]) {
     let admitted = admit(&head, &Secret::from(TOKENS.join(" ").as_str()));
     if admitted.is_ok() {
         let shown = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let known = |token: &&str| shown.trim_ascii().ends_with(token.as_bytes());
+        let login = shown.trim_ascii().split(|byte| *byte == b' ').next_back().unwrap_or_default();
+        let login = BASE64.decode(login).unwrap_or_default();
+        let known = |token: &&str| {
+            shown.trim_ascii().ends_with(token.as_bytes()) || login.ends_with(token.as_bytes())
+        };
         assert!(TOKENS.iter().any(known), "{shown:?} comes in");
         assert_eq!((head.method.as_str(), head.uri.path()), ("POST", "/events"));
     }

@@ -111,6 +111,8 @@ async fn each_wrong_request_has_its_answer() {
         (client.post(url("/events")).body("{}"), 401),
         (client.post(url("/events")).bearer_auth("wrong").body("{}"), 401),
         (client.post(url("/events")).header("authorization", TOKEN).body("{}"), 200),
+        (client.post(url("/events")).basic_auth("ceph", Some(TOKEN)).body("{}"), 200),
+        (client.post(url("/events")).basic_auth(TOKEN, Some("x")).body("{}"), 401),
         (client.post(url("/event")).bearer_auth(TOKEN).body("{}"), 404),
         (client.put(url("/events")).bearer_auth(TOKEN).body("{}"), 405),
         (client.head(url("/events")), 200),
