@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::check::{check, healthcheck};
+pub use self::check::{StoreKind, check, healthcheck};
 pub use self::redrive::{Redrive, redrive};
 use self::workers::Workers;
 use crate::admin;
