@@ -2,8 +2,13 @@
 //!
 //! Sources: `weed/notification/webhook/http.go` and `types.go`, `weed/filer/filer_notify.go`,
 //! `weed/pb/filer_pb/filer.pb.go` and `weed/s3api/s3api_object_versioning.go` of
-//! seaweedfs/seaweedfs. The type of an event is not looked at: the filer calls each update a rename.
+//! seaweedfs/seaweedfs. What the webhook of release 4.48 posts was compared. The type of an
+//! event is not looked at: some releases call each update a rename.
 
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -16,6 +21,12 @@ const BUCKETS: &str = "/buckets/";
 /// Version ID of key K is the file `K.versions/v_ID`.
 const VERSIONS_SUFFIX: &str = ".versions";
 const VERSION_PREFIX: &str = "/v_";
+/// A version without bytes has it, when it hides the versions before it.
+const DELETE_MARKER: &str = "Seaweed-X-Amz-Delete-Marker";
+/// The filer's mark of a version. A copy does not have it, and without versions it says `null`.
+const VERSION_ID: &str = "Seaweed-X-Amz-Version-Id";
+/// Length of a version's id, hexadecimal digits.
+const VERSION_ID_LENGTH: usize = 32;
 
 #[derive(Deserialize)]
 struct Event<'a> {
@@ -42,8 +53,19 @@ struct Entry {
     name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     is_directory: Option<bool>,
+    /// Of the filer's own metadata and of users', whose names begin with `X-Amz-Meta-`; in base64.
+    #[serde(default, deserialize_with = "lenient")]
+    extended: Option<HashMap<String, Value>>,
     #[serde(default, deserialize_with = "lenient")]
     attributes: Option<Attributes>,
+}
+
+impl Entry {
+    fn is_version(&self, id: &str) -> bool {
+        let says = self.extended.as_ref().and_then(|it| it.get(VERSION_ID)?.as_str());
+        let is_real = id.len() == VERSION_ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit());
+        is_real && says.is_some_and(|says| says == STANDARD.encode(id))
+    }
 }
 
 /// What decides which bytes a file has. Tags and other metadata are not part of it.
@@ -59,6 +81,12 @@ struct Stored {
     /// Bytes that are kept in another store.
     #[serde(default)]
     remote_entry: Option<RemoteEntry>,
+}
+
+impl Stored {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.content.is_empty() && self.remote_entry.is_none()
+    }
 }
 
 #[derive(Deserialize, PartialEq, Default)]
@@ -123,15 +151,17 @@ pub(super) fn open(text: &str) -> Result<Vec<u8>, Malformed> {
             let moved = old.is_some() && old_path.as_ref() != Some(&path);
             let stored = stored(new);
             let unchanged = !moved && old.is_some_and(|old| is_same(stored.as_ref(), old));
-            if entry.is_directory == Some(true) {
+            let is_folder = entry.is_directory == Some(true);
+            let marks_deletion =
+                entry.extended.as_ref().is_some_and(|it| it.contains_key(DELETE_MARKER));
+            if (is_folder || marks_deletion) && stored.as_ref().is_some_and(Stored::is_empty) {
+                return Ok(NOTHING.to_vec());
+            }
+            if is_folder {
                 // A key that ends in `/` may have bytes, which the folder then keeps.
                 path.push('/');
-                let is_empty = |it: &Stored| it.chunks.is_empty() && it.content.is_empty();
-                if stored.as_ref().is_some_and(is_empty) {
-                    return Ok(NOTHING.to_vec());
-                }
             }
-            if unchanged { Vec::new() } else { created(&path, entry.attributes.as_ref()) }
+            if unchanged { Vec::new() } else { created(&path, &entry) }
         }
     };
     Ok(json!({ "Records": records }).to_string().into_bytes())
@@ -146,13 +176,17 @@ fn is_same(new: Option<&Stored>, old: &RawValue) -> bool {
     new.is_some_and(|new| stored(old).as_ref() == Some(new))
 }
 
-/// A file that stands for a version can be an object of that name as well: both are announced.
-fn created(path: &str, attributes: Option<&Attributes>) -> Vec<Value> {
+/// A file that may stand for a version can be an object of that name as well: both are announced,
+/// unless the filer itself says that it is a version. Under the name of its file a version cannot be
+/// tagged.
+fn created(path: &str, entry: &Entry) -> Vec<Value> {
     let Some((bucket, key)) = object(path) else { return Vec::new() };
-    let size = attributes.map(|attributes| attributes.file_size).filter(|size| *size > 0);
-    let versioned =
-        version(key).map(|(key, id)| record("ObjectCreated", bucket, key, Some(id), size));
-    versioned.into_iter().chain([record("ObjectCreated", bucket, key, None, size)]).collect()
+    let size = entry.attributes.as_ref().map(|attributes| attributes.file_size);
+    let size = size.filter(|size| *size > 0);
+    let as_file = record("ObjectCreated", bucket, key, None, size);
+    let Some((name, id)) = version(key) else { return vec![as_file] };
+    let as_version = record("ObjectCreated", bucket, name, Some(id), size);
+    if entry.is_version(id) { vec![as_version] } else { vec![as_version, as_file] }
 }
 
 /// A version that was removed may uncover another one.
@@ -169,11 +203,11 @@ fn record(name: &str, bucket: &str, key: &str, version: Option<&str>, size: Opti
     } })
 }
 
-/// Bucket and key of a file. Files outside of buckets are no objects; the name of a bucket begins with
-/// a letter or a digit, and the filer keeps files of its own in `/buckets/.system`.
+/// Bucket and key of a file. Files outside of buckets are no objects; nor are the filer's own below
+/// `/buckets/.system`: no bucket's name begins with a dot.
 fn object(path: &str) -> Option<(&str, &str)> {
-    let object = path.strip_prefix(BUCKETS)?.split_once('/');
-    object.filter(|(bucket, _)| !bucket.starts_with('.'))
+    let object = path.strip_prefix(BUCKETS)?.split_once('/')?;
+    (!object.0.starts_with('.')).then_some(object)
 }
 
 /// The key and version id for which a file may stand.

@@ -24,6 +24,7 @@ mod survey;
 mod trust;
 mod verdicts;
 mod versions;
+mod webhooks;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

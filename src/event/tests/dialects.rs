@@ -11,7 +11,7 @@ const EVENT_BRIDGE: &str = include_str!("../../../testing/fixtures/eventbridge-e
 /// format allows.
 const CLOUD_EVENTS: &str = include_str!("../../../testing/fixtures/cloudevents.jsonl");
 /// From `weed/notification/webhook/http.go` of seaweedfs/seaweedfs, with entries as in its pull
-/// request 7882.
+/// request 7882. From line 11 on: what the webhook of release 4.48 posted.
 const SEAWEEDFS: &str = include_str!("../../../testing/fixtures/seaweedfs-events.jsonl");
 
 fn line(fixture: &'static str, at: usize) -> &'static str {
@@ -207,6 +207,37 @@ fn seaweedfs_tells_of_files_and_objects_come_out() {
             format!(r#"{{"key":"{path}","event_type":"create","message":{{"new_entry":{{}}}}}}"#);
         assert!(ignored(&body), "{path}");
     }
+}
+
+#[test]
+fn seaweedfs_4_48_is_understood() {
+    let created = super::object(line(SEAWEEDFS, 11));
+    assert_eq!((created.bucket.as_str(), created.key.as_str()), ("bbb", "in/small é+ %20.txt"));
+    assert_eq!(created.size, Some(5));
+    // A tag; a version that is not the latest any more; a delete marker; a file of the filer's own; a
+    // folder's bytes once more.
+    for at in [12, 13, 14, 15, 17] {
+        assert!(ignored(line(SEAWEEDFS, at)), "{at}");
+    }
+    assert_eq!(super::object(line(SEAWEEDFS, 16)).key, "folderbytes/");
+    let version = line(SEAWEEDFS, 19);
+    let id = "6713b964dbb1c7eced4429b304fd669b";
+    let object = super::object(version);
+    assert_eq!((object.key.as_str(), object.version_id.as_deref()), ("d/k", Some(id)));
+    // Whether another file is a version nobody knows.
+    let null = version.replace("NjcxM2I5NjRkYmIxYzdlY2VkNDQyOWIzMDRmZDY2OWI=", "bnVsbA==");
+    let null_by_name = null.replace(id, "null");
+    let of_user = version.replace("\"Seaweed-X-Amz-Version", "\"X-Amz-Meta-Seaweed-X-Amz-Version");
+    for unsure in [null, null_by_name, of_user] {
+        assert_ne!(unsure, version);
+        assert!(matches!(parse(unsure.as_bytes()), Ok(Notification::Many(_))), "{unsure}");
+    }
+    // The same content uploaded again.
+    assert_eq!(super::object(line(SEAWEEDFS, 18)).key, "large.bin");
+    let with_bytes = r#""content":"QQ==","extended":{"Seaweed-X-Amz-Delete-Marker""#;
+    let marker = line(SEAWEEDFS, 14);
+    let marker = marker.replacen(r#""extended":{"Seaweed-X-Amz-Delete-Marker""#, with_bytes, 1);
+    assert!(!ignored(&marker), "bytes behind the mark of a delete marker");
 }
 
 #[test]

@@ -77,7 +77,8 @@ pub(super) struct Rig {
 impl Rig {
     /// Prepares it for objects of at most `longest` bytes; the daemon does not run yet.
     pub(super) async fn start(stack: &Stack, binary: &Path, longest: u64) -> Result<Self> {
-        let daemon = Daemon::prepare(stack, binary, &[("PUBLISH_URL", "")]).await?;
+        let none = [("PUBLISH_URL", ""), ("INTAKE_ADDR", "")];
+        let daemon = Daemon::prepare(stack, binary, &none).await?;
         let settings = stack.settings();
         let broker = format!("{}:{}", settings.amqp_host, settings.amqp_port);
         let tap = Tap::start(&broker, &daemon.names.exchange).await?;

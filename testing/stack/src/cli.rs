@@ -17,7 +17,7 @@ use self::current::{current, own_program};
 use crate::launch::{self, Options};
 use crate::runtime::blocking;
 use crate::state::State;
-use crate::{bridge, demo, place, teardown};
+use crate::{demo, place, teardown, webhooks};
 
 /// Runs the program.
 #[must_use]
@@ -82,7 +82,7 @@ fn arguments() -> Command {
         )
         .subcommand(Command::new("demo").about("Upload good and bad files and show what becomes of them"))
         .subcommand(service("sink").arg(path("file").required(true)))
-        .subcommand(service("bridge").arg(path("state").required(true)))
+        .subcommand(service("webhooks").arg(path("state").required(true)))
         .subcommand(service("clamav-rest").arg(text("clamd").required(true)).arg(flag("only-v1")))
         .subcommand(
             service("tls")
@@ -113,7 +113,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode> {
         "reports" => return blocking(reports::run(matches)),
         "demo" => return blocking(demo::run(&current()?)),
         "sink" => blocking(sink::process(&word("listen"), file("file")))?,
-        "bridge" => blocking(bridge::process(&word("listen"), &file("state")))?,
+        "webhooks" => blocking(webhooks::process(&word("listen"), &file("state")))?,
         "tls" => {
             let (listen, target) = (word("listen"), word("target"));
             blocking(tls::process(&listen, &target, &file("certificate"), &file("key")))?;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{PipeReader, Write};
-use std::net::TcpStream;
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peers::error::{Context, Error, Result};
@@ -16,12 +16,12 @@ use peers::sink::Received;
 use rustix::process::Signal;
 use uuid::Uuid;
 
-use crate::bridge::Route;
 use crate::ports::free_port;
 use crate::process::{Identity, Spec, cpu_time, tail};
 use crate::ready::http_status;
 use crate::s3::S3;
 use crate::stack::Stack;
+use crate::webhooks::Route;
 
 /// How long a daemon may take until it is ready.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -37,7 +37,7 @@ pub struct Names {
     pub exchange: String,
     /// The routing key they come with.
     pub routing_key: String,
-    /// A bucket whose events go to that exchange.
+    /// A bucket whose events go to its intake.
     pub bucket: String,
     /// The path on the stack's sink.
     pub sink_path: String,
@@ -66,6 +66,8 @@ pub struct Daemon {
     spec: Spec,
     home: PathBuf,
     health: String,
+    /// Where the events of the bucket go: one for all replicas.
+    route: Arc<Mutex<Route>>,
     child: Option<Child>,
     guest: PathBuf,
     unread_stdout: bool,
@@ -86,7 +88,8 @@ impl Daemon {
     }
 
     /// Everything but the process: names, bucket, route and environment.
-    /// An override with an empty value takes the variable away.
+    /// An override with an empty value takes the variable away. Without
+    /// `INTAKE_ADDR` the events of the bucket are dropped.
     ///
     /// # Errors
     /// When the stack does not answer.
@@ -107,6 +110,7 @@ impl Daemon {
             .env("RABBITMQ_QUEUE_ROUTING_KEY", &names.routing_key)
             .env("PUBLISH_URL", format!("{}{}", settings.sink_url, names.sink_path))
             .env("HEALTH_ADDR", &health)
+            .env("INTAKE_ADDR", format!("127.0.0.1:{}", free_port()))
             .env("TMPDIR", home.join("tmp").to_string_lossy());
         for (name, value) in overrides {
             if value.is_empty() {
@@ -122,6 +126,7 @@ impl Daemon {
             spec,
             home,
             health,
+            route: Arc::default(),
             child: None,
             guest,
             unread_stdout: false,
@@ -129,17 +134,36 @@ impl Daemon {
         };
         let bucket = daemon.s3();
         bucket.create_bucket().await?;
-        let Names { exchange, routing_key, bucket: name, .. } = daemon.names.clone();
-        stack.route(&name, &Route::Publish { exchange, routing_key }).await?;
+        daemon.change_route(|route| route.intakes.extend(daemon.intake()))?;
         bucket.announce().await?;
         Ok(daemon)
     }
 
-    /// Another replica of the same deployment, not started yet: the same names and settings, and a
-    /// folder and a health port of its own.
+    /// From now on only the gateway's own calls bring events, each up to three seconds late and one
+    /// after the other.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When the port for webhooks does not answer.
+    pub fn by_webhook_alone(&self) -> Result<()> {
+        self.change_route(|route| route.by_webhook_alone = true)
+    }
+
+    fn change_route(&self, change: impl FnOnce(&mut Route)) -> Result<()> {
+        let mut route: MutexGuard<'_, Route> =
+            self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut route);
+        self.stack.route(&self.names.bucket, &route)
+    }
+
+    fn intake(&self) -> Option<String> {
+        self.spec.env.get("INTAKE_ADDR").cloned()
+    }
+
+    /// Another replica of the same deployment, not started yet: the same names and settings, and a
+    /// folder and ports of its own.
+    ///
+    /// # Errors
+    /// When its folder cannot be made, or the port for webhooks does not answer.
     pub fn replica(&self, overrides: &[(&str, &str)]) -> Result<Self> {
         let number = Uuid::new_v4().simple().to_string();
         let home = self.home.with_file_name(format!("{}-{}", self.names.prefix, &number[..8]));
@@ -148,22 +172,28 @@ impl Daemon {
         let mut spec = self.spec.clone();
         spec.cwd.clone_from(&home);
         spec = spec.env("HEALTH_ADDR", &health).env("TMPDIR", home.join("tmp").to_string_lossy());
+        if self.intake().is_some() {
+            spec = spec.env("INTAKE_ADDR", format!("127.0.0.1:{}", free_port()));
+        }
         for (name, value) in overrides {
             spec = spec.env(name, *value);
         }
         let guest = self.guest.with_file_name(home.file_name().context("a folder has a name")?);
         let (names, stack) = (self.names.clone(), self.stack.clone());
-        Ok(Self {
+        let replica = Self {
             names,
             stack,
             spec,
             home,
             health,
+            route: Arc::clone(&self.route),
             child: None,
             guest,
             unread_stdout: false,
             unread: None,
-        })
+        };
+        replica.change_route(|route| route.intakes.extend(replica.intake()))?;
+        Ok(replica)
     }
 
     /// From the next [`Daemon::spawn`] on its standard output is a pipe that nobody reads; what
@@ -394,22 +424,10 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
-        // Nobody will declare that exchange again: events still to come would
-        // hold up all others at the gateway.
-        let bridge = self.stack.settings().bridge_url.trim_start_matches("http://").to_owned();
-        if let Ok(mut stream) = TcpStream::connect(&bridge) {
-            let body = "\"Discard\"";
-            let bucket = &self.names.bucket;
-            let request = format!(
-                "PUT /routes/{bucket} HTTP/1.1\r\nhost: {bridge}\r\nconnection: close\r\n\
-                 content-length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            // A bridge that is gone has no events to hold up.
-            if stream.write_all(request.as_bytes()).is_ok() {
-                drop(stream.set_read_timeout(Some(Duration::from_secs(2))));
-                drop(std::io::Read::read(&mut stream, &mut [0; 64]));
-            }
-        }
+        // Events still to come would hold up all others at the gateway. A port that is gone has none.
+        let intake = self.intake();
+        drop(
+            self.change_route(|route| route.intakes.retain(|known| Some(known) != intake.as_ref())),
+        );
     }
 }

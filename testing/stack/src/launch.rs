@@ -105,7 +105,7 @@ impl<'a> Launch<'a> {
         self.ensure("rabbitmq")?;
         self.ensure("clamd")?;
         self.ensure("sink")?;
-        self.ensure("bridge")?;
+        self.ensure("webhooks")?;
         self.ensure("gateway")?;
         if self.state.settings.clamav_rest_url.is_some() {
             self.ensure("clamav-rest")?;
@@ -153,7 +153,7 @@ impl<'a> Launch<'a> {
                     "rabbitmq" => rabbitmq::node(&self.state),
                     "clamd" => clamd::plan(&mut self.state, self.options.no_cache),
                     "sink" => Ok(own::sink(&self.state)),
-                    "bridge" => Ok(own::bridge(&self.state)),
+                    "webhooks" => Ok(own::webhooks(&self.state)),
                     "clamav-rest" => own::clamav_rest(&self.state),
                     _ => gateway::plan(&self.state),
                 }
@@ -251,7 +251,9 @@ fn fresh(dir: &Path, program: &Path) -> State {
         clamd_socket: dir.join("clamd/clamd.sock"),
         clamd_tcp: format!("127.0.0.1:{}", free_port()),
         clamav_rest_url: None,
-        bridge_url: http(free_port()),
+        webhooks_url: http(free_port()),
+        intake_address: format!("127.0.0.1:{}", free_port()),
+        intake_token: place::random_word(),
         sink_url: http(free_port()),
         reports: dir.join("reports.jsonl"),
         publish_secret: place::random_signing_secret(),

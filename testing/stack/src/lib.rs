@@ -6,8 +6,8 @@
 //! - [`mod@say`], [`runtime`], [`process`], [`ports`], [`place`]: the terminal, asynchronous code,
 //!   processes, ports, and where files are;
 //! - [`state`]: what a stack knows about itself; [`ready`]: whether its services are ready;
-//! - [`s3`], [`amqp`]: clients of store and broker; [`bridge`]: from the store's webhook to the
-//!   broker;
+//! - [`s3`], [`amqp`]: clients of store and broker; [`webhooks`]: from the store's webhook to the
+//!   daemons' intakes;
 //! - [`teardown`] and [`launch`]: take a stack down, bring it up or repair it;
 //! - [`clamd`], [`seaweed`]: services of a test's own; [`Stack`]: the one that is up; [`daemon`]: the
 //!   daemon under test beside it;
@@ -21,7 +21,6 @@
 pub mod say;
 
 pub mod amqp;
-pub mod bridge;
 pub mod clamd;
 pub mod cli;
 pub mod daemon;
@@ -37,6 +36,7 @@ pub mod seaweed;
 pub mod stack;
 pub mod state;
 pub mod teardown;
+pub mod webhooks;
 
 pub use amqp::Amqp;
 pub use clamd::Clamd;

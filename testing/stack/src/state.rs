@@ -29,15 +29,15 @@ pub struct Settings {
     pub amqp_host: String,
     /// The broker's port.
     pub amqp_port: u16,
-    /// The account that daemon, bridge and tests share.
+    /// The account that daemons and tests share.
     pub amqp_user: String,
     /// Its password, new with every stack.
     pub amqp_password: String,
     /// The virtual host.
     pub amqp_vhost: String,
-    /// The exchange that the bridge publishes to.
+    /// The exchange of notifications.
     pub exchange: String,
-    /// The routing key it publishes with.
+    /// The routing key that they have.
     pub routing_key: String,
     /// The queue that the stack's daemon reads.
     pub queue: String,
@@ -47,8 +47,12 @@ pub struct Settings {
     pub clamd_tcp: String,
     /// The clamav-rest double, `http://127.0.0.1:PORT`, when there is one.
     pub clamav_rest_url: Option<String>,
-    /// The bridge from webhooks to the broker.
-    pub bridge_url: String,
+    /// Where the store posts its events, `http://127.0.0.1:PORT`.
+    pub webhooks_url: String,
+    /// The intake of the stack's daemon, `127.0.0.1:PORT`.
+    pub intake_address: String,
+    /// The token that the store presents, and every daemon asks for.
+    pub intake_token: String,
     /// The webhook sink.
     pub sink_url: String,
     /// The file the sink writes to.
@@ -189,7 +193,7 @@ impl State {
         put("AMQP_URL", &s.amqp_url());
         put("CLAMD_SOCKET", &s.clamd_socket.to_string_lossy());
         put("CLAMD_TCP", &s.clamd_tcp);
-        put("BRIDGE_URL", &s.bridge_url);
+        put("WEBHOOKS_URL", &s.webhooks_url);
         put("SINK_URL", &s.sink_url);
         put("REPORTS_FILE", &s.reports.to_string_lossy());
         if let Some(url) = &s.clamav_rest_url {
@@ -202,7 +206,7 @@ impl State {
     }
 
     /// The variables that point the daemon at this stack's store, broker,
-    /// engine and sink.
+    /// engine and sink. Each daemon has an `INTAKE_ADDR` of its own.
     #[must_use]
     pub fn daemon_variables(&self) -> BTreeMap<String, String> {
         let s = &self.settings;
@@ -222,6 +226,7 @@ impl State {
             ("RABBITMQ_QUEUE_NAME", s.queue.clone()),
             ("RABBITMQ_QUEUE_ROUTING_KEY", s.routing_key.clone()),
             ("RABBITMQ_TOPIC", s.exchange.clone()),
+            ("INTAKE_TOKEN", s.intake_token.clone()),
             ("SCANNER", scanner.into()),
             ("CLAMD_ENDPOINT", engine),
             ("PUBLISH_URL", format!("{}/report", s.sink_url)),

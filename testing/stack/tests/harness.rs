@@ -3,12 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peers::eicar::eicar;
 use peers::{ClamavRest, notification, zip};
 use reqwest::multipart::{Form, Part};
-use stack::bridge::Route;
 use stack::{Daemon, Stack};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -17,6 +16,8 @@ use uuid::Uuid;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const SOON: Duration = Duration::from_secs(15);
+/// With a repeated session, or behind others at the gateway.
+const LATE: Duration = Duration::from_secs(40);
 
 fn unique() -> String {
     Uuid::new_v4().simple().to_string()
@@ -26,64 +27,87 @@ fn unique() -> String {
 async fn no_event_is_lost_whatever_is_down() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let stack = Stack::from_env();
-    let id = unique();
-    let (exchange, queue) = (format!("s3minio-test-{id}-x"), format!("s3minio-test-{id}-q"));
-    let s3 = stack.s3().with_bucket(&format!("test-{id}"));
-    s3.create_bucket().await.unwrap();
-    let routing_key = "anything".to_owned();
-    let route = Route::Publish { exchange: exchange.clone(), routing_key };
-    stack.route(&s3.bucket, &route).await.unwrap();
-    s3.announce().await.unwrap();
-    let key = |message: &stack::amqp::Message| {
-        message.json().unwrap()["Key"].as_str().unwrap().to_owned()
-    };
+    let mut daemon = Daemon::prepare(&stack, &stack.built_daemon(), &[]).await.unwrap();
+    let s3 = daemon.s3();
 
-    // No exchange to publish to yet.
+    // No intake to post to yet.
     s3.put("early é+b", "x").await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let amqp = stack.amqp().await.unwrap();
-    amqp.declare(&exchange, &queue, "anything").await.unwrap();
-    let message = amqp.get_within(&queue, SOON).await.unwrap();
-    assert_eq!(key(&message), format!("{}/early é+b", s3.bucket));
-    assert_eq!(message.headers["minio-event"], "s3:ObjectCreated:Put");
+    daemon.spawn().unwrap();
+    daemon.reports_on("early é+b", 1, LATE).await.unwrap();
 
     // Nobody to answer the webhook.
-    stack.service("bridge").kill().unwrap();
-    s3.put("without bridge", "x").await.unwrap();
-    stack.service("bridge").restart().unwrap();
-    let message = amqp.get_within(&queue, SOON).await.unwrap();
-    assert_eq!(key(&message), format!("{}/without bridge", s3.bucket));
+    stack.service("webhooks").kill().unwrap();
+    s3.put("without webhooks", "x").await.unwrap();
+    stack.service("webhooks").restart().unwrap();
+    daemon.reports_on("without webhooks", 1, LATE).await.unwrap();
 
     // A broker that says nothing.
     stack.service("rabbitmq").pause().unwrap();
     s3.put("without broker", "x").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     stack.service("rabbitmq").resume().unwrap();
-    let message = amqp.get_within(&queue, SOON).await.unwrap();
-    assert_eq!(key(&message), format!("{}/without broker", s3.bucket));
-    stack.route(&s3.bucket, &Route::Discard).await.unwrap();
+    daemon.reports_on("without broker", 1, LATE).await.unwrap();
 }
 
 #[tokio::test]
-async fn events_come_once_and_soon() {
+async fn events_come_once_and_soon_and_wait_for_nobody_else() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let stack = Stack::from_env();
-    let id = unique();
-    let (exchange, queue) = (format!("s3minio-test-{id}-x"), format!("s3minio-test-{id}-q"));
-    let amqp = stack.amqp().await.unwrap();
-    amqp.declare(&exchange, &queue, "k").await.unwrap();
-    let s3 = stack.s3().with_bucket(&format!("test-{id}"));
-    s3.create_bucket().await.unwrap();
-    stack.route(&s3.bucket, &Route::Publish { exchange, routing_key: "k".into() }).await.unwrap();
-    s3.announce().await.unwrap();
-    // The gateway itself would take three seconds now and then.
+    let binary = stack.built_daemon();
+    let dead = Daemon::prepare(&stack, &binary, &[]).await.unwrap();
+    dead.s3().put("k", "x").await.unwrap();
+    let daemon = Daemon::start(&stack, &binary, &[]).await.unwrap();
+    // The gateway itself would take three seconds now and then, and longer behind the one above.
     for number in 0..5 {
-        s3.put(&number.to_string(), "x").await.unwrap();
-        let _message = amqp.get_within(&queue, Duration::from_secs(1)).await.unwrap();
+        daemon.s3().put(&number.to_string(), "x").await.unwrap();
+        daemon.reports_on(&number.to_string(), 1, Duration::from_secs(2)).await.unwrap();
     }
-    // The gateway calls for each of them too, three seconds later at most.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(amqp.count(&queue).await.unwrap(), Some(0));
+    drop(dead);
+    // The gateway calls for each of them too, after its wait for the dead one.
+    eventually("the gateway's folder is empty", || waiting(&stack) == 0).await;
+    // The uploads, and the tags that the daemon set.
+    assert_eq!(accepted(&daemon).await, 10);
+}
+
+#[tokio::test]
+async fn by_webhook_alone_the_gateway_itself_brings_the_events() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let stack = Stack::from_env();
+    let mut first = Daemon::prepare(&stack, &stack.built_daemon(), &[]).await.unwrap();
+    first.by_webhook_alone().unwrap();
+    let mut second = first.replica(&[]).unwrap();
+    first.s3().put("early", "x").await.unwrap();
+    // Longer than it would take to read the event.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(waiting(&stack) > 0, "it was answered 2xx, and no daemon runs");
+    second.spawn().unwrap();
+    second.reports_on("early", 1, LATE).await.unwrap();
+    second.kill();
+    first.spawn().unwrap();
+    first.wait_ready(LATE).await.unwrap();
+    first.s3().put("late", "x").await.unwrap();
+    first.reports_on("late", 1, LATE).await.unwrap();
+}
+
+/// Events that the gateway keeps.
+fn waiting(stack: &Stack) -> usize {
+    let folder = stack.dir().join("gateway/events/minio-webhook-1");
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+async fn accepted(daemon: &Daemon) -> u64 {
+    let page = daemon.page("/metrics").await.unwrap();
+    let line = "avscan_intake_total{outcome=\"accepted\"} ";
+    page.lines().find_map(|text| text.strip_prefix(line)?.parse().ok()).unwrap_or_default()
+}
+
+async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LATE, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub(super) fn plan(state: &State, program: &Path) -> Result<Plan> {
     let address = url.trim_start_matches("http://").to_owned();
     let mut spec = Spec::new(program, &state.dir)
         .env("HEALTH_ADDR", &address)
+        .env("INTAKE_ADDR", &state.settings.intake_address)
         .env("TMPDIR", temporary.to_string_lossy());
     spec.env.extend(state.daemon_variables());
     Ok(Plan {

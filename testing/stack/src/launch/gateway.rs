@@ -9,6 +9,7 @@ use crate::place;
 use crate::ports::free_port;
 use crate::process::Spec;
 use crate::state::{Ready, State};
+use crate::webhooks;
 
 /// The gateway, with its volume made on first use.
 pub(super) fn plan(state: &State) -> Result<Plan> {
@@ -39,6 +40,7 @@ pub(super) fn plan(state: &State) -> Result<Plan> {
     write(&home.join("README"), "The volume behind the store of this stack.\n")?;
 
     let settings = &state.settings;
+    let endpoint = format!("{}{}", settings.webhooks_url, webhooks::PATH);
     let address = settings.s3_url.trim_start_matches("http://").to_owned();
     let spec = base()
         .args("gateway --multi-buckets --object-tag --object-meta --keep-etag")
@@ -54,9 +56,9 @@ pub(super) fn plan(state: &State) -> Result<Plan> {
         .env("MINIO_ROOT_USER", &settings.s3_access_key)
         .env("MINIO_ROOT_PASSWORD", &settings.s3_secret_key)
         .env("MINIO_NOTIFY_WEBHOOK_ENABLE_1", "on")
-        .env("MINIO_NOTIFY_WEBHOOK_ENDPOINT_1", format!("{}/event", settings.bridge_url))
-        // Without a folder to keep them in, events that the bridge refuses
-        // are gone.
+        .env("MINIO_NOTIFY_WEBHOOK_ENDPOINT_1", endpoint)
+        .env("MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_1", &settings.intake_token)
+        // Without a folder to keep them in, events that are refused are gone.
         .env("MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_1", at("events"));
     let ready = Ready::Http(format!("{}/minio/health/live", settings.s3_url));
     Ok(Plan { name: "gateway", address, spec, ready, patience: 60 })

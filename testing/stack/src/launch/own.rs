@@ -13,10 +13,10 @@ pub(super) fn sink(state: &State) -> Plan {
     plan(state, "sink", &settings.sink_url, &["--file", &file])
 }
 
-/// From the gateway's webhook to the broker.
-pub(super) fn bridge(state: &State) -> Plan {
+/// From the gateway's webhook to the intakes.
+pub(super) fn webhooks(state: &State) -> Plan {
     let file = State::file(&state.dir);
-    plan(state, "bridge", &state.settings.bridge_url, &["--state", &file.to_string_lossy()])
+    plan(state, "webhooks", &state.settings.webhooks_url, &["--state", &file.to_string_lossy()])
 }
 
 /// The clamav-rest double.
