@@ -51,6 +51,9 @@ pub(crate) struct ObjectRef {
     pub(crate) sequencer: Option<String>,
     /// The time of the event, as the store wrote it.
     pub(crate) event_time: Option<String>,
+    /// The key of an object that may be meant where there is no such version: `SeaweedFS` keeps a
+    /// version as a file, and a user can upload an object of the same name.
+    pub(crate) file: Option<String>,
 }
 
 /// One version of an object, from a list of versions.
@@ -326,9 +329,12 @@ fn single(record: &RawValue, raw_path: Option<&str>) -> Result<Notification, Mal
     }
     // After a removal these fields describe what was removed, not what is current.
     let current = |text: Option<String>| text.filter(|_| !uncovered);
+    let is_file = source.as_deref() == Some(key::FILER) && !uncovered;
+    let file = version_id.as_ref().filter(|_| is_file).map(|id| seaweed::file_of(&key, id));
     let written = Box::new(ObjectRef {
         bucket,
         key,
+        file,
         version_id: current(version_id),
         uncovered,
         etag: current(non_empty(object.etag.map(|etag| plain_etag(&etag).to_owned()))),
@@ -378,6 +384,13 @@ pub(crate) fn exact(body: &[u8], object: &ObjectRef, version: Option<&Version>) 
     }
     let path = format!("{}/{}", object.bucket, object.key);
     json!({ "Key": path, "Records": [record] }).to_string().into_bytes()
+}
+
+/// A message about the file of a version that does not exist, if the notification told of one.
+pub(crate) fn as_file(object: &ObjectRef) -> Option<Vec<u8>> {
+    let file = object.file.as_deref()?;
+    let record = seaweed::record("ObjectCreated", &object.bucket, file, None, object.size);
+    Some(json!({ "Records": [record] }).to_string().into_bytes())
 }
 
 /// The only record of a message, if it can be rewritten without changing its other fields.

@@ -61,7 +61,8 @@ fn announced_again(body: &[u8], object: &ObjectRef) {
     let Ok(Notification::Object(below)) = below else { panic!("{object:?} became {below:?}") };
     let event::Version { id, etag, size } = version;
     let version_id = Some(id);
-    let expected = ObjectRef { version_id, etag, size, uncovered: false, ..object.clone() };
+    let file = below.file.clone();
+    let expected = ObjectRef { version_id, etag, size, file, uncovered: false, ..object.clone() };
     assert_eq!(*below, expected);
 }
 

@@ -76,10 +76,10 @@ fn store_settings(settings: &Settings, buckets: &[String], kind: Option<StoreKin
         broker: &settings.broker,
         endpoint: &settings.store.url,
         region: &settings.store.region,
-        intake: settings.intake.as_ref().map(|intake| IntakeEndpoint {
-            address: intake.address,
-            tls: intake.tls.is_some(),
-        }),
+        intake: settings
+            .intake
+            .as_ref()
+            .map(|intake| IntakeEndpoint { address: intake.address, tls: intake.tls.is_some() }),
         buckets,
     };
     let text = settings::text(kind, &deployment);

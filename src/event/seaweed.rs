@@ -7,8 +7,6 @@
 
 use std::collections::HashMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -23,8 +21,6 @@ const VERSIONS_SUFFIX: &str = ".versions";
 const VERSION_PREFIX: &str = "/v_";
 /// A version without bytes has it, when it hides the versions before it.
 const DELETE_MARKER: &str = "Seaweed-X-Amz-Delete-Marker";
-/// The filer's mark of a version. A copy does not have it, and without versions it says `null`.
-const VERSION_ID: &str = "Seaweed-X-Amz-Version-Id";
 /// Length of a version's id, hexadecimal digits.
 const VERSION_ID_LENGTH: usize = 32;
 
@@ -58,14 +54,6 @@ struct Entry {
     extended: Option<HashMap<String, Value>>,
     #[serde(default, deserialize_with = "lenient")]
     attributes: Option<Attributes>,
-}
-
-impl Entry {
-    fn is_version(&self, id: &str) -> bool {
-        let says = self.extended.as_ref().and_then(|it| it.get(VERSION_ID)?.as_str());
-        let is_real = id.len() == VERSION_ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit());
-        is_real && says.is_some_and(|says| says == STANDARD.encode(id))
-    }
 }
 
 /// What decides which bytes a file has. Tags and other metadata are not part of it.
@@ -176,9 +164,10 @@ fn is_same(new: Option<&Stored>, old: &RawValue) -> bool {
     new.is_some_and(|new| stored(old).as_ref() == Some(new))
 }
 
-/// A file that may stand for a version can be an object of that name as well: both are announced,
-/// unless the filer itself says that it is a version. Under the name of its file a version cannot be
-/// tagged.
+/// A file that may stand for a version can be an object of that name as well. Where the version's id is
+/// a real one, the version is announced, and [its file](super::as_file) only when there is no such
+/// version, since under the name of its file a version cannot be tagged. Else both are announced. The
+/// file's own metadata does not decide it: an uploader can set the filer's names too.
 fn created(path: &str, entry: &Entry) -> Vec<Value> {
     let Some((bucket, key)) = object(path) else { return Vec::new() };
     let size = entry.attributes.as_ref().map(|attributes| attributes.file_size);
@@ -186,7 +175,8 @@ fn created(path: &str, entry: &Entry) -> Vec<Value> {
     let as_file = record("ObjectCreated", bucket, key, None, size);
     let Some((name, id)) = version(key) else { return vec![as_file] };
     let as_version = record("ObjectCreated", bucket, name, Some(id), size);
-    if entry.is_version(id) { vec![as_version] } else { vec![as_version, as_file] }
+    let is_real = id.len() == VERSION_ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_real { vec![as_version] } else { vec![as_version, as_file] }
 }
 
 /// A version that was removed may uncover another one.
@@ -196,7 +186,18 @@ fn removed(path: &str) -> Vec<Value> {
     versioned.map(record).into_iter().collect()
 }
 
-fn record(name: &str, bucket: &str, key: &str, version: Option<&str>, size: Option<u64>) -> Value {
+/// The path of the file of a version, below its bucket.
+pub(super) fn file_of(key: &str, version: &str) -> String {
+    format!("{key}{VERSIONS_SUFFIX}{VERSION_PREFIX}{version}")
+}
+
+pub(super) fn record(
+    name: &str,
+    bucket: &str,
+    key: &str,
+    version: Option<&str>,
+    size: Option<u64>,
+) -> Value {
     json!({ "eventName": name, "eventSource": key::FILER, "s3": {
         "bucket": { "name": bucket },
         "object": { "key": key, "versionId": version, "size": size },

@@ -107,6 +107,7 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
         size: None,
         sequencer: None,
         event_time: None,
+        file: None,
     };
     let found =
         rig.ask(answer, async |store: &Store| match store.open(&object, Look::Last).await {

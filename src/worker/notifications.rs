@@ -72,7 +72,7 @@ impl Notifications {
             Ok(ObjectEnd::Applied) => Outcome::Done(NotificationEnd::Applied),
             Ok(ObjectEnd::Superseded) => Outcome::Done(NotificationEnd::Superseded),
             Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
-            Ok(ObjectEnd::Gone) => gone(delivery),
+            Ok(ObjectEnd::Gone) => gone(delivery, object),
             Ok(ObjectEnd::Versions(versions)) => {
                 tracing::info!(
                     versions = versions.len(),
@@ -216,8 +216,12 @@ impl Handler for Notifications {
 
 /// An object that is not there. A store that lags behind, or a replica of it, may not have it yet:
 /// only a second look, one delay later, ends the notification.
-fn gone(delivery: &Delivery) -> Outcome<NotificationEnd, Option<Interrupted>> {
+fn gone(delivery: &Delivery, object: &ObjectRef) -> Outcome<NotificationEnd, Option<Interrupted>> {
     if look(delivery) == Look::Last {
+        if let Some(message) = event::as_file(object) {
+            tracing::info!("no such version: an object of its file's name is looked for");
+            return Outcome::Split(vec![message]);
+        }
         tracing::info!("gone before it could be scanned");
         return Outcome::Done(NotificationEnd::Gone);
     }

@@ -207,3 +207,26 @@ async fn versions_in_seaweedfs_are_scanned_each_by_its_id() {
     let ids: Vec<_> = left.versions().iter().filter_map(|version| version.version_id()).collect();
     assert_eq!(ids, [new, old]);
 }
+
+/// Only the filer may say that a file is a version: then it is not scanned under its own name.
+#[tokio::test]
+async fn an_uploader_cannot_pass_a_file_off_as_a_version_of_another() {
+    let scene = seaweed().await;
+    let s3 = scene.bucket("plain").await;
+    let id = "0123456789abcdef0123456789abcdef";
+    let key = format!("k.versions/v_{id}");
+    let header = |name: &str| (name.to_owned(), id.as_bytes().to_vec());
+    let headers = [
+        header("seaweed-x-amz-version-id"),
+        header("x-amz-meta-seaweed-x-amz-version-id"),
+        header("x-amz-version-id"),
+    ];
+    let answer = s3.put_raw(&key, &eicar(), &headers).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let report = scene.report(&key).await;
+    assert_eq!(
+        (report["status"].as_str(), report["action"].as_str()),
+        (Some("infected"), Some("delete"))
+    );
+    assert!(s3.head(&key).await.unwrap().is_none());
+}

@@ -82,6 +82,7 @@ fn eventbridge_writes_keys_as_they_are() {
         size: Some(5),
         sequencer: Some("617f08299329d189".to_owned()),
         event_time: Some("2026-11-20T10:00:00Z".to_owned()),
+        file: None,
     };
     assert_eq!(*object, expected);
     again(created, &object);
@@ -224,14 +225,12 @@ fn seaweedfs_4_48_is_understood() {
     let id = "6713b964dbb1c7eced4429b304fd669b";
     let object = super::object(version);
     assert_eq!((object.key.as_str(), object.version_id.as_deref()), ("d/k", Some(id)));
-    // Whether another file is a version nobody knows.
+    // The file's metadata decides nothing: an uploader can write it too.
     let null = version.replace("NjcxM2I5NjRkYmIxYzdlY2VkNDQyOWIzMDRmZDY2OWI=", "bnVsbA==");
-    let null_by_name = null.replace(id, "null");
-    let of_user = version.replace("\"Seaweed-X-Amz-Version", "\"X-Amz-Meta-Seaweed-X-Amz-Version");
-    for unsure in [null, null_by_name, of_user] {
-        assert_ne!(unsure, version);
-        assert!(matches!(parse(unsure.as_bytes()), Ok(Notification::Many(_))), "{unsure}");
-    }
+    assert_ne!(null, version);
+    assert_eq!(super::object(&null), object);
+    // An id that is none is looked at under both names.
+    assert!(matches!(parse(null.replace(id, "null").as_bytes()), Ok(Notification::Many(_))));
     // The same content uploaded again.
     assert_eq!(super::object(line(SEAWEEDFS, 18)).key, "large.bin");
     let with_bytes = r#""content":"QQ==","extended":{"Seaweed-X-Amz-Delete-Marker""#;
@@ -241,13 +240,21 @@ fn seaweedfs_4_48_is_understood() {
 }
 
 #[test]
-fn a_version_of_seaweedfs_is_announced_under_both_names() {
-    let Ok(Notification::Many(parts)) = parse(line(SEAWEEDFS, 4).as_bytes()) else { panic!() };
+fn a_version_of_seaweedfs_is_announced_and_its_file_where_there_is_no_such_version() {
+    let version = object(line(SEAWEEDFS, 4));
+    let id = "0000019a8f3e5c1d7b2e4f6a8c0d1e2f";
+    assert_eq!((version.key.as_str(), version.version_id.as_deref()), ("in/a.pdf", Some(id)));
+    let file = object(std::str::from_utf8(&as_file(&version).unwrap()).unwrap());
+    assert_eq!((file.key, file.version_id), (format!("in/a.pdf.versions/v_{id}"), None));
+    assert_eq!((file.size, file.file), (version.size, None));
+    // An id that is none: both.
+    let odd =
+        r#"{"key":"/buckets/b/a.versions/v_1","event_type":"create","message":{"new_entry":{}}}"#;
+    let Ok(Notification::Many(parts)) = parse(odd.as_bytes()) else { panic!() };
     let parts = parts.iter().map(|part| object(std::str::from_utf8(part).unwrap()));
     let names: Vec<_> = parts.map(|object| (object.key, object.version_id)).collect();
-    let id = "0000019a8f3e5c1d7b2e4f6a8c0d1e2f";
-    let as_file = format!("in/a.pdf.versions/v_{id}");
-    assert_eq!(names, [("in/a.pdf".to_owned(), Some(id.to_owned())), (as_file, None)]);
+    let expected = [("a".to_owned(), Some("1".to_owned())), ("a.versions/v_1".to_owned(), None)];
+    assert_eq!(names, expected);
     for key in [".versions/v_1", "a.versions/v_", "a.versions/b", "a.versions/v_/1", ".uploads/x"] {
         let body = format!(
             r#"{{"key":"/buckets/b/{key}","event_type":"create","message":{{"new_entry":{{}}}}}}"#
