@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_settlement_takes_what_it_means() {
+    fn a_settlement_covers_one_tag_or_all_up_to_it() {
         let settle = |method, tag: u64, flag| {
             let mut open = Open::default();
             for tag in 1..=4 {

@@ -1,11 +1,11 @@
-//! From the store's webhook to the broker, without losing an event.
+//! Forwards events from the store's webhook to the broker, without losing one.
 //!
-//! The gateway keeps every event in a folder until a webhook call for it is
-//! answered 200, which happens here only after the broker has confirmed that
-//! the message is in a queue; anything else is 503, and the gateway tries
-//! again. As it looks into that folder every three seconds only, the bridge
-//! reads ahead there, far more often, so that latencies measured with the
-//! stack are those of the daemon. The call that follows finds the event done.
+//! The gateway keeps every event in a folder until a webhook call for it is answered 200. The
+//! bridge answers 200 only after the broker has confirmed that the message is in a queue, and 503
+//! otherwise; then the gateway tries again. The gateway reads that folder only every three seconds.
+//! The bridge polls the folder far more often and publishes first, so that latencies measured with
+//! the stack are those of the daemon. The later call for the same event is answered without
+//! publishing it again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
@@ -26,14 +26,14 @@ use tokio::sync::Mutex;
 use crate::amqp::Amqp;
 use crate::state::State;
 
-/// How often the gateway's folder is looked into.
-const GLANCE: Duration = Duration::from_millis(25);
+/// Between two looks into the gateway's folder.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// What could not be forwarded is tried again after so long.
-const RESPITE: Duration = Duration::from_millis(500);
+/// Until an event that could not be forwarded is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// So many events are remembered, to tell a second copy by.
-const MEMORY: usize = 20_000;
+/// Events that are remembered, to recognise a second copy.
+const MAX_REMEMBERED: usize = 20_000;
 
 /// Where the events of one bucket go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ pub enum Route {
         /// The routing key.
         routing_key: String,
     },
-    /// Nowhere: whoever wanted them is gone.
+    /// Nowhere: the test that wanted them is over.
     Discard,
 }
 
@@ -57,7 +57,7 @@ struct Bridge {
     link: Mutex<Link>,
 }
 
-/// What only one event at a time may use.
+/// Used by one event at a time.
 #[derive(Default)]
 struct Link {
     amqp: Option<Amqp>,
@@ -103,7 +103,7 @@ async fn take(request: Request<Incoming>, bridge: Arc<Bridge>) -> Option<Answer>
             }),
             Err(error) => Err(error),
         },
-        // The gateway knocks once at its start.
+        // The gateway checks once, when it starts, whether the webhook answers.
         _ => Ok(()),
     };
     Some(match outcome {
@@ -115,14 +115,14 @@ async fn take(request: Request<Incoming>, bridge: Arc<Bridge>) -> Option<Answer>
     })
 }
 
-/// Publishes what lies in the gateway's folder before the gateway calls.
+/// Publishes events from the gateway's folder before the gateway calls.
 ///
-/// The files stay: the gateway counts them and removes them itself.
+/// The files stay: the gateway counts and removes them itself.
 async fn watch(bridge: Arc<Bridge>) {
-    // What was done has no next time; what nobody takes yet has one.
+    // The time of the next attempt; `None` for events that were forwarded.
     let mut seen: HashMap<PathBuf, Option<Instant>> = HashMap::new();
     loop {
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         let waiting = bridge.waiting();
         seen.retain(|file, _| waiting.contains(file));
         let due = |file: &PathBuf| match seen.get(file) {
@@ -130,17 +130,16 @@ async fn watch(bridge: Arc<Bridge>) {
             Some(next) => next.is_some_and(|next| next <= Instant::now()),
         };
         for file in waiting.into_iter().filter(due).collect::<Vec<_>>() {
-            // Not all there yet, or just delivered by the gateway itself.
+            // Incomplete yet, or already removed by the gateway.
             let Ok(body) = fs::read(&file) else { continue };
             let Ok(event) = Event::filed(&body) else { continue };
             let next = match bridge.forward(event).await {
                 Ok(Fate::Done) => None,
-                // Somebody's exchange is not there yet: that holds up
-                // nobody else here.
-                Ok(Fate::Unroutable) => Some(Instant::now() + RESPITE),
+                // The exchange of one test is not declared yet. That must not delay other events.
+                Ok(Fate::Unroutable) => Some(Instant::now() + RETRY_INTERVAL),
                 Err(error) => {
                     eprintln!("not forwarded: {error}");
-                    tokio::time::sleep(RESPITE).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                     break;
                 }
             };
@@ -153,19 +152,19 @@ async fn watch(bridge: Arc<Bridge>) {
 struct Event {
     name: String,
     bucket: String,
-    /// What tells it from all others, also from a later one of the object.
+    /// Distinguishes it from all other events, also from a later one for the same object.
     mark: String,
     message: Vec<u8>,
 }
 
 impl Event {
-    /// An event out of a call of the gateway, which is the message already.
+    /// An event from a call of the gateway; its body already is the message.
     fn called(body: &[u8]) -> Result<Self> {
         let message: Value = serde_json::from_slice(body).context("event")?;
         Self::new(&message["Records"][0], body.to_vec())
     }
 
-    /// An event out of the gateway's folder: the record alone.
+    /// An event from the gateway's folder, which holds only the record.
     fn filed(record: &[u8]) -> Result<Self> {
         let parsed: Value = serde_json::from_slice(record).context("event")?;
         let object = &parsed["s3"]["object"]["key"];
@@ -177,7 +176,7 @@ impl Event {
             .map(|(_, key)| format!("{bucket}/{key}"))
             .collect();
         let name = &parsed["eventName"];
-        // The record itself goes in byte for byte.
+        // The message holds the record byte for byte.
         let mut message =
             format!(r#"{{"EventName":{name},"Key":{},"Records":["#, Value::from(key)).into_bytes();
         message.extend_from_slice(record);
@@ -198,11 +197,11 @@ impl Event {
     }
 }
 
-/// What became of an event.
+/// The result for an event.
 enum Fate {
-    /// It is in a queue, or nobody wants it.
+    /// It is in a queue, or its route is [`Route::Discard`].
     Done,
-    /// Its exchange or queue is not there.
+    /// Its exchange or queue does not exist.
     Unroutable,
 }
 
@@ -210,7 +209,7 @@ impl Link {
     fn remember(&mut self, mark: String) {
         self.done.insert(mark.clone());
         self.order.push_back(mark);
-        if self.order.len() > MEMORY
+        if self.order.len() > MAX_REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.done.remove(&oldest);
@@ -219,7 +218,7 @@ impl Link {
 }
 
 impl Bridge {
-    /// The events that wait in the gateway's folder, oldest first.
+    /// The events in the gateway's folder, oldest first.
     fn waiting(&self) -> Vec<PathBuf> {
         let mut files: Vec<_> = self
             .events
@@ -252,14 +251,14 @@ impl Bridge {
             let headers = [("minio-bucket", &*bucket), ("minio-event", &*name)];
             let queued = amqp.offer(&exchange, &routing_key, &message, &headers).await;
             if queued.is_err() {
-                // An unanswered publish leaves the channel in doubt.
+                // After a publish without an answer the state of the channel is unknown.
                 link.amqp = None;
             }
             if !queued? {
                 return Ok(Fate::Unroutable);
             }
         }
-        // A bridge that is killed between the two publishes it once more.
+        // A bridge that is killed before this line publishes the event once more.
         self.write_down(&mark)?;
         link.remember(mark);
         Ok(Fate::Done)
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_file_is_no_event() {
+    fn an_incomplete_file_is_no_event() {
         assert!(Event::filed(b"{\"eventName\":\"s3:Obj").is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! The stack itself keeps its promises; needs one that runs
-//! (`stack run --no-daemon -- cargo test -p stack`).
+//! The stack does what its documentation says. Needs a running stack (`stack run --no-daemon --
+//! cargo test -p stack`).
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use stack::{Daemon, Stack};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// Some of these kill what the others use.
+/// Some of these tests kill services that the others use.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const SOON: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ async fn no_event_is_lost_whatever_is_down() {
         message.json().unwrap()["Key"].as_str().unwrap().to_owned()
     };
 
-    // No exchange to publish to yet.
+    // There is no exchange to publish to yet.
     s3.put("early é+b", "x").await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let amqp = stack.amqp().await.unwrap();
@@ -47,14 +47,14 @@ async fn no_event_is_lost_whatever_is_down() {
     assert_eq!(key(&message), format!("{}/early é+b", s3.bucket));
     assert_eq!(message.headers["minio-event"], "s3:ObjectCreated:Put");
 
-    // Nobody to answer the webhook.
+    // Nothing answers the webhook.
     stack.service("bridge").kill().unwrap();
     s3.put("without bridge", "x").await.unwrap();
     stack.service("bridge").restart().unwrap();
     let message = amqp.get_within(&queue, SOON).await.unwrap();
     assert_eq!(key(&message), format!("{}/without bridge", s3.bucket));
 
-    // A broker that says nothing.
+    // The broker does not answer.
     stack.service("rabbitmq").pause().unwrap();
     s3.put("without broker", "x").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -76,12 +76,12 @@ async fn events_come_once_and_soon() {
     s3.create_bucket().await.unwrap();
     stack.route(&s3.bucket, &Route::Publish { exchange, routing_key: "k".into() }).await.unwrap();
     s3.announce().await.unwrap();
-    // The gateway itself would take three seconds now and then.
+    // Without the bridge's polling some of them would take three seconds.
     for number in 0..5 {
         s3.put(&number.to_string(), "x").await.unwrap();
         let _message = amqp.get_within(&queue, Duration::from_secs(1)).await.unwrap();
     }
-    // The gateway calls for each of them too, three seconds later at most.
+    // The gateway calls for each of them too, at most three seconds later.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(amqp.count(&queue).await.unwrap(), Some(0));
 }
@@ -136,7 +136,7 @@ async fn the_engine_reports_what_it_cannot_look_into() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_is_told_with_its_last_words() {
+async fn the_error_for_a_daemon_that_ends_has_the_end_of_its_log() {
     let stack = Stack::from_env();
     let error = Daemon::start(&stack, Path::new("/bin/false"), &[]).await.err().unwrap();
     assert!(error.to_string().contains("ended with 1"), "{error}");

