@@ -30,7 +30,7 @@ async fn wrapped(authority: &Authority, certificate: Certificate) -> Wrapped {
         ("RABBITMQ_PORT", broker.port().to_string()),
         ("MINIO_SERVER_URL", format!("https://localhost:{}", store.port())),
         ("SCANNER", "clamav-rest".to_owned()),
-        // As for the first version: a bare host, with the port in another setting.
+        // A bare host, with the port in a setting of its own.
         ("CLAMD_ENDPOINT", "localhost".to_owned()),
         ("CLAMD_PORT", engine.port().to_string()),
         ("PUBLISH_URL", format!("https://localhost:{}/report/tls", webhook.port())),

@@ -179,7 +179,9 @@ impl Rig {
         let mut progress = self.tap.progress();
         let (mut last, mut since) = (Progress::default(), Instant::now());
         loop {
-            if let Ok(reached) = tokio::time::timeout(POLL_INTERVAL, progress.wait_for(&enough)).await {
+            if let Ok(reached) =
+                tokio::time::timeout(POLL_INTERVAL, progress.wait_for(&enough)).await
+            {
                 return reached.map(drop).context("tap");
             }
             let now = *progress.borrow();

@@ -64,9 +64,9 @@ fn arguments() -> Command {
         .subcommand(Command::new("down").about("Stop it and remove its data"))
         .subcommand(Command::new("status").about("Show what runs"))
         .subcommand(up_options(
-            Command::new("run").about("Run a command inside a fresh stack").arg(
-                Arg::new("command").num_args(1..).last(true).required(true).value_name("CMD"),
-            ),
+            Command::new("run")
+                .about("Run a command inside a fresh stack")
+                .arg(Arg::new("command").num_args(1..).last(true).required(true).value_name("CMD")),
         ))
         .subcommand(objects::arguments())
         .subcommand(

@@ -261,8 +261,9 @@ impl S3 {
         let mut entries = Vec::new();
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page =
-                page.map_err(|error| with_causes(&error)).context(format!("list {}", self.bucket))?;
+            let page = page
+                .map_err(|error| with_causes(&error))
+                .context(format!("list {}", self.bucket))?;
             entries.extend(page.contents.unwrap_or_default().into_iter().map(|object| Entry {
                 key: object.key.unwrap_or_default(),
                 size: object.size.unwrap_or_default(),

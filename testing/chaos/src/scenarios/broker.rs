@@ -74,7 +74,9 @@ fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         world.expect("everything is reported", limit, reported).await?;
         let lost = world.metric("avscan_sessions_lost_total").await?;
         if lost > 0 {
-            world.wrongs.push(format!("{lost} sessions were lost because of another application's queue"));
+            world
+                .wrongs
+                .push(format!("{lost} sessions were lost because of another application's queue"));
         }
         Ok(())
     })

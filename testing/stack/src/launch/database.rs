@@ -73,7 +73,9 @@ fn link_all(source: &Path, folder: &Path) -> Result<()> {
 
 fn failed_lately(folder: &Path) -> bool {
     let marker = folder.join("unreachable").metadata().and_then(|marker| marker.modified());
-    marker.is_ok_and(|then| SystemTime::now().duration_since(then).is_ok_and(|age| age < RETRY_INTERVAL))
+    marker.is_ok_and(|then| {
+        SystemTime::now().duration_since(then).is_ok_and(|age| age < RETRY_INTERVAL)
+    })
 }
 
 /// Runs freshclam once, until it ends or stalls.
@@ -125,7 +127,10 @@ fn fetch(folder: &Path) -> Result<()> {
             said = Instant::now();
             say!("[stack] virus database: {} MiB so far", size / (1 << 20));
         }
-        if progress.elapsed() > STALL_TIMEOUT || start.elapsed() > DOWNLOAD_TIMEOUT || place::interrupted() {
+        if progress.elapsed() > STALL_TIMEOUT
+            || start.elapsed() > DOWNLOAD_TIMEOUT
+            || place::interrupted()
+        {
             process.stop(Duration::from_secs(2));
         }
     }
