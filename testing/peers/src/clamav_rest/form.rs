@@ -112,7 +112,7 @@ fn find(within: &[u8], wanted: &[u8]) -> Option<usize> {
     None
 }
 
-/// The last component of a part's file name, as the original takes it.
+/// The last component of a part's file name, as in the original.
 fn file_name(head: &str) -> String {
     let name = head
         .lines()

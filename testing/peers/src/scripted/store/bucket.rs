@@ -38,7 +38,7 @@ pub struct Version {
     pub body: Vec<u8>,
     /// Without quotes; the MD5 of the content, if not set otherwise.
     pub etag: String,
-    /// The headers stored with the object: any bytes, in this order, handed out as they are.
+    /// The headers stored with the object: any bytes, in this order, returned unchanged.
     pub headers: Vec<(String, Vec<u8>)>,
     /// Its tags.
     pub tags: Vec<(String, String)>,
