@@ -26,7 +26,7 @@ pub(super) const USER_TAG: (&str, &str) = ("owner", "somebody");
 #[derive(Debug, Clone)]
 pub(super) struct Upload {
     pub(super) key: String,
-    /// As the store answered. `None` and `null` mean that the bucket has no versions.
+    /// As the store answered. `None` or `null` without a version id of its own.
     pub(super) version: Option<String>,
     pub(super) etag: String,
     pub(super) sha256: String,

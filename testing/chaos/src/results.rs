@@ -34,7 +34,7 @@ struct Results<'a> {
     scenarios: &'a [Row],
 }
 
-/// Minimum, median and maximum of times.
+/// Median, 99th percentile and longest of some times, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Spread {
     pub(super) count: usize,
