@@ -75,8 +75,8 @@ impl Stack {
 
     /// The daemon that was built together with the `stack` program.
     ///
+    /// # Panics
     /// When that file is missing.
-    /// When it was not.
     #[must_use]
     pub fn built_daemon(&self) -> PathBuf {
         let binary = self.state.program.with_file_name("bucket-av-scanner");
