@@ -1,4 +1,4 @@
-//! Brokers and queues that are not as the daemon would have them.
+//! Brokers and queues in other states than the daemon expects.
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -19,7 +19,7 @@ async fn declare(amqp: &Amqp, queue: &str, arguments: &[(&str, AMQPValue)]) {
 }
 
 #[tokio::test]
-async fn classic_queues_say_so_and_those_that_version_0_1_made_without_saying_so_are_used() {
+async fn classic_queues_are_declared_as_such_and_those_of_version_0_1_are_used() {
     let stack = Stack::from_env();
     let amqp = stack.amqp().await.unwrap();
     for made_by_0_1 in [false, true] {
@@ -56,7 +56,7 @@ async fn classic_queues_say_so_and_those_that_version_0_1_made_without_saying_so
 }
 
 #[tokio::test]
-async fn an_input_queue_that_drops_messages_is_used_and_warned_of() {
+async fn an_input_queue_that_drops_messages_is_used_with_a_warning() {
     let stack = Stack::from_env();
     let amqp = stack.amqp().await.unwrap();
     let mut daemon = Daemon::prepare(&stack, binary(), &[]).await.unwrap();
@@ -76,7 +76,7 @@ async fn an_input_queue_that_drops_messages_is_used_and_warned_of() {
 }
 
 #[tokio::test]
-async fn a_queue_as_the_daemon_makes_it_is_not_warned_of() {
+async fn a_queue_as_the_daemon_declares_it_causes_no_warning() {
     let mut daemon = daemon(&[]).await;
     assert_eq!(daemon.terminate(SOON).await.unwrap(), 0);
     daemon.spawn().unwrap();
@@ -84,7 +84,7 @@ async fn a_queue_as_the_daemon_makes_it_is_not_warned_of() {
     assert!(!daemon.output().contains("used as it is"), "{}", daemon.output());
 }
 
-/// A daemon whose way to the broker can be broken, with a scan that goes on for some seconds.
+/// A daemon whose connection to the broker can be broken, during a scan of some seconds.
 async fn at_work(way: &TcpProxy, grace: &str) -> (Daemon, Server) {
     let engine = Server::start(|request| {
         let slow = request.body.windows(9).any(|part| part == b"take long");
@@ -128,7 +128,7 @@ async fn a_broker_that_goes_while_the_daemon_stops_is_no_orderly_end() {
         stopped.await;
         let began = Instant::now();
         assert_eq!(daemon.wait_exit(SOON).await.unwrap(), 1, "{}", daemon.output());
-        // The grace period of 4 s, and what compose leaves beyond its 30.
+        // The grace period of 4 s, plus what compose allows beyond the daemon's default of 30 s.
         assert!(began.elapsed() < Duration::from_secs(4 + 14), "{:?}", began.elapsed());
         let output = daemon.output();
         assert!(!output.contains("everything settled"), "{output}");
@@ -137,14 +137,14 @@ async fn a_broker_that_goes_while_the_daemon_stops_is_no_orderly_end() {
 }
 
 #[tokio::test]
-async fn a_queue_that_was_deleted_is_made_again_and_said_to_be() {
+async fn a_queue_that_was_deleted_is_declared_again_and_this_is_logged() {
     let daemon = daemon(&[]).await;
     let amqp = Stack::from_env().amqp().await.unwrap();
     let queue = daemon.names.queue.clone();
     amqp.delete_queue(&queue).await.unwrap();
     eventually("it is there again", || async { amqp.count(&queue).await.unwrap().is_some() }).await;
     let channel = amqp.channel().await.unwrap();
-    // The daemon binds it itself; a second time changes nothing.
+    // The daemon binds it itself. Binding it again changes nothing.
     let (exchange, key) = (daemon.names.exchange.as_str(), daemon.names.routing_key.as_str());
     let none = FieldTable::default();
     let options = QueueBindOptions::default();

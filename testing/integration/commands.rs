@@ -1,4 +1,4 @@
-//! The command line, exit codes, and what people read.
+//! The command line, exit codes, and output for people.
 
 use std::process::{Command, Output};
 
@@ -18,7 +18,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn check_tells_a_line_for_each_dependency() {
+async fn check_prints_a_line_for_each_dependency() {
     let good = command(&["check"], &[]).await;
     let out = text(&good.stdout);
     assert!(good.status.success(), "{out}");
@@ -65,7 +65,7 @@ async fn a_refused_login_is_one_line_and_exit_78() {
 }
 
 #[tokio::test]
-async fn all_bad_settings_are_told_at_once() {
+async fn all_bad_settings_are_reported_at_once() {
     let bad = command(&[], &[("SCAN_TIMEOUT", "0"), ("DELETE_FILE", "perhaps")]).await;
     assert_eq!(bad.status.code(), Some(78));
     let told = text(&bad.stderr);
@@ -84,7 +84,7 @@ async fn an_address_in_use_is_one_line() {
 }
 
 #[tokio::test]
-async fn an_engine_that_hides_its_limits_is_refused_when_asked_for() {
+async fn an_engine_that_hides_its_limits_is_refused_with_strict_limits() {
     let refused = command(
         &[],
         &[("STRICT_LIMITS", "true"), ("SCANNER", "clamav-rest"), ("CLAMD_ENDPOINT", &lax_engine())],
@@ -94,12 +94,13 @@ async fn an_engine_that_hides_its_limits_is_refused_when_asked_for() {
     assert!(text(&refused.stdout).lines().last().unwrap().contains("AlertEncrypted"));
 }
 
-/// Finds EICAR and calls everything else clean, as clamd does with its default settings.
+/// The URL of an engine that finds EICAR and calls everything else clean, as clamd does with its
+/// default settings.
 fn lax_engine() -> String {
     use peers::scripted::Server;
     let server = Server::start(lax_v1);
     let url = server.url().to_owned();
-    // Lives as long as the test process: the daemon under test may still be asking.
+    // Kept until the test process ends, because the daemon under test may still use it.
     std::mem::forget(server);
     url
 }
@@ -166,7 +167,7 @@ async fn log_lines_are_text_with_the_services_name_or_json() {
 async fn a_bare_connect_is_a_probe_and_metrics_are_well_formed() {
     let daemon = daemon(&[]).await;
     let address = daemon.env()["HEALTH_ADDR"].clone();
-    // More connections than the server keeps, saying nothing.
+    // More connections than the server keeps, none of which sends anything.
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(tokio::net::TcpStream::connect(&address).await.unwrap());
@@ -227,7 +228,8 @@ async fn redrive_lists_without_a_trace_and_moves_by_reason() {
     let daemon = daemon(&settings).await;
     let queue = daemon.names.queue.clone();
     let parked = format!("{queue}.dead");
-    // The object comes later than its notifications: they are parked for the missing bucket.
+    // The object is uploaded after its notifications, which are parked because the bucket does not
+    // exist.
     let bucket = daemon.s3().with_bucket(&format!("{}-late", daemon.names.bucket));
     let event = peers::notification::put(&bucket.bucket, "k", None, None);
     notify(&daemon, event.to_string().as_bytes()).await;
@@ -260,14 +262,14 @@ async fn redrive_lists_without_a_trace_and_moves_by_reason() {
         bucket.tags("k").await.unwrap().unwrap().get("scanned").map(String::as_str) == Some("clean")
     })
     .await;
-    // The report that nobody knows what it is must not stand.
+    // The report without a verdict must be followed by one with a verdict.
     let reports = daemon.reports_on("k", 2, SOON).await.unwrap();
     let statuses = reports.iter().map(|report| report.json()["status"].clone());
     assert_eq!(statuses.collect::<Vec<_>>(), ["no", "clean"]);
     let left = amqp.get_within(&parked, SOON).await.unwrap();
     assert_eq!(left.body, b"garbage");
     assert_eq!(left.headers["avscan-reason"], "malformed");
-    // Looking at it did not count as a failed delivery.
+    // Listing it did not count as a failed delivery.
     let count = left.headers.get("x-delivery-count").map(String::as_str);
     assert!(matches!(count, None | Some("0")), "{count:?}");
     assert_eq!(amqp.count(&parked).await.unwrap(), Some(0));

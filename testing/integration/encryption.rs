@@ -7,7 +7,7 @@ use stack::{Daemon, Stack};
 
 use super::*;
 
-/// TLS before the broker, the store, clamav-rest and the webhook.
+/// TLS in front of the broker, the store, clamav-rest and the webhook.
 struct Wrapped {
     _proxies: [TlsProxy; 4],
     _rest: ClamavRest,
@@ -30,7 +30,7 @@ async fn wrapped(authority: &Authority, certificate: Certificate) -> Wrapped {
         ("RABBITMQ_PORT", broker.port().to_string()),
         ("MINIO_SERVER_URL", format!("https://localhost:{}", store.port())),
         ("SCANNER", "clamav-rest".to_owned()),
-        // As the original has it: a bare host, and the port beside it.
+        // A bare host, with the port in a setting of its own.
         ("CLAMD_ENDPOINT", "localhost".to_owned()),
         ("CLAMD_PORT", engine.port().to_string()),
         ("PUBLISH_URL", format!("https://localhost:{}/report/tls", webhook.port())),
@@ -52,7 +52,7 @@ async fn prepared(
     (Daemon::prepare(&Stack::from_env(), binary(), &all).await.unwrap(), folder)
 }
 
-/// What `check` says of each peer.
+/// The output of `check`.
 fn check(daemon: &Daemon) -> String {
     let output = std::process::Command::new(BINARY)
         .arg("check")
@@ -80,7 +80,7 @@ async fn a_private_authority_is_trusted_for_every_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_certificate_is_said_in_words_for_every_peer() {
+async fn what_is_wrong_with_a_certificate_is_explained_for_every_peer() {
     let authority = Authority::new().unwrap();
     for (certificate, trusted, says) in [
         (Certificate::For("localhost"), false, "name its certificate in TLS_CA_FILE"),

@@ -1,4 +1,4 @@
-//! Where peers are, and what they are called.
+//! Addresses of peers, and names of buckets.
 
 use peers::notification;
 use peers::scripted::Server;
@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// The service at `target`, reachable by IPv6 at the port that is returned.
+/// Makes the service at `target` reachable by IPv6; returns the port.
 async fn by_ipv6(target: &str) -> u16 {
     let target = target.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let listener = TcpListener::bind("[::1]:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Engines that fail, by script, and a host that does.
+//! Scripted engines that fail, and faults of the host.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,8 +9,8 @@ use stack::{Daemon, Stack};
 
 use super::*;
 
-/// An engine of clamav-rest's second dialect that finds EICAR, and says `answer` of everything
-/// else but the self-test's other samples.
+/// An engine of clamav-rest's second dialect that passes the self-test with EICAR, and gives
+/// `answer` to all other files.
 fn engine(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Server {
     let asked = AtomicUsize::new(0);
     Server::start(move |request| {
@@ -48,7 +48,8 @@ async fn scanned_by(server: &Server) -> Daemon {
     .await
 }
 
-/// An object that gets this answer, always, is parked and marked `no`: never clean, never deleted.
+/// An object whose scans always get this answer must be parked and marked `no`: never clean, never
+/// deleted.
 async fn is_never_a_verdict(
     what: &str,
     answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
@@ -115,7 +116,7 @@ async fn a_verdict_before_the_upload_is_complete_is_never_a_verdict() {
 }
 
 #[tokio::test]
-async fn a_413_is_believed_only_of_an_engine_that_works() {
+async fn a_413_is_believed_only_from_an_engine_that_works() {
     let server = engine(|_, _| Reply::new(413, "File size limit exceeded"));
     let daemon = scanned_by(&server).await;
     daemon.s3().put("k", "x").await.unwrap();
@@ -149,7 +150,7 @@ async fn one_failure_is_retried_and_a_retried_clean_is_reported() {
 
 #[tokio::test]
 async fn no_delivery_is_taken_from_an_engine_that_does_not_find_eicar() {
-    // The engine of an empty database: everything is clean.
+    // As an engine with an empty database: everything is clean.
     let server = Server::start(|request| verdict(request, 200, "OK", ""));
     let mut daemon = Daemon::prepare(
         &Stack::from_env(),
@@ -189,7 +190,7 @@ async fn an_engine_that_comes_late_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_clean_of_an_engine_that_lost_its_database_is_not_believed() {
+async fn a_clean_verdict_of_an_engine_without_its_database_is_not_believed() {
     let lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let has_lost = Arc::clone(&lost);
     let server = Server::start(move |request| {
@@ -216,7 +217,7 @@ async fn a_clean_of_an_engine_that_lost_its_database_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_missing_temp_folder_closes_the_gate_and_burns_no_attempt() {
+async fn a_missing_temp_folder_closes_the_gate_and_costs_no_attempt() {
     let daemon = daemon(&[("RETRY_DELAYS", "1s"), ("RETRY_LIMIT", "0")]).await;
     let folder = daemon.env()["TMPDIR"].clone();
     std::fs::remove_dir_all(&folder).unwrap();

@@ -1,5 +1,6 @@
-//! An answer of the store is believed only as far as it goes: what is gone, deleted, tagged or denied
-//! has to be shown. The store is a double that keeps objects as S3 does, and lies where a test says so.
+//! An answer of the store is not believed without proof: the daemon checks that an object is
+//! missing, deleted, tagged or denied. The store is a double that behaves as S3 and gives wrong
+//! answers where a test says so.
 
 mod deletions;
 mod versions;
@@ -19,7 +20,7 @@ use stack::Daemon;
 use super::*;
 
 pub(super) const BUCKET: &str = "b";
-/// Of one object, while the store answers.
+/// Most requests for one object in one delivery, while the store works.
 const MOST_REQUESTS: usize = 25;
 
 pub(super) struct Scene {
@@ -53,7 +54,7 @@ impl Scene {
         self.store.with(|contents| contents.bucket(BUCKET).versioning = versioning);
     }
 
-    /// Announces what is there now, without a version.
+    /// Announces an upload without its version id.
     pub(super) async fn announce(&self, key: &str, etag: &str) {
         let event = notification::put(BUCKET, key, None, Some(etag));
         self.tell(&event).await;
@@ -90,7 +91,7 @@ impl Scene {
         calls.iter().filter(|call| call.operation == operation).count()
     }
 
-    /// However the store answers, one delivery asks a bounded number of times.
+    /// One delivery causes a bounded number of requests, whatever the store answers.
     fn asked_little(&self, key: &str, deliveries: usize) {
         let calls = self.store.calls_on(BUCKET, key).len();
         assert!(calls <= MOST_REQUESTS * deliveries, "{calls} requests in {deliveries} deliveries");
@@ -107,13 +108,13 @@ pub(super) fn as_it_is(_: &Call, _: &mut Contents) -> Option<Reply> {
     None
 }
 
-/// Once, whatever else happens.
+/// Returns true on the first call only.
 pub(super) fn once() -> impl Fn() -> bool {
     let done = AtomicBool::new(false);
     move || !done.swap(true, Ordering::Relaxed)
 }
 
-/// What an ingress shows while the store is away.
+/// A page that an ingress shows while the store is down.
 fn page(status: u16) -> Reply {
     Reply::new(status, "<html><body>Maintenance</body></html>").header("content-type", "text/html")
 }
@@ -161,8 +162,8 @@ async fn an_unknown_version_id_does_not_hide_the_announced_bytes() {
 }
 
 #[tokio::test]
-async fn neighbours_whose_keys_differ_in_plus_and_blank_are_not_taken_for_each_other() {
-    // As Ceph announces: raw keys, no top-level key.
+async fn keys_that_differ_only_in_plus_and_space_are_not_confused() {
+    // As Ceph announces: raw keys, and no key at the top.
     let scene = scene(&[], as_it_is).await;
     let raw = |key: &str, etag: &str, source: &str| {
         let mut event = notification::put(BUCKET, key, Some(68), Some(etag));
@@ -178,25 +179,25 @@ async fn neighbours_whose_keys_differ_in_plus_and_blank_are_not_taken_for_each_o
     assert_eq!(status_of(&scene.reports("a+b", 1).await[0]), ["infected", "delete", "-"]);
     assert!(scene.store.current(BUCKET, "a b").is_some());
     assert_eq!(scene.calls("a b", Operation::GetObject), 0);
-    // Where nothing tells which one is meant, both are scanned.
+    // If it is unknown which one is meant, both are scanned.
     scene.put("a+b", &eicar());
     scene.tell(&raw("a+b", &etag, "other:s3")).await;
     scene.until_gone("a+b").await;
     scene.until_gone("a b").await;
     scene.reports("a b", 1).await;
-    // Where only the ETag of one fits, the other one is scanned as what is there now.
+    // If only the ETag of one matches, the other one is also scanned, with its current content.
     let (_, other) = scene.put("c d", b"decoded");
     scene.put("c+d", b"raw");
     scene.tell(&raw("c+d", &other, "other:s3")).await;
     scene.until_tagged("c d", "clean").await;
     scene.until_tagged("c+d", "clean").await;
-    // The line comes after tag and report.
+    // This line is logged after tag and report.
     let told = || async { scene.daemon.output().contains("key=\"c d\" attempt=1}: clean") };
     eventually("the log names the key that was found", told).await;
 }
 
 #[tokio::test]
-async fn a_failure_is_told_of_the_key_that_was_settled() {
+async fn a_failure_is_reported_for_the_key_that_was_found() {
     let scene = scene(&[], |call, _| {
         (call.operation == Operation::PutObjectTagging).then(|| store::error(500, "InternalError"))
     })
@@ -312,11 +313,12 @@ async fn a_head_that_something_before_the_store_refuses_is_no_denial() {
 
 #[tokio::test]
 async fn a_tag_whose_answer_was_lost_does_not_stay_on_other_bytes() {
-    // Long enough that nothing but the look behind the tag can take it away in time.
+    // A retry comes too late: only the check after tagging can remove the tag in time.
     let scene = scene(&[("DELETE_FILE", "false"), ("RETRY_DELAYS", "1m")], |call, contents| {
         let says_clean = call.request.text().contains("clean");
         (call.operation == Operation::PutObjectTagging && says_clean).then(|| {
-            // Overwritten before the tag arrives, which then lands on the newer bytes.
+            // The object is overwritten before the tag arrives, so that the tag is set on the newer
+            // bytes.
             let newer = Version::new(eicar()).tag("scanned", "clean").tag("owner", "me");
             contents.bucket(BUCKET).put(&call.key, newer);
             Reply::close()
@@ -325,7 +327,7 @@ async fn a_tag_whose_answer_was_lost_does_not_stay_on_other_bytes() {
     .await;
     let (_, etag) = scene.put("k", b"clean");
     scene.announce("k", &etag).await;
-    eventually("the tag is taken away again, and the other one stays", || async {
+    eventually("the tag is removed, and the other one stays", || async {
         let current = scene.store.current(BUCKET, "k").unwrap();
         scene.calls("k", Operation::PutObjectTagging) > 0
             && current.tag_value("scanned") != Some("clean")
@@ -335,7 +337,7 @@ async fn a_tag_whose_answer_was_lost_does_not_stay_on_other_bytes() {
 }
 
 #[tokio::test]
-async fn a_store_that_hiccups_while_an_archived_object_is_looked_at_is_asked_again() {
+async fn a_store_that_fails_during_the_check_of_an_archived_object_is_asked_again() {
     let first = Arc::new(AtomicUsize::new(0));
     let scene = scene(&[], move |call, _| match call.operation {
         Operation::GetObject => Some(store::error(403, "InvalidObjectState")),
@@ -387,7 +389,7 @@ async fn reports_can_be_told_apart_and_ordered() {
 async fn small_objects_do_not_wait_for_the_temp_disk() {
     let scene = scene(&[("VOLUME_SIZE", "1"), ("SPOOL_SIZE", "1"), ("SCAN_CONCURRENCY", "3")], {
         |call, _| {
-            // Takes all of the temp disk, and its time.
+            // Takes all of the temp disk for a long time.
             (call.operation == Operation::GetObject && call.key.starts_with(b"large")).then(|| {
                 Reply::new(200, "x".repeat(1000))
                     .header("etag", "\"e\"")
@@ -400,7 +402,7 @@ async fn small_objects_do_not_wait_for_the_temp_disk() {
     for n in 0..2 {
         scene.announce(&format!("large-{n}"), "e").await;
     }
-    eventually("they are being fetched", || async {
+    eventually("both are being fetched", || async {
         scene.calls("large-0", Operation::GetObject) + scene.calls("large-1", Operation::GetObject)
             >= 2
     })

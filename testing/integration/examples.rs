@@ -1,4 +1,5 @@
-//! The receivers under `examples/`: each report is taken once, and none that nobody signed.
+//! The receivers under `examples/` accept each report once, and refuse every report without a valid
+//! signature.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 #[tokio::test]
 async fn the_receiver_in_rust_takes_each_report_once_and_none_that_is_forged_or_old() {
-    // Beside the folder of the test's own program.
+    // Next to the folder of the test's own program.
     let mut program = std::env::current_exe().unwrap();
     program.pop();
     program.set_file_name("examples/webhook_receiver");
@@ -39,7 +40,7 @@ async fn takes_each_report_once(receiver: &Receiver) {
     let told = r#"report "m1" "infected" "b" "a\nb" "Eicar""#;
     let signed = sign(SECRET, "m1", now, good);
 
-    // Forged and old ones first: an id of theirs is not remembered.
+    // Forged and old reports come first: their ids must not be remembered.
     let stranger = sign("whsec_c3RyYW5nZXI=", "m1", now, good);
     for (id, at, signature, body) in [
         ("m1", now, stranger.as_str(), good),
@@ -57,16 +58,16 @@ async fn takes_each_report_once(receiver: &Receiver) {
 
     assert_eq!(receiver.post("m1", now, &signed, good).await, 204);
     assert_eq!(receiver.post("m1", now, &signed, good).await, 204);
-    // The daemon signs each attempt anew, and with each of several secrets.
+    // The daemon signs each attempt again, with each of several secrets.
     let again = format!("{stranger} {}", sign(SECRET, "m1", now - 1, good));
     assert_eq!(receiver.post("m1", now - 1, &again, good).await, 204);
-    // Signed, and no report: parked rather than sent again and again.
+    // Signed, but not a report: 400, so that it is parked and not sent again.
     for broken in ["{", "null", "[]"] {
         let signature = sign(SECRET, "m3", now, broken);
         assert_eq!(receiver.post("m3", now, &signature, broken).await, 400, "{broken}");
     }
 
-    // Reports of the daemon itself, behind all others.
+    // A report of the daemon itself, after all others.
     let daemon = daemon(&[("PUBLISH_URL", &receiver.url), ("PUBLISH_SECRET", SECRET)]).await;
     daemon.s3().put("from the daemon", eicar()).await.unwrap();
     eventually("the daemon's report is printed", || async { receiver.reports().len() > 1 }).await;
@@ -84,7 +85,7 @@ fn sign(secret: &str, id: &str, at: i64, body: &str) -> String {
     Webhook::new(secret).unwrap().sign(id, at, body.as_bytes()).unwrap()
 }
 
-/// Where `testing/setup.sh --all` puts what the Python example imports.
+/// The folder in which `testing/setup.sh --all` installs the imports of the Python example.
 fn python_package() -> PathBuf {
     let tools = checkout().join(".stack/tools");
     let wanted = |path: &PathBuf| {
@@ -95,7 +96,7 @@ fn python_package() -> PathBuf {
     found.unwrap_or_else(|| panic!("standardwebhooks is missing: run testing/setup.sh --all"))
 }
 
-/// A receiver on a port of its own, killed when dropped.
+/// A receiver on its own port, killed when dropped.
 struct Receiver {
     child: Child,
     url: String,
@@ -119,13 +120,13 @@ impl Receiver {
         Self { child, url, printed }
     }
 
-    /// The lines about reports that it printed so far.
+    /// The lines about reports that it has printed so far.
     fn reports(&self) -> Vec<String> {
         let printed = self.printed.lock().unwrap();
         printed.iter().filter(|line| line.starts_with("report ")).cloned().collect()
     }
 
-    /// Posts a report as the daemon does; the status of the answer.
+    /// Posts a report as the daemon does; returns the status of the answer.
     async fn post(&self, id: &str, at: i64, signature: &str, body: &str) -> u16 {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client

@@ -1,10 +1,10 @@
-//! Uploads made to get past the scanner: what is chosen by an uploader decides nothing but the
+//! Uploads made to evade the scanner. Nothing that an uploader chooses may decide anything but the
 //! verdict on the content.
 //!
-//! Objects with stored headers of any bytes, of any number, with any keys and tags are on a
-//! scripted store that hands them out as they are; a real daemon, broker and clamd have to bring
-//! each to its right end. They are made by proptest from a fixed seed, so that each run is the same,
-//! and all of one kind are scanned together. Nothing is shrunk: each object is an experiment of its
+//! The objects are on a scripted store that returns them unchanged. They have any number of stored
+//! headers of any bytes, and any keys and tags. A real daemon, broker and clamd must give each the
+//! right result. Proptest makes them from a fixed seed, so that all runs are the same, and all
+//! objects of one kind are scanned together. Nothing is shrunk: each object is an experiment of its
 //! own, and all that fail are printed.
 
 use std::collections::BTreeSet;
@@ -29,11 +29,11 @@ use super::*;
 const SEED: [u8; 32] = *b"nobody gets past, 28 Nov 2026 ..";
 const MAX_KEY: usize = 1024;
 const MAX_TAGS: usize = 10;
-/// Until all objects of a kind have come to their end.
+/// Until all objects of a kind have their result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Names under which stores keep, or answer, something that is not about the bytes. An uploader
-/// chooses most of these; none may matter.
+/// Headers that stores keep or send, and that are not about the bytes. An uploader chooses most of
+/// these. None may have an effect.
 const HEADERS: &[&str] = &[
     "Expires",
     "Cache-Control",
@@ -61,7 +61,7 @@ const HEADERS: &[&str] = &[
     "x-rgw-object-type",
 ];
 
-/// Keys that mean something else to whatever reads them carelessly.
+/// Keys that a careless parser misreads.
 const KEYS: &[&str] = &[
     "/",
     "//",
@@ -95,7 +95,7 @@ const KEYS: &[&str] = &[
     "${HOME}`id`",
 ];
 
-/// One object, and how its store announces it.
+/// One object, and the form of its notification.
 #[derive(Clone)]
 struct Upload {
     versioning: Versioning,
@@ -107,11 +107,11 @@ struct Upload {
     announced: Announced,
 }
 
-/// What the notification tells.
+/// The fields of the notification.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a field that may be absent")]
 struct Announced {
-    /// The raw key at the top, as MinIO has it.
+    /// The raw key at the top, as from MinIO.
     raw_key: bool,
     etag: bool,
     size: bool,
@@ -143,7 +143,7 @@ impl Upload {
         }
     }
 
-    /// The tag set has no room for ours; one of the same key makes room.
+    /// Whether there is no room for our tag. A tag of the same key leaves room.
     fn is_full(&self) -> bool {
         self.tags.iter().filter(|(key, _)| key != "scanned").count() >= MAX_TAGS
     }
@@ -169,7 +169,7 @@ impl Upload {
         event
     }
 
-    /// What is wrong with how it ended, if anything.
+    /// What is wrong with the result, if anything.
     fn complaint(
         &self,
         store: &Store,
@@ -214,7 +214,7 @@ fn unlike_digits(value: &[u8]) -> bool {
     !value.iter().any(u8::is_ascii_digit)
 }
 
-/// Values of header lines: `bytes` says which bytes they are made of.
+/// Values of headers; `bytes` are the bytes that they may contain.
 fn value(bytes: impl Strategy<Value = u8> + 'static) -> BoxedStrategy<Vec<u8>> {
     let nasty: Vec<Vec<u8>> = [
         &b""[..],
@@ -232,12 +232,12 @@ fn value(bytes: impl Strategy<Value = u8> + 'static) -> BoxedStrategy<Vec<u8>> {
     prop_oneof![1 => select(nasty), 2 => arbitrary].boxed()
 }
 
-/// What HTTP allows in a value.
+/// The bytes that HTTP allows in a value.
 fn allowed_byte() -> impl Strategy<Value = u8> {
     prop_oneof![0x20_u8..=0x7e, 0x80_u8..=0xff, Just(b'\t')]
 }
 
-/// What a careless store lets through as well: everything that does not end the line.
+/// The bytes that a careless store allows, too: all that do not end the line.
 fn any_byte() -> impl Strategy<Value = u8> {
     (1_u8..=0xff).prop_filter("the line goes on", |byte| !matches!(byte, b'\r' | b'\n'))
 }
@@ -254,7 +254,7 @@ fn headers(
     vec(numbered, count).boxed()
 }
 
-/// So many that a parser's own limit is met; small enough for the line of a store that has one.
+/// More than the own limits of parsers, but few enough for the limit of a store that has one.
 fn many_headers() -> BoxedStrategy<Vec<(String, Vec<u8>)>> {
     let metadata = (100_usize..1000).prop_map(|count| {
         (0..count).map(|n| (format!("x-amz-meta-{n}"), b"v".to_vec())).collect::<Vec<_>>()
@@ -323,7 +323,7 @@ fn upload(
     )
 }
 
-/// `count` of them, none with a key that was taken before.
+/// Makes `count` uploads, none with a key of an earlier one.
 fn uploads(
     runner: &mut TestRunner,
     taken: &mut BTreeSet<String>,
@@ -335,7 +335,7 @@ fn uploads(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
+async fn nothing_that_an_uploader_chooses_evades_the_scanner() {
     let few = || headers(1..=6, value(allowed_byte()));
     let none = || headers(0..=0, value(allowed_byte()));
     let kinds = [
@@ -371,7 +371,7 @@ async fn nothing_that_an_uploader_chooses_gets_past_the_scanner() {
     assert!(complaints.is_empty(), "{} got past:\n{}\n", complaints.len(), complaints.join("\n"));
 }
 
-/// Uploads and announces them, and says what ended wrong.
+/// Uploads and announces them; returns what is wrong with the results.
 async fn scan_all(store: &Store, daemon: &Daemon, uploads: &[Upload]) -> Vec<String> {
     let amqp = Stack::from_env().amqp().await.unwrap();
     for upload in uploads {

@@ -1,5 +1,6 @@
-//! What the store says is not what is there: lost and stale answers, pages of others, lists with
-//! gaps, versions that no notification names. Each of these was a way past the scanner once.
+//! Answers of a store that do not match its content: lost and stale answers, pages of something
+//! else, lists with gaps, versions that no notification names. Each of these once evaded the
+//! scanner.
 
 mod pages;
 mod versions;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use super::evidence::{self, BUCKET, Scene, as_it_is, once};
 use super::*;
 
-/// As of the tests of evidence, with versions or without, and one more attempt.
+/// As [`evidence::scene`], with one more attempt and a choice of versioning.
 async fn scene(
     versioning: Versioning,
     overrides: &[(&str, &str)],
@@ -29,7 +30,7 @@ async fn scene(
 }
 
 impl Scene {
-    /// Many uploads of one key, announced in one message: so none is looked at before all are there.
+    /// Announces many uploads of one key in one message, so that none is scanned before all exist.
     async fn announce_all(&self, key: &str, etags: &[String]) {
         let mut event = notification::put(BUCKET, key, None, None);
         let record = event["Records"][0].clone();
@@ -47,7 +48,7 @@ impl Scene {
         self.store.versions(BUCKET, key).iter().any(|v| v.id == version)
     }
 
-    /// Waits until nothing is left to do, and says what the daemon made of it.
+    /// Waits until so many notifications have ended; returns their ends and all reports, as text.
     async fn settled(&self, ends: u64) -> String {
         let count = async || {
             let page = self.daemon.page("/metrics").await.unwrap();
@@ -82,7 +83,8 @@ impl Scene {
 
 #[tokio::test]
 async fn a_404_without_a_code_is_no_proof_of_a_deletion() {
-    // The ingress loses the store: 503 to the DELETE, 404 of its default backend to the HEAD behind it.
+    // The ingress loses the store: 503 to the DELETE, then the 404 of its default backend to the
+    // HEAD.
     let away = Arc::new(AtomicUsize::new(0));
     let scene = scene(Versioning::Off, &[], move |call, _| match call.operation {
         Operation::DeleteObject if away.load(Ordering::Relaxed) == 0 => {
@@ -130,7 +132,7 @@ async fn a_404_without_a_code_is_no_proof_of_a_deletion_of_a_version() {
 async fn one_404_is_no_proof_of_a_deletion_of_a_version() {
     let first = once();
     let scene = scene(Versioning::Enabled, &[], move |call, _| {
-        // DESIGN: believed when the answer names the version, or when HEAD says that it is gone.
+        // Believed only when the answer names the version, or when HEAD shows that it is gone.
         (call.operation == Operation::DeleteObject && first())
             .then(|| store::error(404, "NoSuchVersion"))
     })
@@ -143,7 +145,7 @@ async fn one_404_is_no_proof_of_a_deletion_of_a_version() {
 }
 
 #[tokio::test]
-async fn one_404_does_not_give_the_announcement_to_a_neighbour() {
+async fn one_404_does_not_make_a_similar_key_the_announced_one() {
     let first = once();
     let scene = scene(Versioning::Off, &[], move |call, _| {
         let missing = call.operation == Operation::GetObject && call.key == b"a+b" && first();
@@ -164,8 +166,8 @@ async fn one_404_does_not_give_the_announcement_to_a_neighbour() {
 }
 
 #[tokio::test]
-async fn a_neighbour_of_the_same_content_does_not_take_the_announcement_of_what_is_denied() {
-    // A bucket with ACLs: the uploader's object is not the bucket's owner's to read.
+async fn a_similar_key_with_the_same_content_does_not_replace_a_denied_object() {
+    // A bucket with ACLs: the owner of the bucket may not read the uploader's object.
     let scene = scene(Versioning::Off, &[], |call, _| {
         let denied = call.operation == Operation::GetObject && call.key == b"a b";
         denied.then(|| store::error(403, "AccessDenied"))
@@ -184,7 +186,7 @@ async fn a_neighbour_of_the_same_content_does_not_take_the_announcement_of_what_
 }
 
 #[tokio::test]
-async fn one_404_does_not_give_the_announcement_to_a_copy() {
+async fn one_404_does_not_make_a_copy_the_announced_object() {
     let first = once();
     let scene = scene(Versioning::Off, &[], move |call, _| {
         let missing = call.operation == Operation::GetObject && call.key == b"a+b" && first();
@@ -210,7 +212,7 @@ async fn older_bytes_than_those_announced_do_not_supersede_them() {
         let stale = Arc::new(AtomicBool::new(true));
         let is_stale = Arc::clone(&stale);
         let scene = scene(Versioning::Off, &[("TAG_FILES", tags)], move |call, _| {
-            // A cache before the store, or a node that is behind.
+            // As a cache in front of the store does, or a node that lags behind.
             let old = Version::new("the old bytes");
             let read = matches!(call.operation, Operation::GetObject | Operation::HeadObject);
             (read && is_stale.load(Ordering::Relaxed)).then(|| {
@@ -226,7 +228,7 @@ async fn older_bytes_than_those_announced_do_not_supersede_them() {
         let mut event = notification::put(BUCKET, "k", None, Some(&etag));
         event["Records"][0]["eventTime"] = "2026-06-01T00:00:00Z".into();
         notify(&scene.daemon, event.to_string().as_bytes()).await;
-        // It is put right a moment after it was looked at once.
+        // The answers become correct a moment after the first GET.
         drop(scene.store.wait_for(Operation::GetObject, BUCKET, "k", 1, SOON));
         tokio::time::sleep(Duration::from_millis(500)).await;
         stale.store(false, Ordering::Relaxed);
@@ -239,7 +241,8 @@ async fn older_bytes_than_those_announced_do_not_supersede_them() {
 
 #[tokio::test]
 async fn other_bytes_of_the_same_etag_do_not_get_the_verdict() {
-    // Two files with the same MD5 can be made (chosen prefix), so an ETag is chosen by the uploader.
+    // Two files with the same MD5 can be made (chosen-prefix collision), so an uploader can choose
+    // an ETag.
     let same = |body: &[u8], day: i64| Version {
         etag: "5e".repeat(16),
         modified: time::OffsetDateTime::now_utc() - time::Duration::days(day),
@@ -270,7 +273,7 @@ async fn a_key_with_a_replacement_character_is_a_key_like_any_other() {
     event["Records"][0]["s3"]["object"]["metadata"] = json!([{"key": "x-amz-meta-a", "val": "?!"}]);
     let text = event.to_string();
     let (before, after) = text.split_once("?!").unwrap();
-    // Ceph hands metadata on in whatever bytes it was sent.
+    // Ceph passes metadata on in the bytes in which it was sent.
     let body = [before.as_bytes(), b"\xff", after.as_bytes()].concat();
     notify(&scene.daemon, &body).await;
     eventually("the infected one is deleted", || async {
@@ -293,7 +296,7 @@ async fn a_head_without_a_length_does_not_make_a_body_look_cut() {
     })
     .await;
     let (_, etag) = scene.put("k", &eicar());
-    // As a store that compresses or encrypts announces it.
+    // As a store announces it that compresses or encrypts.
     let event = notification::put(BUCKET, "k", Some(100), Some(&etag));
     notify(&scene.daemon, event.to_string().as_bytes()).await;
     eventually("the infected one is deleted", || async {
@@ -306,7 +309,7 @@ async fn a_head_without_a_length_does_not_make_a_body_look_cut() {
 async fn a_key_does_not_make_a_denied_deletion_a_locked_one() {
     let scene = scene(Versioning::Off, &[], |call, _| {
         (call.operation == Operation::DeleteObject).then(|| {
-            // In the words of AWS, which name the resource.
+            // The message of AWS, which names the resource.
             Reply::new(
                 403,
                 format!(
@@ -327,7 +330,7 @@ async fn a_key_does_not_make_a_denied_deletion_a_locked_one() {
 }
 
 #[tokio::test]
-async fn a_neighbour_that_cannot_be_read_does_not_keep_another_from_being_scanned() {
+async fn a_similar_key_that_cannot_be_read_does_not_prevent_a_scan() {
     let scene = scene(Versioning::Off, &[], |call, _| {
         let broken = call.operation == Operation::GetObject && call.key == b"a b";
         broken.then(|| store::error(500, "InternalError"))
@@ -350,7 +353,7 @@ async fn a_neighbour_that_cannot_be_read_does_not_keep_another_from_being_scanne
 async fn a_verdict_of_a_database_that_was_replaced_before_its_test_deletes_nothing() {
     use peers::scripted::Server;
     let contains = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|w| w == part);
-    // A signature that matches too much; freshclam brings the mended database right behind the scan.
+    // A signature matches too much. freshclam loads the corrected database right after the scan.
     let mended = Arc::new(AtomicBool::new(false));
     let now = Arc::clone(&mended);
     let engine = Server::start(move |request| match request.path.as_str() {
@@ -381,7 +384,7 @@ async fn a_verdict_of_a_database_that_was_replaced_before_its_test_deletes_nothi
 }
 
 #[tokio::test]
-async fn dates_of_any_shape_do_not_keep_an_object_from_its_end() {
+async fn dates_of_any_form_do_not_prevent_a_result() {
     let scene = scene(Versioning::Off, &[], as_it_is).await;
     let dates = [
         "2026-11-28T10:00:00+01:00",
@@ -411,10 +414,10 @@ async fn dates_of_any_shape_do_not_keep_an_object_from_its_end() {
     }
 }
 
-// Controls: the scenes without a lie come to the right end.
+// Controls: the same scenes with correct answers get the right results.
 
 #[tokio::test]
-async fn control_the_same_scenes_without_a_lie_end_well() {
+async fn control_the_same_scenes_with_correct_answers_end_well() {
     for versioning in [Versioning::Off, Versioning::Enabled] {
         let scene = scene(versioning, &[], as_it_is).await;
         let (version, etag) = scene.put("a+b", &eicar());

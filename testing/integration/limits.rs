@@ -1,4 +1,4 @@
-//! What a real clamd says at its limits, with and without its alerts.
+//! The answers of a real clamd at its limits, with and without its alerts.
 
 use peers::eicar::eicar;
 use peers::{ClamavRest, zip};
@@ -9,7 +9,7 @@ use super::*;
 const LOW: [&str; 5] =
     ["StreamMaxLength 1M", "MaxFileSize 500K", "MaxScanSize 300K", "MaxFiles 5", "MaxRecursion 4"];
 
-/// Bytes that no two files share, so that clamd cannot answer from its cache.
+/// Bytes that differ for each seed, so that clamd cannot answer from its cache.
 fn noise(length: usize, seed: u32) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     std::iter::repeat_with(|| {
@@ -76,9 +76,9 @@ async fn a_scan_that_takes_longer_than_clamd_allows_is_unscannable() {
     assert_eq!(told, ("no".to_owned(), Some("limits_exceeded".to_owned())));
 }
 
-/// The switches that the README names for `DELETE_FILE=true`.
+/// The settings that the README names for `DELETE_FILE=true`.
 #[tokio::test]
-async fn limits_are_reported_without_the_alerts_that_are_no_malware() {
+async fn limits_are_reported_without_the_alerts_about_harmless_files() {
     let lines = [
         "AlertExceedsMax yes",
         "AlertEncrypted yes",
@@ -107,7 +107,8 @@ async fn without_alerts_clamd_hides_its_limits_and_the_daemon_says_so() {
     let daemon = scanned_by(&clamd).await;
     assert!(daemon.page("/readyz").await.unwrap().contains("\"limits_reported\": false"));
     assert!(daemon.output().contains("AlertExceedsMax"));
-    // This is clamd's word, and nothing here can know better; the report tells what it is worth.
+    // This is clamd's verdict, and nothing here can know better. The report says that limits were
+    // hidden.
     daemon.s3().put("long", noise(600_000, 1)).await.unwrap();
     let report = daemon.reports_on("long", 1, SOON).await.unwrap().remove(0).json();
     assert_eq!(report["status"], "clean");

@@ -1,4 +1,4 @@
-//! What is logged, and what is not; and that a log nobody reads stops nothing.
+//! What is logged, and what is not. A log that nothing reads must not stop anything.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use stack::{Daemon, Stack};
 
 use super::*;
 
-/// Every form in which bytes are likely to be printed.
+/// The forms in which bytes are likely to be printed.
 fn forms(secret: &[u8]) -> Vec<String> {
     let list = |format: fn(&u8) -> String| secret.iter().map(format).collect::<Vec<_>>().join(", ");
     let joined = |format: fn(&u8) -> String| secret.iter().map(format).collect::<String>();
@@ -85,14 +85,14 @@ impl Piped {
 
 impl Drop for Piped {
     fn drop(&mut self) {
-        // Both fail only for a child that is gone already.
+        // An error means that the child has ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_no_scan_and_no_probe_and_is_told_of_later() {
+async fn a_log_that_nobody_reads_stops_no_scan_and_no_probe_and_the_loss_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("log");
     let overrides = [("LOG_LEVEL", "trace"), ("LOG_FILE", file.to_str().unwrap())];
@@ -100,7 +100,7 @@ async fn a_log_that_nobody_reads_stops_no_scan_and_no_probe_and_is_told_of_later
     let mut piped = Piped::start(&daemon);
     eventually("it is ready", || async { daemon.status("/readyz") == Some(200) }).await;
     let written = || std::fs::metadata(&file).map_or(0, |file| file.len());
-    // A pipe holds 64 KiB: several times that, and what is kept in memory besides.
+    // A pipe holds 64 KiB. This writes several times that, plus what is buffered in memory.
     for n in 0.. {
         let key = format!("k{n}");
         daemon.s3().put(&key, "x").await.unwrap();
@@ -111,7 +111,7 @@ async fn a_log_that_nobody_reads_stops_no_scan_and_no_probe_and_is_told_of_later
         }
         assert!(n < 3000, "only {} bytes were logged", written());
     }
-    // Once it is read again, it goes on with whole lines, and says what is missing.
+    // When the pipe is read again, whole lines follow, and one says how many were lost.
     let mut output = piped.0.stdout.take().unwrap();
     let (text, read) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -122,7 +122,7 @@ async fn a_log_that_nobody_reads_stops_no_scan_and_no_probe_and_is_told_of_later
         }
     });
     let mut seen = String::new();
-    eventually("the lost lines are told of", || {
+    eventually("a line says how many were lost", || {
         while let Ok(all) = read.try_recv() {
             seen = String::from_utf8_lossy(&all).into_owned();
         }
@@ -137,7 +137,7 @@ async fn a_log_that_nobody_reads_stops_no_scan_and_no_probe_and_is_told_of_later
 
 #[tokio::test]
 async fn what_was_logged_is_written_before_the_end_and_a_full_pipe_does_not_hold_it_up() {
-    // Read to the end: the last line is there.
+    // When the pipe is read to its end, the last line is there.
     let daemon = Daemon::prepare(&Stack::from_env(), binary(), &[]).await.unwrap();
     let mut piped = Piped::start(&daemon);
     eventually("it is ready", || async { daemon.status("/readyz") == Some(200) }).await;
@@ -147,7 +147,7 @@ async fn what_was_logged_is_written_before_the_end_and_a_full_pipe_does_not_hold
     assert!(piped.0.wait().unwrap().success());
     assert!(all.lines().last().unwrap().contains("stopped, everything settled"), "{all}");
 
-    // Not read at all: it ends nevertheless.
+    // When the pipe is not read at all, the daemon ends nevertheless.
     let daemon =
         Daemon::prepare(&Stack::from_env(), binary(), &[("LOG_LEVEL", "trace")]).await.unwrap();
     let mut piped = Piped::start(&daemon);

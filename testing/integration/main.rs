@@ -1,5 +1,5 @@
-//! The daemon against a real `RabbitMQ`, a real clamd and real S3 servers. Needs a stack: `make test`
-//! runs this inside one.
+//! The daemon against a real `RabbitMQ`, a real clamd and real S3 servers. Needs a running stack:
+//! `make test` starts one for this.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -34,7 +34,7 @@ use peers::scripted::{Reply, Request};
 use stack::{Daemon, Stack};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bucket-av-scanner");
-/// How the harmless sample of the self-test begins.
+/// The first bytes of the harmless sample of the self-test.
 const HARMLESS: &[u8] = b"A harmless text";
 const SOON: Duration = Duration::from_secs(30);
 
@@ -46,7 +46,7 @@ async fn daemon(overrides: &[(&str, &str)]) -> Daemon {
     Daemon::start(&Stack::from_env(), binary(), overrides).await.unwrap()
 }
 
-/// Asks until the answer is yes, or fails saying what never came true.
+/// Asks until the answer is true. Fails after [`SOON`], naming `what`.
 async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     let started = Instant::now();
     while !ask().await {
@@ -69,33 +69,33 @@ async fn status(daemon: &Daemon, key: &str) -> String {
     }
 }
 
-/// Waits until the object does not exist any more.
+/// Waits until the object is deleted.
 async fn gone(daemon: &Daemon, key: &str) {
     let s3 = daemon.s3();
     eventually("the object is deleted", || async { s3.head(key).await.unwrap().is_none() }).await;
 }
 
-/// Tells the daemon of an object, as its store would.
+/// Publishes a notification to the daemon, as its store does.
 async fn notify(daemon: &Daemon, body: &[u8]) {
     let amqp = Stack::from_env().amqp().await.unwrap();
     let names = &daemon.names;
     amqp.publish(&names.exchange, &names.routing_key, body, &[]).await.unwrap();
 }
 
-/// The next message of the daemon's dead-letter queue.
+/// The next message in the daemon's dead-letter queue.
 async fn dead(daemon: &Daemon) -> stack::amqp::Message {
     let amqp = Stack::from_env().amqp().await.unwrap();
     amqp.get_within(&format!("{}.dead", daemon.names.queue), SOON).await.unwrap()
 }
 
-/// The value of a metric, 0 while it was never counted.
+/// The value of a metric; 0 when it was never counted.
 async fn metric(daemon: &Daemon, name: &str) -> u64 {
     let page = daemon.page("/metrics").await.unwrap();
     page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
 }
 
 /// An engine of clamav-rest's first dialect that finds EICAR and calls everything else clean, as
-/// clamd does of what it did not look into with its default settings.
+/// clamd with its default settings calls what it did not scan.
 fn lax_v1(request: &Request) -> Reply {
     if request.path != "/scan" {
         return Reply::new(404, "404 page not found");

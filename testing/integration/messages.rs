@@ -1,4 +1,4 @@
-//! What becomes of messages.
+//! The disposition of messages.
 
 use peers::notification;
 use stack::{Daemon, Stack};
@@ -127,7 +127,7 @@ async fn a_killed_daemon_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_with_work_in_hand_is_not_taken_for_a_lost_session() {
+async fn a_stop_during_work_is_not_logged_as_a_lost_session() {
     let mut daemon = daemon(&[("PUBLISH_URL", "")]).await;
     daemon.s3().put("large", vec![b'x'; 60 << 20]).await.unwrap();
     eventually("it is in work", || async {
@@ -177,7 +177,7 @@ async fn two_replicas_share_the_work() {
     }
 }
 
-/// A broker user of the test's own, with these rights.
+/// Makes a broker user for one test, with these permissions.
 fn user(name: &str, configure: &str, write: &str, read: &str) {
     let stack = Stack::from_env();
     stack.rabbitmqctl(&["add_user", name, "secret"]).unwrap();
@@ -186,12 +186,12 @@ fn user(name: &str, configure: &str, write: &str, read: &str) {
 }
 
 #[tokio::test]
-async fn rights_to_its_own_names_are_enough_and_a_missing_one_is_named() {
+async fn permissions_on_its_own_names_are_enough_and_a_missing_one_is_named() {
     let stack = Stack::from_env();
     let mut daemon = Daemon::prepare(&stack, binary(), &[]).await.unwrap();
     let (queue, exchange) = (daemon.names.queue.clone(), daemon.names.exchange.clone());
     let amqp = stack.amqp().await.unwrap();
-    // The store's exchange is there; the rest is the README's table.
+    // The store's exchange exists. The permissions are those of the table in the README.
     let bystander = format!("{}-bystander", daemon.names.prefix);
     amqp.declare(&exchange, &bystander, "nothing").await.unwrap();
     let own = format!(r"^{queue}(\..*)?$");
@@ -306,7 +306,8 @@ async fn an_exchange_that_was_removed_comes_back_with_its_binding() {
     let options = lapin::options::ExchangeDeleteOptions::default();
     let channel = amqp.channel().await.unwrap();
     channel.exchange_delete(names.exchange.as_str().into(), options).await.unwrap();
-    // Goes nowhere, and nobody would be told: an empty message that announces nothing.
+    // A message to a missing exchange is dropped without an error. This one is empty and announces
+    // nothing.
     let announce = async || {
         let amqp = Stack::from_env().amqp().await.unwrap();
         amqp.offer(&names.exchange, &names.routing_key, br#"{"Records":[]}"#, &[]).await.unwrap()

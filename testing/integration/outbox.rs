@@ -1,5 +1,5 @@
-//! Reports on their way from the daemon: to the webhook for certain, to others as far as they take
-//! them.
+//! Reports on their way from the daemon: guaranteed to the webhook, best effort to queues on the
+//! results exchange.
 
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -9,7 +9,7 @@ use stack::{Amqp, Daemon, Stack};
 
 use super::*;
 
-/// A queue that somebody else bound to the results exchange, and that is full.
+/// A full queue of another application, bound to the results exchange.
 async fn full_queue_of_a_stranger(amqp: &Amqp, daemon: &Daemon) {
     let queue = format!("{}-audit", daemon.names.prefix);
     let mut arguments = FieldTable::default();
@@ -47,7 +47,7 @@ async fn a_full_queue_of_a_stranger_holds_up_no_scan_no_deletion_and_no_report()
     daemon.reports_on("eicar", 1, SOON).await.unwrap();
     assert_eq!(daemon.reports().len(), 6, "each report once:\n{}", daemon.output());
     assert_eq!(metric(&daemon, "avscan_sessions_lost_total").await, 0);
-    eventually("what the stranger did not take is counted", || async {
+    eventually("what that queue refused is counted", || async {
         metric(&daemon, "avscan_results_unconfirmed_total").await == 6
     })
     .await;
@@ -73,7 +73,7 @@ async fn without_a_webhook_a_deletion_is_kept_in_a_bounded_queue_before_it_is_do
     assert_eq!(metric(&daemon, "avscan_sessions_lost_total").await, 0);
 }
 
-/// The queue, exchange and binding of reports as version 0.1 declared them.
+/// The queue, exchange and binding of reports, as version 0.1 declared them.
 async fn topology_of_0_1(amqp: &Amqp, queue: &str) {
     let channel = amqp.channel().await.unwrap();
     let results = format!("{queue}.results");

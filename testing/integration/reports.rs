@@ -1,4 +1,4 @@
-//! What the webhook gets.
+//! Reports to the webhook.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 
 #[tokio::test]
-async fn what_is_sent_fits_the_schema_and_tells_the_truth() {
+async fn reports_match_the_schema_and_the_facts() {
     let schema = std::fs::read_to_string("docs/report.schema.json").unwrap();
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
     let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
@@ -37,7 +37,7 @@ async fn what_is_sent_fits_the_schema_and_tells_the_truth() {
         assert_eq!(received.headers["webhook-id"], report["id"].as_str().unwrap());
         assert_eq!(received.headers["content-type"], "application/json");
     }
-    // The schema is not one that takes everything.
+    // The schema does not accept everything.
     for (field, wrong) in [("status", "fine"), ("sha256", "x"), ("id", "1"), ("extra", "x")] {
         let mut report = daemon.reports_on("clean", 1, SOON).await.unwrap().remove(0).json();
         report[field] = wrong.into();
@@ -132,7 +132,7 @@ async fn a_rejected_report_is_parked_and_a_failed_one_tried_again() {
     assert_eq!(tries[0].body, tries[1].body);
 }
 
-/// The second POST of the same report; the first one is remembered.
+/// Whether the report was posted before. Remembers it.
 fn tried_before(received: &peers::sink::Received) -> bool {
     use std::collections::HashSet;
     use std::sync::{LazyLock, Mutex};
@@ -175,13 +175,13 @@ async fn one_report_that_is_refused_for_ever_is_parked_and_slows_no_other() {
     assert!(longest < Duration::from_secs(2), "a healthy report took {longest:?}");
     assert!(!daemon.output().contains("webhook is down"), "{}", daemon.output());
     let refused = sink.received().iter().filter(|r| r.key().as_deref() == Some(bad)).count();
-    // The first refusal tells nothing, three attempts count.
+    // The first refusal is not counted as an attempt, the next three are.
     assert!((4..=6).contains(&refused), "{refused}");
     assert_eq!(sink.received().len() - refused, healthy, "each healthy one once");
 }
 
 #[tokio::test]
-async fn a_lone_report_that_is_refused_is_kept_without_a_pause_and_warned_of_now_and_then() {
+async fn a_lone_report_that_is_refused_is_kept_without_a_pause_and_logged_now_and_then() {
     let sink = Sink::start().await.unwrap();
     sink.answer(403);
     let url = format!("{}/hook", sink.url());
@@ -207,7 +207,7 @@ async fn when_every_report_is_refused_none_is_parked_and_all_are_delivered_in_th
         for n in 0..6 {
             daemon.s3().put(&format!("{status}-{n}"), "x").await.unwrap();
         }
-        eventually("the webhook is said to be down", || async {
+        eventually("the webhook is logged as down", || async {
             let output = daemon.output();
             output.contains("webhook is down") && output.contains(reason)
         })
@@ -216,7 +216,7 @@ async fn when_every_report_is_refused_none_is_parked_and_all_are_delivered_in_th
         let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
         assert!(ready["degraded"]["webhook"].is_string(), "{ready}");
         if status == 410 {
-            // The pause is minutes long: that it is kept is all that there is to see.
+            // The pause lasts minutes. The test can only show that it began.
             continue;
         }
         // Several rounds of refusals.
@@ -236,7 +236,7 @@ async fn when_every_report_is_refused_none_is_parked_and_all_are_delivered_in_th
 async fn a_receiver_that_has_the_report_already_may_answer_with_a_conflict() {
     let sink = Sink::start().await.unwrap();
     let url = format!("{}/hook", sink.url());
-    // The first answer is lost on its way.
+    // The first answer is lost on the way.
     sink.script(|n, _| Reply::status(if n == 0 { 502 } else { 409 }));
     let daemon = daemon(&[("PUBLISH_URL", &url), ("RETRY_DELAYS", "1s")]).await;
     daemon.s3().put("k", "x").await.unwrap();

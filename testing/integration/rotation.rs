@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::*;
 
-/// Files of secrets, replaced as an orchestrator does: by a rename.
+/// Secret files, replaced as by an orchestrator: with a rename.
 struct Secrets(tempfile::TempDir);
 
 impl Secrets {
@@ -63,8 +63,8 @@ async fn a_new_password_of_the_broker_is_taken_from_its_file() {
     stack.rabbitmqctl(&["delete_user", &user]).unwrap();
 }
 
-/// A store that knows one access key at a time and refuses all others as S3 does: by a code, or by
-/// the status alone where an answer has no body.
+/// A store that accepts one access key at a time. It refuses all others as S3 does: by an error
+/// code, or by the status alone for an answer without a body.
 fn store(rotated: Arc<AtomicBool>, rotate_at_get: bool) -> Server {
     Server::start(move |request| {
         let known = if rotated.load(Ordering::Relaxed) { "key-2/" } else { "key-1/" };
@@ -145,7 +145,7 @@ async fn new_secrets_of_the_webhook_are_taken_from_their_files() {
     daemon.s3().put("before", "x").await.unwrap();
     let first = sink.wait_for(1, SOON, of("before")).await.unwrap().remove(0);
     assert_eq!(first.headers["authorization"], "Bearer first-1");
-    // Unusable ones are none: they may be half written.
+    // Unusable values are ignored: the files may be written only in part.
     secrets.put("sign", "");
     secrets.put("token", "Bearer second\u{1}\n");
     for status in [401, 403] {

@@ -1,4 +1,4 @@
-//! Stores that fail, by script.
+//! Scripted stores that fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use stack::Daemon;
 
 use super::*;
 
-/// A store that answers by script and takes no signatures seriously.
+/// A store that answers by script and does not check signatures.
 fn store(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Arc<Server> {
     Arc::new(Server::start(move |request| {
         if request.path == "/" || request.path.starts_with("/?") {
@@ -25,8 +25,8 @@ fn error(status: u16, code: &str) -> Reply {
     Reply::new(status, format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>"))
 }
 
-/// What happens to one object of a scripted store; returns the report and the methods and paths of
-/// the requests.
+/// Scans one object of a scripted store; returns the report, and the methods and paths of the
+/// requests.
 async fn with_store(
     overrides: &[(&str, &str)],
     script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
@@ -34,7 +34,7 @@ async fn with_store(
     with_event(overrides, &notification::put("b", "k", Some(1), Some("e1")), script).await
 }
 
-/// The same with a notification of one's own, of the key `k`.
+/// As [`with_store`], with another notification of the key `k`.
 async fn with_event(
     overrides: &[(&str, &str)],
     event: &serde_json::Value,
@@ -61,7 +61,7 @@ fn head(etag: &str, length: u64) -> Reply {
     Reply::new(200, "").header("etag", &etag).header("content-length", &length.to_string())
 }
 
-/// What a store says when it has done something.
+/// The answer of a store that has executed a request.
 fn taken() -> Reply {
     Reply::new(200, "").header("x-amz-request-id", "1A2B3C")
 }
@@ -90,7 +90,7 @@ async fn an_object_beyond_volume_size_is_not_downloaded() {
 }
 
 #[tokio::test]
-async fn a_denied_delete_falls_back_to_the_tag_and_is_said_and_parked() {
+async fn a_denied_delete_falls_back_to_the_tag_and_is_reported_and_parked() {
     let (report, requests, daemon) = with_store(&[], |request| {
         match (request.method.as_str(), request.path.contains("tagging")) {
             ("GET", false) => body(&eicar()),
@@ -112,7 +112,7 @@ async fn a_denied_delete_falls_back_to_the_tag_and_is_said_and_parked() {
 }
 
 #[tokio::test]
-async fn a_denied_tag_is_said_and_parked() {
+async fn a_denied_tag_is_reported_and_parked() {
     let (report, _, daemon) = with_store(&[], |request| {
         match (request.method.as_str(), request.path.contains("tagging")) {
             ("GET", false) => body(b"fine"),
@@ -128,7 +128,7 @@ async fn a_denied_tag_is_said_and_parked() {
 }
 
 #[tokio::test]
-async fn what_only_its_owner_can_read_is_unreadable() {
+async fn an_object_that_only_its_owner_can_read_is_unreadable() {
     for code in ["InvalidObjectState", "InvalidRequest"] {
         let (report, _, _) = with_store(&[], move |request| {
             match (request.method.as_str(), request.path.contains("tagging"), code) {
@@ -194,7 +194,7 @@ async fn an_object_overwritten_between_scan_and_tag_is_scanned_again() {
     assert_eq!(puts, 1, "{requests:?}");
 }
 
-/// A store with one object, `k`, that answers everything but its GET as it should.
+/// A store with one object, `k`, that answers everything but its GET correctly.
 fn otherwise_fine(request: &Request, get: impl Fn() -> Reply) -> Reply {
     match (request.method.as_str(), request.path.contains("tagging")) {
         ("GET", false) => get(),
@@ -219,8 +219,8 @@ async fn a_part_of_an_object_is_never_called_clean() {
 }
 
 #[tokio::test]
-async fn a_download_of_another_length_than_the_objects_is_never_called_clean() {
-    // A proxy that cuts the body and its Content-Length; HEAD says 100 bytes.
+async fn a_download_with_another_length_than_the_object_is_never_called_clean() {
+    // A proxy shortens the body and its Content-Length; HEAD says 100 bytes.
     let (report, requests, _) =
         with_store(&[], |request| otherwise_fine(request, || body(b"cut by a proxy"))).await;
     assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
@@ -228,13 +228,13 @@ async fn a_download_of_another_length_than_the_objects_is_never_called_clean() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_no_object_is_never_taken_for_one() {
+async fn a_page_is_never_taken_for_an_object() {
     let page = || Reply::new(200, "<html>back soon</html>");
     let (report, _, daemon) = with_store(&[], move |request| otherwise_fine(request, page)).await;
     assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
     assert_eq!(dead(&daemon).await.headers["avscan-reason"], "body_of_unknown_object");
 
-    // Nor is any other for the version that was asked for.
+    // Other bytes must not be taken for the requested version either.
     let mut event = notification::put("b", "k", None, Some("e1"));
     event["Records"][0]["s3"]["object"]["versionId"] = "v1".into();
     for get in [page().header("etag", "\"e2\""), body(b"other").header("x-amz-version-id", "v2")] {
@@ -246,8 +246,8 @@ async fn a_page_that_is_no_object_is_never_taken_for_one() {
 }
 
 #[tokio::test]
-async fn without_a_length_in_head_nothing_is_taken_for_whole() {
-    // As far as the GET goes, all is well: it may have been cut together with its Content-Length.
+async fn without_a_length_in_head_no_download_is_taken_for_complete() {
+    // The GET alone looks correct, but it may be shortened together with its Content-Length.
     let cut = |request: &Request| match request.method.as_str() {
         "HEAD" => Reply::new(200, "").header("etag", "\"e1\"").without_length(),
         _ => otherwise_fine(request, || body(b"cut by a proxy")),
@@ -255,7 +255,7 @@ async fn without_a_length_in_head_nothing_is_taken_for_whole() {
     let (report, _, _) = with_store(&[], cut).await;
     assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
 
-    // Where no other length is told, the ETag alone says which bytes these are.
+    // If the notification has no length either, the ETag alone decides.
     let unsized_event = notification::put("b", "k", None, Some("e1"));
     let (report, _, _) = with_event(&[], &unsized_event, cut).await;
     assert_eq!((&report["status"], &report["action"]), (&"clean".into(), &"tag".into()));

@@ -1,4 +1,4 @@
-//! What `check` finds out about buckets, and that it leaves them as they were.
+//! What `check` finds out about buckets, and that it leaves them unchanged.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use stack::{Daemon, S3, Seaweed, Stack};
 use super::commands::{command, text};
 use super::*;
 
-/// The lines about buckets, and the exit code.
+/// Runs `check`; returns the exit code and the lines about buckets.
 async fn checked(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, Vec<String>) {
     let output = command(&[&["check"], arguments].concat(), settings).await;
     let out = text(&output.stdout);
@@ -80,7 +80,7 @@ async fn a_bucket_with_versions_is_tried_out_and_keeps_none() {
     }
 }
 
-/// A store with one object at most, that has no tags, and answers by `odd` where that wants to.
+/// A store with at most one object and without tags. `odd` may replace any of its answers.
 fn store(odd: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Server {
     let there = AtomicBool::new(false);
     Server::start(move |request| {
@@ -143,7 +143,7 @@ async fn a_store_without_tagging_is_named_with_the_setting_for_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_listed_is_said_and_is_no_failure() {
+async fn a_bucket_that_cannot_be_listed_is_named_and_is_no_failure() {
     let server =
         store(|request| request.path.contains("list-type").then(|| error(403, "AccessDenied")));
     let (code, lines) = checked(&["b"], &[("MINIO_SERVER_URL", server.url())]).await;
@@ -201,7 +201,7 @@ async fn a_store_that_answers_oddly_is_described_and_the_object_removed() {
         assert_eq!(code, Some(exit), "{part}: {lines:?}");
         let deletes = server.requests();
         let removed = deletes.iter().any(|request| request.method == "DELETE");
-        // A PUT that was refused has left nothing.
+        // After a refused PUT there is nothing to remove.
         assert_eq!(removed, !part.contains("written"), "{part}");
     }
 }
@@ -213,7 +213,7 @@ async fn versions_and_delete_markers_of_the_trial_are_all_removed() {
         "PUT" if !request.path.contains("tagging") => {
             Some(Reply::new(200, "").header("etag", "\"e1\"").header("x-amz-version-id", "v1"))
         }
-        // It ignores If-Match.
+        // This store ignores If-Match.
         "DELETE" if !removed(request) => {
             let marker = Reply::new(204, "").header("x-amz-delete-marker", "true");
             Some(marker.header("x-amz-version-id", "m1"))

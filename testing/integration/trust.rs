@@ -1,4 +1,4 @@
-//! Engines that are wrong in one direction only, or go wrong between two self-tests.
+//! Engines that fail in one direction only, or between two self-tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,8 +16,8 @@ fn contains(body: &[u8], part: &[u8]) -> bool {
     body.windows(part.len()).any(|window| window == part)
 }
 
-/// An engine of clamav-rest's second dialect: `version` answers `/version`, `answer` everything
-/// else that is not the EICAR test file.
+/// An engine of clamav-rest's second dialect. `version` answers `/version`, and `answer` every file
+/// but the EICAR test file.
 fn engine(
     version: impl Fn() -> String + Send + Sync + 'static,
     answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
@@ -38,7 +38,7 @@ fn clean(request: &Request) -> Reply {
     verdict(request, 200, "OK", "")
 }
 
-/// What `check` says of an engine; the rest of it is fine.
+/// Runs `check` with an engine, while all other dependencies work.
 async fn checked(settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = command(&["check"], settings).await;
     let lines = text(&output.stdout);
@@ -88,7 +88,7 @@ async fn an_engine_that_finds_everything_is_refused_and_named() {
 }
 
 #[tokio::test]
-async fn what_an_engine_finds_that_went_bad_since_its_self_test_is_not_deleted() {
+async fn what_an_engine_finds_after_it_went_bad_is_not_deleted() {
     let bad = Arc::new(AtomicBool::new(false));
     let is_bad = Arc::clone(&bad);
     let server = engine(no_version, move |request| {
@@ -139,7 +139,7 @@ async fn a_find_without_a_name_deletes_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_engine_says_of_a_file_that_it_cannot_scan_is_in_the_dead_letter() {
+async fn the_engines_error_for_a_file_that_it_cannot_scan_is_in_the_dead_letter() {
     let words = "Can't parse data";
     let clamd = tcp::Server::start(move |session| match session.data.as_slice() {
         data if contains(data, &eicar()) => tcp::Act::line("stream: Eicar FOUND"),
@@ -168,7 +168,7 @@ async fn what_the_engine_says_of_a_file_that_it_cannot_scan_is_in_the_dead_lette
 }
 
 #[tokio::test]
-async fn with_strict_limits_a_clean_is_not_believed_once_they_are_hidden() {
+async fn with_strict_limits_a_clean_verdict_is_not_believed_once_they_are_hidden() {
     let hidden = Arc::new(AtomicBool::new(false));
     let is_hidden = Arc::clone(&hidden);
     let server = engine(no_version, move |request| {
@@ -232,13 +232,13 @@ async fn a_verdict_names_the_older_of_the_databases_around_its_scan() {
     }
 }
 
-/// Sends of the object `k` that the engine saw.
+/// How often the engine received the object `k`.
 fn sends(server: &Server, part: &[u8]) -> usize {
     let requests = server.requests();
     requests.iter().filter(|request| contains(&request.body, part)).count()
 }
 
-/// A daemon that would send an object nine times.
+/// A daemon that sends an object up to nine times.
 async fn stubborn(url: &str) -> Daemon {
     daemon(&[
         ("SCANNER", "clamav-rest"),
@@ -250,7 +250,7 @@ async fn stubborn(url: &str) -> Daemon {
     .await
 }
 
-/// What clamav-rest before 0.5 says of every line that its pattern does not take.
+/// The answer of clamav-rest before 0.5 for every line that its pattern does not match.
 fn no_match(request: &Request) -> Reply {
     verdict(request, 412, "PARSE ERROR", "Regex had no matches")
 }
@@ -258,7 +258,7 @@ fn no_match(request: &Request) -> Reply {
 const LIMIT: usize = 1 << 20;
 
 #[tokio::test]
-async fn an_old_clamav_rest_that_means_its_limit_is_understood() {
+async fn the_limit_of_an_old_clamav_rest_is_recognised() {
     let server = engine(no_version, |request| {
         if request.body.len() > LIMIT { no_match(request) } else { clean(request) }
     });
@@ -292,7 +292,7 @@ async fn a_412_that_does_not_come_from_the_size_is_a_failure_at_once() {
 }
 
 #[tokio::test]
-async fn an_old_clamav_rest_that_hangs_over_its_limit_is_sent_an_object_three_times_at_most() {
+async fn an_old_clamav_rest_that_hangs_above_its_limit_gets_an_object_at_most_three_times() {
     let server =
         engine(
             no_version,
@@ -327,7 +327,7 @@ async fn an_object_over_the_limit_of_a_real_clamd_behind_an_old_clamav_rest_is_t
 }
 
 #[tokio::test]
-async fn an_engine_with_known_holes_is_told_of_and_used() {
+async fn an_engine_with_known_vulnerabilities_is_used_with_a_warning() {
     let version = || "ClamAV 1.4.3/27796/Sat Oct  4 09:36:01 2025".to_owned();
     let server = engine(version, clean);
     let settings = [("SCANNER", "clamav-rest"), ("CLAMD_ENDPOINT", server.url())];
@@ -348,7 +348,7 @@ async fn an_engine_with_known_holes_is_told_of_and_used() {
 }
 
 #[tokio::test]
-async fn an_engine_that_does_not_tell_its_version_is_not_called_old() {
+async fn an_engine_without_a_version_is_not_called_old() {
     let server = engine(no_version, clean);
     let settings = [("SCANNER", "clamav-rest"), ("CLAMD_ENDPOINT", server.url())];
     let daemon = daemon(&settings).await;

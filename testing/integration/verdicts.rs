@@ -1,4 +1,4 @@
-//! What becomes of objects, with both engines.
+//! The results for objects, with both engines.
 
 use peers::eicar::eicar;
 use peers::{ClamavRest, notification, zip};
@@ -6,7 +6,7 @@ use stack::Stack;
 
 use super::*;
 
-/// Uploads one of each kind and looks what became of it.
+/// Uploads one object of each kind, and checks the results.
 async fn each_kind_ends_as_it_should(overrides: &[(&str, &str)]) {
     let daemon = daemon(overrides).await;
     let s3 = daemon.s3();
@@ -87,10 +87,10 @@ async fn awkward_keys_are_found_and_reported_decoded() {
 }
 
 #[tokio::test]
-async fn a_raw_key_without_a_raw_path_is_told_from_an_encoded_one_by_the_etag() {
+async fn a_raw_key_without_a_raw_path_is_distinguished_from_an_encoded_one_by_the_etag() {
     let daemon = daemon(&[]).await;
     let s3 = daemon.s3();
-    // Ceph writes keys raw. Both spellings exist, so only the ETag can tell.
+    // Ceph writes keys raw. Both spellings exist, so only the ETag shows which one is meant.
     daemon.s3().put("a b", "decoded").await.unwrap();
     let etag = s3.put("a+b", "raw").await.unwrap();
     assert_eq!(status(&daemon, "a b").await, "clean");
@@ -103,7 +103,7 @@ async fn a_raw_key_without_a_raw_path_is_told_from_an_encoded_one_by_the_etag() 
     event["Records"][0]["eventSource"] = "aws:s3".into();
     notify(&daemon, event.to_string().as_bytes()).await;
     assert_eq!(status(&daemon, "a+b").await, "clean");
-    // The notification may have meant this one as well.
+    // The notification may also mean this one.
     assert_eq!(status(&daemon, "a b").await, "clean");
 }
 
@@ -124,7 +124,7 @@ async fn the_users_tags_stay() {
 }
 
 #[tokio::test]
-async fn a_full_tag_set_is_left_alone_and_said() {
+async fn a_full_tag_set_is_left_unchanged_and_reported() {
     let daemon = daemon(&[("TAG_KEY", "late"), ("REPORT_CLEAN", "false")]).await;
     let s3 = daemon.s3();
     s3.put("full", "x").await.unwrap();
@@ -197,7 +197,7 @@ async fn a_folder_marker_is_no_failure() {
     daemon.s3().put("folder/", "").await.unwrap();
     daemon.s3().put("folder/file", "x").await.unwrap();
     assert_eq!(status(&daemon, "folder/file").await, "clean");
-    eventually("both have come to their end", || async {
+    eventually("both have ended", || async {
         metric(&daemon, r#"avscan_notifications_total{end="applied"}"#).await
             + metric(&daemon, r#"avscan_notifications_total{end="gone"}"#).await
             + metric(&daemon, r#"avscan_notifications_total{end="superseded"}"#).await

@@ -1,4 +1,4 @@
-//! Effects reach the scanned version and no other: versioned buckets, on a store that has them.
+//! Effects concern the scanned version and no other. Versioned buckets, on a store that has them.
 
 use std::sync::{Arc, Weak};
 
@@ -10,15 +10,16 @@ use tokio::sync::Mutex;
 
 use super::*;
 
-/// A bucket of the shared store, and a daemon of the test's own. The fields are dropped in this order.
+/// A bucket of the shared store, and a daemon for one test. The fields are dropped in this order.
 struct Scene {
     daemon: Daemon,
     s3: S3,
     _store: Arc<Seaweed>,
 }
 
-/// The store takes its time to come up: tests that run at the same time share one, and the last of
-/// them ends it. It belongs to no test's runtime: it is a process, and each test has its own client.
+/// A store takes long to start, so tests that run at the same time share one, and the last of them
+/// ends it. It is a process of its own and belongs to no test's runtime. Each test has its own
+/// client.
 async fn store() -> Arc<Seaweed> {
     static SHARED: Mutex<Weak<Seaweed>> = Mutex::const_new(Weak::new());
     let mut shared = SHARED.lock().await;
@@ -30,7 +31,7 @@ async fn store() -> Arc<Seaweed> {
     store
 }
 
-/// The bucket is new and keeps no versions yet.
+/// Makes a new bucket that does not keep versions yet.
 async fn scene(bucket: &str) -> Scene {
     let store = store().await;
     let (access, secret) = store.keys();
@@ -71,7 +72,7 @@ async fn tag_of(s3: &S3, key: &str, version: &str) -> Option<String> {
     tags.into_iter().find(|tag| tag.key == "scanned").map(|tag| tag.value)
 }
 
-/// All versions and markers under the key.
+/// The ids of all versions of the key, and the number of its delete markers.
 async fn versions(s3: &S3, key: &str) -> (Vec<String>, usize) {
     let list = s3.client.list_object_versions().bucket(&s3.bucket).prefix(key);
     let list = list.send().await.unwrap();
@@ -166,7 +167,7 @@ async fn a_newer_upload_survives_the_deletion_of_an_older_one() {
     assert_eq!(s3.get("newer").await.unwrap().unwrap(), b"good");
 }
 
-/// Both uploads are announced without a version, so both messages find the second one.
+/// Neither notification names a version, so both messages find the second upload.
 #[tokio::test]
 async fn what_a_deletion_uncovers_is_scanned_too() {
     let scene = scene("layers").await;
@@ -184,7 +185,7 @@ async fn announce_etag(daemon: &Daemon, s3: &S3, key: &str, etag: &str) {
     notify(daemon, event.to_string().as_bytes()).await;
 }
 
-/// Versioning was switched on, and a newer version uploaded, before the notification was read.
+/// Before the notification is read, versioning is switched on and a newer version is uploaded.
 #[tokio::test]
 async fn bytes_below_a_newer_version_get_their_tag() {
     let scene = scene("below").await;

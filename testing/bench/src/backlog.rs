@@ -11,29 +11,29 @@ use crate::sets::{KIB, Object};
 use crate::stats::{as_f64, u64_as_f64};
 use crate::usage;
 
-/// Samples are taken so far apart.
-const EVERY: Duration = Duration::from_secs(10);
+/// Between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What it came to.
+/// The result.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Backlog {
     pub(super) notifications: usize,
     pub(super) slots: usize,
     pub(super) seconds: f64,
-    /// Acknowledgements a second over the first and the last tenth of them.
+    /// Acknowledgements per second over the first and the last tenth of the notifications.
     pub(super) first_tenth: f64,
     pub(super) last_tenth: f64,
     pub(super) samples: Vec<Sample>,
     pub(super) peak_kib: u64,
 }
 
-/// A moment of it.
+/// One sample.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Sample {
     /// Since the first delivery.
     pub(super) seconds: f64,
     pub(super) acked: usize,
-    /// Acknowledgements a second since the sample before.
+    /// Acknowledgements per second since the sample before.
     pub(super) rate: f64,
     pub(super) resident_kib: u64,
 }
@@ -56,8 +56,9 @@ pub(super) async fn run(rig: &mut Rig, objects: &[Object], count: usize) -> Resu
     let mut last = Sample { seconds: 0.0, acked: 0, rate: 0.0, resident_kib: 0 };
     while last.acked < count {
         let wait = rig.reach(|progress| progress.acked >= count);
-        // In time or not: both are looked at below, a daemon that hangs ends it here.
-        if let Ok(reached) = tokio::time::timeout(EVERY, wait).await {
+        // A timeout only means that the next sample is due. A daemon that hangs is an error of
+        // `reach`.
+        if let Ok(reached) = tokio::time::timeout(SAMPLE_INTERVAL, wait).await {
             reached?;
         }
         let (seconds, acked) = (start.elapsed().as_secs_f64(), progress.borrow().acked);

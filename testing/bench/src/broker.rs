@@ -1,4 +1,4 @@
-//! What one quorum queue carries when nobody does anything with the messages.
+//! The throughput of one quorum queue when its consumer does no work.
 
 use std::time::Instant;
 
@@ -11,24 +11,24 @@ use crate::rig::Rig;
 use crate::sets::Object;
 use crate::stats::as_f64;
 
-/// Notifications of each part.
+/// Notifications of each measurement.
 const COUNT: usize = 20_000;
-/// Unacknowledged at a time, as with many slots.
+/// Most unacknowledged messages, as with many slots.
 const PREFETCH: u16 = 64;
 
-/// Messages a second.
+/// Messages per second.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Broker {
     pub(super) messages: usize,
-    /// Published persistent and confirmed, nobody consuming.
+    /// Published persistent and confirmed, without a consumer.
     pub(super) published: f64,
-    /// Consumed and acknowledged one by one, nobody publishing.
+    /// Consumed and acknowledged one by one, without a publisher.
     pub(super) consumed: f64,
     /// Both at the same time.
     pub(super) through: f64,
 }
 
-/// Fills the work queue and empties it, then does both at once.
+/// Fills the work queue, empties it, then does both at the same time.
 ///
 /// # Errors
 /// When the broker refuses, or a message is missing.

@@ -1,4 +1,4 @@
-//! One run of the daemon: a queue that is full already, or one that is filled at a steady rate.
+//! One run of the daemon, with a queue that is full at the start or is filled at a steady rate.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -16,18 +16,19 @@ use crate::stats::{Percentiles, as_f64, u64_as_f64};
 use crate::tap::{Progress, Record};
 use crate::usage;
 
-/// Without any acknowledgement for so long, the daemon hangs: it gives up a scan by then.
-const STALLED: Duration = Duration::from_mins(16);
-/// How often a run is looked at that tells nothing by itself.
-const LOOK: Duration = Duration::from_millis(500);
-/// Requests at once while tags are taken off and read.
+/// After this time without an acknowledgement the daemon hangs: its own limit for a scan is
+/// shorter.
+const STALL_TIMEOUT: Duration = Duration::from_mins(16);
+/// Between two checks whether the daemon still works.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Parallel requests that remove and read tags.
 const TAGGERS: usize = 8;
-/// Who is measured without being part of the service.
+/// Processes that are measured but are not part of the service.
 const OTHERS: [&str; 2] = ["harness", "sink"];
-/// So many objects have their tags checked after every run but the first.
+/// Objects whose tags are checked after every run but the first.
 const SAMPLE: usize = 64;
 
-/// What draining a full queue came to.
+/// The result of draining a full queue.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Drain {
     /// From the first delivery to the last acknowledgement.
@@ -51,7 +52,7 @@ impl Drain {
         self.daemon() / (u64_as_f64(self.pace.bytes) / u64_as_f64(crate::sets::GIB))
     }
 
-    /// The daemon's part of what daemon, engine, store and broker used.
+    /// The daemon's share of what daemon, engine, store and broker used.
     pub(super) fn share(&self) -> f64 {
         let all: f64 =
             self.cpu.iter().filter(|(name, _)| !OTHERS.contains(name)).map(|(_, cpu)| cpu).sum();
@@ -63,7 +64,7 @@ impl Drain {
     }
 }
 
-/// How long notifications take that come at a steady rate.
+/// The times of notifications that are published at a steady rate.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Paced {
     pub(super) per_second: f64,
@@ -71,7 +72,7 @@ pub(super) struct Paced {
     pub(super) deliver_to_ack: Percentiles,
 }
 
-/// Which objects have their tags taken off before a run and read after it.
+/// Objects whose tags are removed before a run and checked after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
     All,
@@ -117,8 +118,8 @@ impl Rig {
         })
     }
 
-    /// Starts the daemon on an empty queue and publishes at a steady rate, whether it keeps up or
-    /// not.
+    /// Starts the daemon on an empty queue and publishes at a steady rate, even if the daemon
+    /// cannot keep up.
     ///
     /// # Errors
     /// As [`Rig::drain`].
@@ -130,11 +131,11 @@ impl Rig {
     ) -> Result<Paced> {
         let checked = self.prepare(objects, Check::Sample(0)).await?;
         self.spawn(settings)?;
-        self.daemon.wait_ready(STALLED).await?;
+        self.daemon.wait_ready(STALL_TIMEOUT).await?;
         let sent = self.announce_at(objects, per_second).await?;
         self.reach(|progress| progress.acked >= objects.len()).await?;
         let record = self.finish(&checked, objects.len()).await?;
-        // One queue, one consumer: what was published first is delivered first.
+        // With one queue and one consumer, deliveries have the order of publishing.
         let took =
             sent.iter().zip(&record.seen).filter_map(|(sent, seen)| Some(seen.acked? - *sent));
         Ok(Paced {
@@ -145,7 +146,7 @@ impl Rig {
         })
     }
 
-    /// Takes off the tags that will be looked at afterwards, and starts the record anew.
+    /// Removes the tags that will be checked afterwards, and empties the tap's record.
     pub(super) async fn prepare<'a>(
         &self,
         objects: &[&'a Object],
@@ -178,7 +179,9 @@ impl Rig {
         let mut progress = self.tap.progress();
         let (mut last, mut since) = (Progress::default(), Instant::now());
         loop {
-            if let Ok(reached) = tokio::time::timeout(LOOK, progress.wait_for(&enough)).await {
+            if let Ok(reached) =
+                tokio::time::timeout(POLL_INTERVAL, progress.wait_for(&enough)).await
+            {
                 return reached.map(drop).context("tap");
             }
             let now = *progress.borrow();
@@ -186,14 +189,14 @@ impl Rig {
                 (last, since) = (now, Instant::now());
             }
             let ended = self.daemon.status("/livez") != Some(200) && now.delivered > 0;
-            if ended || since.elapsed() > STALLED || stack::place::interrupted() {
+            if ended || since.elapsed() > STALL_TIMEOUT || stack::place::interrupted() {
                 let log = tail(&self.daemon.log(), 20);
-                return Err(Error::new(format!("the daemon stands at {now:?}; its log:\n{log}")));
+                return Err(Error::new(format!("the daemon stalled at {now:?}; its log:\n{log}")));
             }
         }
     }
 
-    /// Stops the daemon, and looks whether everything went as it should.
+    /// Stops the daemon, and checks the queues and tags.
     pub(super) async fn finish(&mut self, checked: &[&Object], count: usize) -> Result<Record> {
         self.stop().await?;
         let record = self.tap.take();
@@ -201,7 +204,7 @@ impl Rig {
         let (refused, again) = (record.refused, record.redelivered);
         if (acked, refused, again) != (count, 0, 0) {
             return Err(Error::new(format!(
-                "{acked} of {count} acknowledged, {refused} given back, {again} redelivered"
+                "{acked} of {count} acknowledged, {refused} rejected, {again} redelivered"
             )));
         }
         for queue in self.queues() {

@@ -1,9 +1,9 @@
-//! Instructions of the daemon for one object, counted by callgrind: the same on a busy machine as on
-//! an idle one, so that they can be compared with those of another commit.
+//! Instructions of the daemon for one object, counted by callgrind. They are the same on a busy
+//! machine as on an idle one, so that they can be compared with those of another commit.
 //!
 //! The whole daemon is counted, from the notification to its acknowledgement: parsing the event,
-//! requests and answers of the store, hashing, the engine's protocol. Two drains of different length
-//! are subtracted from each other, so that the start and the end do not count.
+//! requests and answers of the store, hashing, the engine's protocol. Two drains of different
+//! lengths are subtracted, so that the instructions of start and end cancel out.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,28 +25,29 @@ use crate::stats::as_f64;
 /// Relative to the checkout.
 const FILE: &str = "testing/fixtures/instructions.json";
 
-/// What is counted: a name, which set, through what, and the lengths of the two drains.
+/// What is counted: a name, an index into [`crate::sets::SETS`], the engine, and the lengths of the
+/// two drains.
 const COUNTED: [(&str, usize, Engine, [usize; 2]); 3] = [
     ("10 KiB, clamd", 1, Engine::Clamd, [10, 40]),
     ("10 KiB, clamav-rest", 1, Engine::ClamavRest, [10, 40]),
     ("1 MiB, clamd", 2, Engine::Clamd, [4, 16]),
 ];
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
-    /// Processor, compiler and valgrind: others give other counts.
+    /// Processor, compiler and valgrind: the counts depend on them.
     counted_with: String,
-    /// More than so many per cent above what is written is a regression.
+    /// A larger increase than this is a regression.
     tolerance_percent: f64,
     /// For one object.
     instructions: BTreeMap<String, f64>,
 }
 
-/// Counts, and compares or writes down.
+/// Counts, and compares the counts with the file or writes them into it.
 ///
 /// # Errors
-/// When valgrind is missing, an object does not end as it should, or nothing was written down yet.
+/// When valgrind is missing, an object ends in the wrong state, or there is no file yet.
 pub(super) async fn run(stack: &Stack, binary: &Path, bless: bool) -> Result<ExitCode> {
     let wrapper = wrapper(stack, binary)?;
     let mut rig = Rig::start(stack, &wrapper, MIB).await?;
@@ -76,7 +77,7 @@ pub(super) async fn run(stack: &Stack, binary: &Path, bless: bool) -> Result<Exi
     let here = means();
     if written.counted_with != here {
         say!(
-            "[bench] not compared: {FILE} was counted with {}, this with {here}",
+            "[bench] not compared: {FILE} was counted with {}, but this run with {here}",
             written.counted_with
         );
         return Ok(ExitCode::SUCCESS);
@@ -84,7 +85,7 @@ pub(super) async fn run(stack: &Stack, binary: &Path, bless: bool) -> Result<Exi
     Ok(compare(&counted, &written))
 }
 
-/// What the counts depend on beside the daemon.
+/// What the counts depend on, besides the daemon.
 fn means() -> String {
     let version = |program: &str| {
         let spec = which(program).map(|path| Spec::new(path, Path::new("/")).arg("--version"));
@@ -119,7 +120,7 @@ fn compare(counted: &BTreeMap<String, f64>, written: &Written) -> ExitCode {
     code
 }
 
-/// The daemon as a program that is counted.
+/// Writes a script that runs the daemon under callgrind.
 fn wrapper(stack: &Stack, binary: &Path) -> Result<std::path::PathBuf> {
     let valgrind = which("valgrind").context("valgrind is missing")?;
     let file = stack.dir().join("counted");
@@ -140,6 +141,6 @@ async fn count(rig: &mut Rig, objects: &[Object], engine: Engine) -> Result<f64>
     rig.drain(&chosen, &settings, Check::All).await?;
     let output = rig.daemon.output();
     let line = output.lines().rev().find_map(|line| line.split_once("Collected : "));
-    let (_, number) = line.context("callgrind says nothing")?;
+    let (_, number) = line.context("no count from callgrind")?;
     number.trim().parse().context("callgrind")
 }

@@ -1,17 +1,18 @@
-//! How fast the daemon is, beside what clamd and the store reach without it.
+//! The throughput of the daemon, compared with what clamd and the store reach without it.
 //!
-//! Objects and notifications are there before the daemon starts; then one daemon drains the queue.
-//! In turn with it, within the same minute, the limits are measured with the same objects: clamd
-//! alone, the store alone, and both at once. Only figures of one run are set in relation.
+//! Objects and notifications exist before the daemon starts; then one daemon drains the queue. The
+//! limits are measured alternately with it, within the same minute and with the same objects: clamd
+//! alone, the store alone, and both at the same time. Only figures of the same run are compared.
 //!
 //! - `sets`: the objects;
-//! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
+//! - `rig`: the daemon and the services it works with; `tap`: the traffic between it and the
+//!   broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
-//! - `operations`, `broker`, `intake`, `memory`, `backlog`: what is measured but once;
-//! - `instructions`: what is counted instead of timed, for comparison with other commits;
-//! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
-//! - `simulation`, `scale`: what follows for larger deployments;
-//! - `results`: what comes of it, as data; `targets`: what it should be; `report`: tables and plots.
+//! - `operations`, `broker`, `intake`, `memory`, `backlog`: measured only once;
+//! - `instructions`: counted instead of timed, for comparison with other commits;
+//! - `usage`, `stats`, `machine`: processor time and memory, medians, the machine;
+//! - `simulation`, `scale`: estimates for larger deployments;
+//! - `results`: the results as data; `targets`: the wanted results; `report`: tables and plots.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
 mod backlog;
@@ -51,14 +52,14 @@ use self::rig::{Engine, Rig, Settings};
 use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
 use self::stats::{Spread, whole};
 
-/// What is measured beside the sets, in this order; the last only when it is named.
+/// Measured besides the sets, in this order. The last one only when it is named.
 const EXTRAS: [&str; 6] = ["start", "operations", "broker", "intake", "memory", "backlog"];
-/// Starts until ready, of which the median counts.
+/// Starts of the daemon, for the median.
 const STARTS: u32 = 7;
-/// What the daemon is taken to reach of what clamd and the store reach together, so that a drain
-/// takes about as long as it should.
+/// Assumed throughput of the daemon, as a part of what clamd and the store reach together. Used to
+/// make a drain take about as long as it should.
 const EXPECTED: f64 = 0.3;
-/// Latency is measured for so long, and with no fewer objects.
+/// Duration of the latency measurement, in seconds; with at least [`LATENCY_LEAST`] objects.
 const LATENCY_SECONDS: f64 = 6.0;
 const LATENCY_LEAST: usize = 12;
 
@@ -69,13 +70,13 @@ pub struct Options {
     pub only: Option<String>,
     /// Runs of each case.
     pub runs: u32,
-    /// What one drain should take, in seconds.
+    /// Duration of one drain, in seconds.
     pub seconds: u32,
     /// Notifications of the extra `backlog`.
     pub backlog: u32,
-    /// Count instructions, nothing else.
+    /// Only count instructions.
     pub instructions: bool,
-    /// Write the counted instructions down instead of comparing them.
+    /// Write the counted instructions to the file instead of comparing them.
     pub bless: bool,
     /// The daemon; by default the one that was built together with this program.
     pub daemon: Option<PathBuf>,
@@ -90,8 +91,8 @@ struct Bench {
 /// Measures inside the stack that the environment names.
 ///
 /// # Errors
-/// When there is no stack, no such set, when an object did not end as it should, or the results
-/// cannot be written.
+/// When there is no stack or no such set, an object ends in the wrong state, or the results cannot
+/// be written.
 pub async fn run(options: Options) -> Result<ExitCode> {
     let wanted = choose(options.only.as_deref())?;
     let sets: Vec<Set> = SETS.into_iter().filter(|set| wanted.contains(&set.name)).collect();
@@ -104,7 +105,8 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     let machine = Machine::look(&stack, &binary)?;
     let large = if wanted.contains(&"memory") { memory::set(stack.dir())? } else { None };
     let longest = sets.iter().chain(&large).map(Set::longest).max().unwrap_or(sets::KIB);
-    // Stored objects and the noise they are made of, and what is in flight here and in clamd.
+    // For the stored objects, the noise that they are made of, and the copies in the daemon and
+    // clamd.
     let (free, needed) = (memory::free(stack.dir())?, 12 * longest + 4 * GIB);
     let short = format!("{} GiB of disk are free, {} needed", free / GIB, needed / GIB);
     (free > needed).then_some(()).context(short)?;
@@ -150,7 +152,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     if let Some(set) = &large {
         bench.results.memory = Some(memory::run(&mut bench.rig, set).await?);
     } else if wanted.contains(&"memory") {
-        say!("[bench] memory: left out, there is not enough disk");
+        say!("[bench] memory: skipped, not enough disk");
     }
     if wanted.contains(&"backlog") {
         let objects = bench.rig.store(&SETS[0]).await?;
@@ -171,7 +173,7 @@ fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
     let only: Vec<&str> =
         only.unwrap_or_default().split(',').filter(|name| !name.is_empty()).collect();
     if let Some(unknown) = only.iter().find(|name| !all.contains(name)) {
-        return Err(Error::new(format!("ONLY={unknown}: there is {}", all.join(", "))));
+        return Err(Error::new(format!("ONLY={unknown}: known names are {}", all.join(", "))));
     }
     Ok(all
         .into_iter()
@@ -206,7 +208,7 @@ impl Bench {
         Ok(())
     }
 
-    /// All cases of a set.
+    /// Measures all cases of a set.
     async fn set(&mut self, set: &Set) -> Result<()> {
         let objects = self.rig.store(set).await?;
         for slots in set.slots {
@@ -235,7 +237,7 @@ impl Bench {
         reports: bool,
     ) -> Result<Case> {
         let some: Vec<&Object> = objects.iter().take(slots.max(set.drained.0)).collect();
-        // How many objects fill the time; never measured, as everything is still cold.
+        // Measures how many objects fill the time. Does not count, because the caches are cold.
         let guess = tokio::task::block_in_place(|| self.limits(&some, slots).both())?;
         let wanted = guess.rate() * f64::from(self.options.seconds) * EXPECTED;
         let count = whole(wanted).next_multiple_of(slots).clamp(set.drained.0, set.drained.1);
@@ -282,7 +284,7 @@ impl Bench {
         }
     }
 
-    /// Notifications at a steady rate that the daemon can keep up with.
+    /// Measures latencies at a rate of notifications that the daemon can keep up with.
     async fn latency(
         &mut self,
         set: &Set,
@@ -310,7 +312,7 @@ impl Bench {
     }
 }
 
-/// A line for each row.
+/// Prints a line for each row.
 fn announce(case: &Case) {
     for row in &case.rows {
         say!(

@@ -1,5 +1,5 @@
-//! What clamd and the store reach by themselves: the same objects, the same number of streams, and
-//! as little around them as possible. Threads that block; nothing is signed, hashed or kept.
+//! What clamd and the store reach without the daemon, with the same objects and number of streams
+//! and as little overhead as possible: blocking threads, and nothing is signed, hashed or stored.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -15,14 +15,14 @@ use serde::Serialize;
 use crate::sets::{Object, Pool};
 use crate::stats::{as_f64, u64_as_f64};
 
-/// As the daemon sends it.
+/// Bytes of a chunk, as the daemon sends them.
 const CHUNK: usize = 128 << 10;
-/// Nothing answers later than that.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// Timeout of an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
 
 const UNFINISHED: &str = "not all objects went through";
 
-/// So many objects in so much time.
+/// So many objects in so many seconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Pace {
     pub(super) objects: usize,
@@ -31,19 +31,19 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Objects a second.
+    /// Objects per second.
     pub(super) fn rate(&self) -> f64 {
         as_f64(self.objects) / self.seconds
     }
 
-    /// Millions of bytes a second.
+    /// Millions of bytes per second.
     pub(super) fn megabytes(&self) -> f64 {
         u64_as_f64(self.bytes) / self.seconds / 1e6
     }
 }
 
-/// Both at the same time, with the same objects: neither is further ahead of the other than it has
-/// streams.
+/// Both at the same time, with the same objects. Neither gets ahead of the other by more than the
+/// number of its streams.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Pair {
     pub(super) clamd: Pace,
@@ -51,29 +51,29 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Objects a second that both reach.
+    /// Objects per second that both reach.
     pub(super) fn rate(&self) -> f64 {
         self.clamd.rate().min(self.store.rate())
     }
 }
 
-/// The two services, and what they are asked with.
+/// The two services, and the load.
 pub(super) struct Limits<'a> {
     pub(super) pool: &'a Pool,
     pub(super) clamd: &'a Path,
     /// `127.0.0.1:PORT`
     pub(super) store: &'a str,
     pub(super) slots: usize,
-    /// One after the other, whoever is free takes the next.
+    /// Taken in order, each by the next free thread.
     pub(super) objects: &'a [&'a Object],
-    /// They are begun again until so much time has passed.
+    /// The objects are repeated until this time has passed.
     pub(super) least: Duration,
 }
 
-/// How often a thread that waits looks whether it does so in vain.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a waiting thread checks whether the other side has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// One of two that run at the same time.
+/// One of two services that are measured at the same time.
 #[derive(Default)]
 struct Lane {
     taken: AtomicUsize,
@@ -84,23 +84,24 @@ struct Lane {
 }
 
 impl Lane {
-    /// Counts an object that is through.
+    /// Counts a finished object.
     fn advance(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.advanced.notify_all();
     }
 
-    /// Waits until so many are through, or nothing more will be.
+    /// Waits until `count` objects are finished, or no more will be.
     fn wait_for(&self, count: usize, failed: &AtomicBool) {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         while *done < count && self.over.get().is_none() && !failed.load(Ordering::Relaxed) {
-            let waited = self.advanced.wait_timeout(done, LOOK);
+            let waited = self.advanced.wait_timeout(done, POLL_INTERVAL);
             done = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Once enough are done, after enough time; what comes later does not count.
+    /// Fixes the result as soon as `wanted` objects are finished; later ones do not count. Called
+    /// when the shortest time has passed.
     fn end(&self, wanted: usize, elapsed: Duration) {
         let bytes = self.bytes.load(Ordering::Relaxed);
         let objects = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,21 +112,21 @@ impl Lane {
 }
 
 impl Limits<'_> {
-    /// clamd alone: INSTREAM of the same bytes out of the page cache.
+    /// clamd alone: INSTREAM of the same bytes from the page cache.
     pub(super) fn clamd_alone(&self) -> Result<Pace> {
         let (lane, failed) = (Lane::default(), AtomicBool::new(false));
         self.drive(&lane, None, &failed, || Ok(self.scanner()))?;
         lane.over.get().copied().context(UNFINISHED)
     }
 
-    /// The store alone: GETs, the bodies thrown away.
+    /// The store alone: GETs whose bodies are discarded.
     pub(super) fn store_alone(&self) -> Result<Pace> {
         let (lane, failed) = (Lane::default(), AtomicBool::new(false));
         self.drive(&lane, None, &failed, || Ok(self.getter()))?;
         lane.over.get().copied().context(UNFINISHED)
     }
 
-    /// Both, at the pace of the slower one.
+    /// Both, at the rate of the slower one.
     pub(super) fn both(&self) -> Result<Pair> {
         let (scans, gets) = (Lane::default(), Lane::default());
         let failed = AtomicBool::new(false);
@@ -139,7 +140,7 @@ impl Limits<'_> {
         Ok(Pair { clamd: pace(&scans)?, store: pace(&gets)? })
     }
 
-    /// Runs `slots` threads, each with a worker of its own.
+    /// Runs `slots` threads, each with its own worker.
     fn drive<W: FnMut(&Object) -> Result<()>>(
         &self,
         lane: &Lane,
@@ -172,7 +173,7 @@ impl Limits<'_> {
         let guarded = || {
             let outcome: Result<()> = work();
             if outcome.is_err() {
-                // Or the other lane would wait for this one for ever.
+                // Otherwise the other lane would wait for this one for ever.
                 failed.store(true, Ordering::Relaxed);
             }
             outcome
@@ -185,20 +186,20 @@ impl Limits<'_> {
         })
     }
 
-    /// Scans objects, each on a connection of its own, as the daemon does.
+    /// Scans objects, each on its own connection, as the daemon does.
     fn scanner(&self) -> impl FnMut(&Object) -> Result<()> {
         let mut frame = vec![0; 4 + CHUNK];
         move |object| {
             let answer = self.instream(object, &mut frame).context("clamd alone")?;
             let found = answer.ends_with(" FOUND");
             let right = if object.infected { found } else { answer == "stream: OK" };
-            right.then_some(()).context(format!("clamd says of {}: {answer}", object.key))
+            right.then_some(()).context(format!("clamd's answer for {}: {answer}", object.key))
         }
     }
 
     fn instream(&self, object: &Object, frame: &mut [u8]) -> Result<String> {
         let mut stream = UnixStream::connect(self.clamd).context("clamd")?;
-        stream.set_read_timeout(Some(PATIENCE)).context("clamd")?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).context("clamd")?;
         stream.write_all(b"zINSTREAM\0").context("clamd")?;
         let mut offset = 0;
         while offset < object.size {
@@ -216,7 +217,7 @@ impl Limits<'_> {
         Ok(answer.trim_end_matches('\0').to_owned())
     }
 
-    /// Downloads objects over one connection that is kept.
+    /// Downloads objects over one persistent connection.
     fn getter(&self) -> impl FnMut(&Object) -> Result<()> {
         let mut connection: Option<BufReader<TcpStream>> = None;
         move |object| {
@@ -231,7 +232,7 @@ impl Limits<'_> {
         }
     }
 
-    /// Says whether the connection can be used again.
+    /// Downloads an object; returns whether the connection can be used again.
     fn get(&self, object: &Object, stream: &mut BufReader<TcpStream>) -> Result<bool> {
         let request =
             format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", object.signed_path, self.store);
@@ -239,7 +240,7 @@ impl Limits<'_> {
         let (mut line, mut length, mut kept) = (String::new(), None, true);
         stream.read_line(&mut line).context("store")?;
         if !line.starts_with("HTTP/1.1 200") {
-            return Err(Error::new(format!("the store answers {}", line.trim_end())));
+            return Err(Error::new(format!("the store answered {}", line.trim_end())));
         }
         loop {
             line.clear();
@@ -269,6 +270,6 @@ impl Limits<'_> {
 fn connect(address: &str) -> Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(address).context("store")?;
     stream.set_nodelay(true).context("store")?;
-    stream.set_read_timeout(Some(PATIENCE)).context("store")?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).context("store")?;
     Ok(BufReader::with_capacity(256 << 10, stream))
 }

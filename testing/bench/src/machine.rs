@@ -1,4 +1,4 @@
-//! Where it was measured, and what with.
+//! The machine and the programs of the measurement.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use stack::ready::clamd_version;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// This machine and the versions of everything.
+/// This machine, and the versions of all programs.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Machine {
     pub(super) date: String,
@@ -21,18 +21,18 @@ pub(super) struct Machine {
     pub(super) kernel: String,
     pub(super) rabbitmq: String,
     pub(super) clamd: String,
-    /// The engine knows nothing but the EICAR test signature: the fastest it can be.
+    /// The engine has only the EICAR test signature, which makes it as fast as possible.
     pub(super) test_signatures_only: bool,
     pub(super) juicefs: String,
-    /// Bytes of the daemon's program.
+    /// Size of the daemon's program, in bytes.
     pub(super) binary_bytes: u64,
 }
 
 impl Machine {
-    /// Looks around.
+    /// Collects the information.
     ///
     /// # Errors
-    /// When the broker does not say its version, or there is no such program.
+    /// When the broker does not return its version, or the daemon's program is missing.
     pub(super) fn look(stack: &Stack, binary: &Path) -> Result<Self> {
         let memory = field("/proc/meminfo", "MemTotal");
         let kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or_default();
@@ -53,7 +53,7 @@ impl Machine {
     }
 }
 
-/// The processor's name for itself.
+/// The processor's name.
 pub(super) fn cpu() -> String {
     field("/proc/cpuinfo", "model name")
 }
@@ -62,14 +62,14 @@ fn read(file: &str) -> String {
     fs::read_to_string(file).unwrap_or_default()
 }
 
-/// The first of the lines `name: value`.
+/// The value of the first line `name: value` in a file.
 fn field(file: &str, name: &str) -> String {
     let text = read(file);
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
 }
 
-/// What a program says of itself; nothing when it does not.
+/// The output of a program for its version; empty when it fails.
 fn version_of(program: &Path) -> String {
     let spec = Spec::new(program, Path::new("/")).arg("version");
     let output = spec.command().output().map(|output| output.stdout).unwrap_or_default();

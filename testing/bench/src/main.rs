@@ -1,6 +1,6 @@
 //! The `bench` program: arguments in, exit code out.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
-#![expect(clippy::print_stderr, reason = "a program tells people what went wrong")]
+#![expect(clippy::print_stderr, reason = "errors of a command line program")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,16 +39,16 @@ fn arguments() -> Command {
     Command::new("bench")
         .about("Measure the daemon against the limits that clamd and the store set")
         .after_help("Needs a stack: stack run --no-daemon --double --no-cache -- bench")
-        .arg(text("only").value_name("NAMES").help("Only these, separated by commas"))
+        .arg(text("only").value_name("NAMES").help("Only sets and extras with these names"))
         .arg(number("runs").value_name("NUMBER").help("Runs of each case [3]"))
-        .arg(number("seconds").value_name("NUMBER").help("What one drain should take [3]"))
+        .arg(number("seconds").value_name("NUMBER").help("Duration of one drain, in seconds [3]"))
         .arg(number("backlog").value_name("NUMBER").help("Notifications of `backlog` [100000]"))
         .arg(
             text("instructions")
                 .action(ArgAction::SetTrue)
-                .help("Count instructions instead, and compare them with those written down"),
+                .help("Only count instructions, and compare them with the file"),
         )
-        .arg(text("bless").action(ArgAction::SetTrue).help("With --instructions: write them down"))
+        .arg(text("bless").action(ArgAction::SetTrue).help("With --instructions: write the file"))
         .arg(
             text("daemon")
                 .value_name("PATH")

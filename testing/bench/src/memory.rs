@@ -1,4 +1,4 @@
-//! The most memory that the daemon takes: a large object in each of many slots, once.
+//! The peak memory of the daemon: a large object in each of many slots, once.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::rig::{Engine, Rig, Settings};
 use crate::sets::{GIB, MIB, Object, Set, Shape};
 
 const SLOTS: usize = 32;
-/// What the objects should be, and what they are where the disk is too small for that.
+/// Sizes of the objects: the first one, or the next that the disk has room for.
 const SIZES: [(&str, u64); 4] =
     [("1GiB", GIB), ("512MiB", 512 * MIB), ("256MiB", 256 * MIB), ("64MiB", 64 * MIB)];
-/// As the stack's own engine, but for the time that a scan may take: so many at once take long.
+/// As the stack's own engine, but with more time for a scan, because many at once take long.
 const ENGINE: [&str; 8] = [
     "StreamMaxLength 2147483645",
     "MaxFileSize 2147483645",
@@ -27,22 +27,22 @@ const ENGINE: [&str; 8] = [
     "DisableCache yes",
 ];
 
-/// Bytes that are free where the stack is.
+/// Free bytes of the stack's file system.
 ///
 /// # Errors
-/// When the file system does not tell.
+/// When the file system cannot be asked.
 pub(super) fn free(folder: &Path) -> Result<u64> {
     let disk = rustix::fs::statvfs(folder).context(folder.display())?;
     Ok(disk.f_bavail * disk.f_frsize)
 }
 
-/// Two objects of the largest size that there is room for; `None` when there is too little.
+/// Two objects of the largest size that there is room for; `None` when there is not enough for any.
 ///
 /// # Errors
 /// As [`free`].
 pub(super) fn set(folder: &Path) -> Result<Option<Set>> {
     let free = free(folder)?;
-    // Each is in a temp file of the daemon's and in one of clamd's.
+    // Each has a copy in a temp file of the daemon and one in a temp file of clamd.
     let fits = |size: u64| free > size * (2 * SLOTS as u64 + 4) + 4 * GIB;
     let Some((name, size)) = SIZES.into_iter().find(|(_, size)| fits(*size)) else {
         return Ok(None);
@@ -54,7 +54,7 @@ pub(super) fn set(folder: &Path) -> Result<Option<Set>> {
 /// Drains one object for each slot.
 ///
 /// # Errors
-/// When the daemon hangs or ends, or an object did not end as it should.
+/// When the daemon hangs or ends, or an object ends in the wrong state.
 pub(super) async fn run(rig: &mut Rig, set: &Set) -> Result<Memory> {
     let objects = rig.store(set).await?;
     let chosen: Vec<&Object> = objects.iter().cycle().take(SLOTS).collect();

@@ -1,5 +1,5 @@
-//! What one object costs in requests: counted by proxies in front of store and engine, and never
-//! while anything is timed.
+//! Requests for one object, counted by proxies in front of store and engine. Never counted while
+//! anything is timed.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::sets::{MIB, Object};
 /// Objects that are counted, one after the other.
 const OBJECTS: usize = 5;
 
-/// What happened for some objects and for nothing else.
+/// Requests and scans for these objects only.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Operations {
     pub(super) objects: usize,
@@ -22,16 +22,16 @@ pub(super) struct Operations {
     pub(super) first: Vec<String>,
     /// Requests to the store that name one of the objects, by operation.
     pub(super) store: BTreeMap<String, usize>,
-    /// Those that name none: probes.
+    /// Requests that name none: probes.
     pub(super) store_others: usize,
-    /// Samples that reached the engine, self-tests with EICAR included.
+    /// Samples that reached the engine, including self-tests with EICAR.
     pub(super) scans: usize,
 }
 
 /// Drains a few clean objects through the proxies, with one slot.
 ///
 /// # Errors
-/// When they do not end as they should.
+/// When an object ends in the wrong state.
 pub(super) async fn count(rig: &mut Rig, objects: &[Object]) -> Result<Operations> {
     let store = HttpProxy::start(&rig.stack.settings().s3_url).await?;
     let engine = EngineProxy::start(&rig.stack.settings().clamd_socket).await?;

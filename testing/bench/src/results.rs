@@ -1,4 +1,4 @@
-//! What is written down: every run as it was, and the rows made of them. Data alone.
+//! The data of a measurement: every run, and the rows made from the runs.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use crate::operations::Operations;
 use crate::rig::Engine;
 use crate::stats::{Percentiles, Spread, u64_as_f64};
 
-/// Everything.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
     pub(super) machine: Machine,
     /// Runs of each case.
     pub(super) runs: u32,
-    /// What one drain should take, in seconds.
+    /// Intended duration of one drain, in seconds.
     pub(super) seconds: u32,
     pub(super) targets: Vec<Target>,
     pub(super) start: Option<Start>,
@@ -41,12 +41,12 @@ pub(super) struct Start {
     pub(super) spread: Spread,
 }
 
-/// One set of objects at one concurrency.
+/// One set of objects with one concurrency.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Case {
     pub(super) set: String,
     pub(super) slots: usize,
-    /// Every object was reported as well.
+    /// Whether every object was reported as well.
     pub(super) reports: bool,
     pub(super) objects: usize,
     pub(super) bytes: u64,
@@ -55,7 +55,7 @@ pub(super) struct Case {
     pub(super) rows: Vec<Row>,
 }
 
-/// All of a case within the same minute.
+/// Everything of a case that was measured within the same minute.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Run {
     pub(super) clamd: Pace,
@@ -64,36 +64,36 @@ pub(super) struct Run {
     pub(super) drains: BTreeMap<Engine, Drain>,
 }
 
-/// What the services reach without the daemon.
+/// The throughput of the services without the daemon.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct LimitsRow {
     pub(super) clamd: Spread,
     pub(super) store: Spread,
-    /// Objects a second that both reach at the same time.
+    /// Objects per second that both reach at the same time.
     pub(super) pair: Spread,
     pub(super) clamd_megabytes: Spread,
 }
 
-/// One engine's figures of a case.
+/// The figures of a case with one engine.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
     pub(super) engine: Engine,
     pub(super) objects_per_second: Spread,
     pub(super) megabytes_per_second: Spread,
-    /// Throughput as a part of what clamd alone reached in the same run.
+    /// Throughput relative to that of clamd alone in the same run.
     pub(super) to_clamd: Spread,
-    /// The same of what clamd and the store reached together.
+    /// Throughput relative to that of clamd and the store together.
     pub(super) to_pair: Spread,
     pub(super) cpu_ms_per_object: Spread,
     pub(super) cpu_s_per_gib: Spread,
-    /// The daemon's part of all processor time.
+    /// The daemon's share of all processor time.
     pub(super) share: Spread,
     pub(super) peak_mib: Spread,
     /// Medians over the runs, in milliseconds.
     pub(super) deliver_to_ack: Option<[f64; 3]>,
 }
 
-/// Notifications that come at half of what the daemon manages.
+/// Notifications at half of the daemon's highest rate.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct PacedRow {
     pub(super) set: String,
@@ -103,7 +103,7 @@ pub(super) struct PacedRow {
     pub(super) paced: Paced,
 }
 
-/// The most memory of one daemon with large objects in many slots.
+/// Peak memory of one daemon with large objects in many slots.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Memory {
     pub(super) set: String,
@@ -111,7 +111,7 @@ pub(super) struct Memory {
     pub(super) drain: Drain,
 }
 
-/// What the daemon is meant to reach, and what it reached.
+/// A target for the daemon, and the measured value.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Target {
     pub(super) what: String,
@@ -120,7 +120,7 @@ pub(super) struct Target {
     pub(super) met: bool,
 }
 
-/// What was reckoned for larger deployments.
+/// Estimates for larger deployments.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Scale {
     pub(super) costs: Vec<Cost>,
@@ -128,48 +128,48 @@ pub(super) struct Scale {
     pub(super) plans: Vec<Plan>,
 }
 
-/// Seconds of processor time for an object of a size.
+/// Processor time for an object of one size, in seconds.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Cost {
     pub(super) set: String,
     pub(super) bytes: f64,
     /// Of the daemon, clamd, the store and the broker.
     pub(super) of: [f64; 4],
-    /// What the bench uses for it on the same machine.
+    /// Of the bench itself on the same machine.
     pub(super) harness: f64,
-    /// What one object at a time takes beyond all this: nobody works, disks are waited for.
+    /// Time of one object alone in which no processor works, such as waits for disks.
     pub(super) pause: f64,
 }
 
-/// A case of the bench, and what the simulation makes of it.
+/// A case of the bench, and the result of simulating it.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Check {
     pub(super) set: String,
     pub(super) slots: usize,
-    /// Objects a second.
+    /// Objects per second.
     pub(super) measured: f64,
     pub(super) simulated: f64,
 }
 
-/// A load, what it needs, and how that would behave.
+/// A load, what it needs, and the simulated behaviour.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Plan {
     pub(super) load: String,
-    /// Objects a second.
+    /// Objects per second.
     pub(super) rate: f64,
     pub(super) megabytes_per_second: f64,
-    /// Processors of this machine's kind, of the daemon, clamd and the store.
+    /// Processors like those of this machine, for the daemon, clamd and the store.
     pub(super) cores: [usize; 3],
-    /// Queues, as one is one Erlang process.
+    /// Number of queues: each is one Erlang process.
     pub(super) queues: usize,
     pub(super) workers: usize,
-    /// How busy each part is, in that order.
+    /// Utilisation of each part, in the order daemon, clamd, store, broker.
     pub(super) busy: Vec<f64>,
     /// From notification to acknowledgement, in milliseconds.
     pub(super) times: Percentiles,
-    /// Their mean.
+    /// The mean of these times.
     pub(super) mean: f64,
-    /// The rate at which the first of them is never idle, and which.
+    /// The rate at which the first part is fully used, and the name of that part.
     pub(super) bends_at: f64,
     pub(super) bends: &'static str,
 }
@@ -181,7 +181,7 @@ impl Memory {
 }
 
 impl Case {
-    /// Makes the rows out of the runs.
+    /// Makes the rows from the runs.
     pub(super) fn sum_up(&mut self) {
         let of = |figure: &dyn Fn(&Run) -> f64| Spread::of(self.runs.iter().map(figure));
         self.limits = (|| {

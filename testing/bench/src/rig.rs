@@ -1,4 +1,4 @@
-//! One daemon, the stack's services, and a tap between it and the broker.
+//! One daemon, the stack's services, and the tap between daemon and broker.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,9 +15,10 @@ use crate::sets::{Object, Pool, Set};
 use crate::tap::Tap;
 use crate::usage::Parts;
 
-/// Where the objects are. The store announces nothing of it: notifications are the bench's own.
+/// The bucket of the objects. The store does not announce them: the bench publishes its own
+/// notifications.
 const BUCKET: &str = "bench";
-/// Publishing without a pause between: so many wait for the broker's word at once.
+/// Most publishes that wait for a confirm at the same time.
 const UNCONFIRMED: usize = 500;
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -25,9 +26,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Engine {
-    /// Over its own socket.
+    /// Over clamd's own socket.
     Clamd,
-    /// Through the double of clamav-rest.
+    /// Through the clamav-rest double.
     ClamavRest,
 }
 
@@ -42,14 +43,14 @@ impl Engine {
     }
 }
 
-/// What a daemon is started with, beside what it always gets.
+/// Settings of a daemon, besides those that are always the same.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) engine: Engine,
     pub(super) slots: usize,
-    /// GiB of temp disk: enough for every slot, so that it makes none of them wait.
+    /// GiB of temp disk, enough that no slot waits for it.
     pub(super) spool: u64,
-    /// Report every object to the webhook sink.
+    /// Whether to report every object to the webhook sink.
     pub(super) reports: bool,
 }
 
@@ -61,7 +62,7 @@ impl Settings {
     }
 }
 
-/// Everything that is there for the whole run.
+/// Everything that exists for the whole measurement.
 pub(super) struct Rig {
     pub(super) stack: Stack,
     pub(super) daemon: Daemon,
@@ -69,13 +70,13 @@ pub(super) struct Rig {
     pub(super) s3: S3,
     pub(super) pool: Pool,
     pub(super) amqp: Amqp,
-    /// Other addresses of store and clamd for the next daemon: those of proxies that count.
+    /// Other addresses of store and clamd for the next daemon: those of counting proxies.
     pub(super) detour: Option<(String, String)>,
     channel: Channel,
 }
 
 impl Rig {
-    /// Prepares it for objects of at most `longest` bytes; the daemon does not run yet.
+    /// Prepares everything for objects of at most `longest` bytes. The daemon does not run yet.
     pub(super) async fn start(stack: &Stack, binary: &Path, longest: u64) -> Result<Self> {
         let none = [("PUBLISH_URL", ""), ("INTAKE_ADDR", "")];
         let daemon = Daemon::prepare(stack, binary, &none).await?;
@@ -111,7 +112,7 @@ impl Rig {
         Ok(objects)
     }
 
-    /// Starts the daemon with these settings, with the tap between it and the broker.
+    /// Starts the daemon with these settings, behind the tap.
     pub(super) fn spawn(&mut self, settings: &Settings) -> Result<()> {
         let stack = self.stack.settings();
         let rest = || stack.clamav_rest_url.clone().context("the stack has no clamav-rest");
@@ -144,7 +145,7 @@ impl Rig {
         self.daemon.spawn()
     }
 
-    /// Ends the daemon as a deployment does.
+    /// Stops the daemon with SIGTERM, as a deployment does.
     pub(super) async fn stop(&mut self) -> Result<()> {
         let code = self.daemon.terminate(PATIENCE).await?;
         (code == 0).then_some(()).context(format!("the daemon ended with {code}"))?;
@@ -152,8 +153,8 @@ impl Rig {
         Ok(())
     }
 
-    /// The daemon, and everybody else who works for an object of these settings. `harness` is this
-    /// program: the tap, mostly.
+    /// The processes that work for an object with these settings. `harness` is this program, mostly
+    /// the tap.
     pub(super) fn parts(&self, settings: &Settings) -> Result<Parts> {
         let of = |name: &str| self.stack.service(name).pid();
         let mut parts = vec![
@@ -172,8 +173,8 @@ impl Rig {
         Ok(parts)
     }
 
-    /// Publishes notifications about objects as fast as the broker takes them, and waits until all
-    /// are queued.
+    /// Publishes notifications about objects as fast as the broker accepts them, and waits until
+    /// all are queued.
     pub(super) async fn announce(&self, objects: &[&Object]) -> Result<()> {
         for part in objects.chunks(UNCONFIRMED) {
             let mut confirms = Vec::with_capacity(part.len());
@@ -187,7 +188,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Publishes them at a steady rate, whatever becomes of them; when each was sent.
+    /// Publishes them at a steady rate, without waiting for the daemon; returns when each was sent.
     pub(super) async fn announce_at(
         &self,
         objects: &[&Object],
@@ -210,7 +211,7 @@ impl Rig {
 
     async fn publish(&self, object: &Object) -> Result<lapin::PublisherConfirm> {
         let told = notification::put(BUCKET, &object.key, Some(object.size), Some(&object.etag));
-        // As the store does it: persistent, and no complaint when nobody listens.
+        // As the store publishes: persistent, and not mandatory.
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_delivery_mode(2);
@@ -224,7 +225,8 @@ impl Rig {
             .context("publish")
     }
 
-    /// The queues that have to be empty when everything went well; the first is the work queue.
+    /// The queues that must be empty at the end of a run without errors; the first is the work
+    /// queue.
     pub(super) fn queues(&self) -> Vec<String> {
         let queue = &self.daemon.names.queue;
         let rest = ["", ".retry.10s", ".retry.1m", ".retry.10m", ".dead"];

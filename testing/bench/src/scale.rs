@@ -1,8 +1,8 @@
-//! From what was measured on one machine to what others would need: reckoned, and simulated.
+//! Estimates for larger deployments from measurements on one machine, calculated and simulated.
 //!
-//! What an object costs each service is processor time, read off the drains; between the sizes that
-//! were measured it is taken to grow in proportion. The same figures are first put through a
-//! simulation of the machine that they come from, so that it can be seen how far off it is.
+//! The cost of an object for each service is processor time, taken from the drains. Between
+//! measured sizes it is interpolated linearly. A simulation of the measured machine with the same
+//! figures shows how far off the estimates are.
 
 use fastrand::Rng;
 
@@ -12,10 +12,11 @@ use crate::sets::{KIB, MIB, SETS, Shape, USUAL_SLOTS, mixed_size};
 use crate::simulation::{self, Job, Step};
 use crate::stats::{Spread, as_f64, u64_as_f64, whole};
 
-/// Who works for an object, in the order of [`Cost::of`]; the bench itself comes after them.
+/// The parts that work for an object, in the order of [`Cost::of`]; the bench itself comes after
+/// them.
 const PARTS: [&str; 4] = ["daemon", "clamd", "store", "broker"];
 const BROKER: usize = 3;
-/// Plans leave so much of every processor idle, for what comes in bursts.
+/// Planned utilisation of processors; the rest is a reserve for bursts.
 const FULL: f64 = 0.6;
 /// Slots of one worker in a plan.
 const SLOTS: usize = 16;
@@ -23,8 +24,7 @@ const SLOTS: usize = 16;
 const SIMULATED: usize = 20_000;
 const SEED: u64 = 11;
 
-/// What follows from the results; `None` where small and large objects were not both measured, or
-/// the broker was not.
+/// The estimates; `None` if small and large objects were not both measured, or the broker was not.
 pub(super) fn of(results: &Results) -> Option<Scale> {
     let costs = costs(&results.cases);
     let span = (costs.first()?.bytes, costs.last()?.bytes);
@@ -53,10 +53,10 @@ pub(super) fn of(results: &Results) -> Option<Scale> {
     Some(Scale { costs, checks, plans })
 }
 
-/// The size of some object of the mixed set.
+/// A random size from the mixed set.
 fn mixed(rng: &mut Rng) -> f64 {
     let percent = rng.usize(0..100);
-    // An archive is about as long as what is in it.
+    // An archive is about as long as its content.
     mixed_size(percent, rng).map_or(u64_as_f64(8 * KIB), u64_as_f64)
 }
 
@@ -65,7 +65,7 @@ fn mean(size: impl Fn(&mut Rng) -> f64) -> f64 {
     (0..SIMULATED).map(|_| size(&mut rng)).sum::<f64>() / as_f64(SIMULATED)
 }
 
-/// One for each size that was measured, from the smallest on.
+/// One for each measured size, smallest first.
 fn costs(cases: &[Case]) -> Vec<Cost> {
     let mut costs: Vec<Cost> = Vec::new();
     for set in SETS.iter().filter(|set| set.shape != Shape::Mixed) {
@@ -108,8 +108,8 @@ fn cost(alone: &Case, many: &Case) -> Option<Cost> {
     })
 }
 
-/// What an object of `bytes` costs: in proportion between the measured sizes and beyond the largest,
-/// and as the smallest below that.
+/// The cost of an object of `bytes`: linear between the measured sizes and beyond the largest,
+/// constant below the smallest.
 fn between(costs: &[Cost], bytes: f64, figure: impl Fn(&Cost) -> f64) -> f64 {
     let next = costs.iter().position(|cost| cost.bytes >= bytes).unwrap_or(costs.len() - 1);
     let Some(last) = next.checked_sub(1) else { return figure(&costs[0]) };
@@ -118,7 +118,7 @@ fn between(costs: &[Cost], bytes: f64, figure: impl Fn(&Cost) -> f64) -> f64 {
     (figure(from) + part * (figure(to) - figure(from))).max(0.0)
 }
 
-/// The same objects through a simulation of the machine on which everything ran.
+/// Simulates the measured case on the machine of the measurement.
 fn check(case: &Case, costs: &[Cost], cores: usize) -> Option<Check> {
     let row = case.row_of(Engine::Clamd)?;
     let size = u64_as_f64(case.bytes) / as_f64(case.objects);
@@ -144,7 +144,8 @@ fn check(case: &Case, costs: &[Cost], cores: usize) -> Option<Check> {
     })
 }
 
-/// As many of everything as a load needs; `messages` is what one queue carries a second.
+/// The processors, workers and queues that a load needs; `messages` is the throughput of one queue
+/// per second.
 fn plan(
     load: String,
     rate: f64,
@@ -152,7 +153,7 @@ fn plan(
     messages: f64,
     size: impl Fn(&mut Rng) -> f64 + Copy,
 ) -> Option<Plan> {
-    // What an object takes of one server of each part, on average.
+    // The mean time of an object at each part.
     let average = |part: usize| {
         if part == BROKER {
             return 1.0 / messages;
@@ -168,13 +169,13 @@ fn plan(
     let mut comes = 0.0;
     let jobs: Vec<Job> = (0..SIMULATED)
         .map(|_| {
-            // Arrivals that know nothing of each other.
+            // Independent arrivals.
             comes -= (1.0 - rng.f64()).ln() / rate;
             let bytes = size(&mut rng);
             Job { comes, steps: steps(costs, bytes, messages) }
         })
         .collect();
-    // Slots are cheap: so many that the machines, and not they, decide.
+    // Slots cost little. There are enough that the processors are the limit.
     let alone = between(costs, mean(size), |cost| cost.pause) + takes.iter().sum::<f64>();
     let workers = servers[0].max(whole(3.0 * rate * alone / as_f64(SLOTS)));
     let outcome = simulation::run(&jobs, &servers, workers * SLOTS)?;

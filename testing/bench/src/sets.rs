@@ -1,5 +1,5 @@
-//! The objects: sets of one size each, and a mixed one. All bytes are seeded noise, which nothing
-//! can compress.
+//! The objects: sets of one size each, and a mixed one. The content is seeded noise, which does not
+//! compress.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,39 +21,39 @@ pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
-/// Concurrency of what is measured at one only.
+/// Concurrency of everything that is measured with one only.
 pub(super) const USUAL_SLOTS: usize = 4;
 
-/// What all noise comes from.
+/// Seed of all noise.
 const SEED: u64 = 2026;
-/// Requests at once while objects are stored.
+/// Parallel requests while objects are stored.
 const UPLOADS: usize = 8;
 /// Longer than any benchmark.
 const URL_LIFETIME: Duration = Duration::from_hours(12);
 
-/// How large the objects of a set are.
+/// The sizes of the objects of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// All of so many bytes.
+    /// All of this many bytes.
     Same(u64),
-    /// Mostly small and a few large ones, 3 % infected: see [`mixed`].
+    /// Mostly small ones, a few large ones, 3 % infected: see [`mixed`].
     Mixed,
 }
 
-/// A set before it exists.
+/// The description of a set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Set {
     pub(super) name: &'static str,
     pub(super) shape: Shape,
-    /// How many different objects are stored; more notifications than that name some twice.
+    /// How many different objects are stored. Further notifications name objects again.
     pub(super) stored: usize,
-    /// The concurrencies it is measured at.
+    /// The concurrencies of the measurement.
     pub(super) slots: &'static [usize],
     /// The least and the most objects of one drain.
     pub(super) drained: (usize, usize),
 }
 
-/// All of them.
+/// All sets.
 pub(super) const SETS: [Set; 6] = [
     Set {
         name: "1KiB",
@@ -89,7 +89,7 @@ pub(super) const SETS: [Set; 6] = [
         shape: Shape::Mixed,
         stored: 200,
         slots: &[4],
-        // Always the whole set: a part of it would be another mix.
+        // Always the whole set: a part of it would be a different mix.
         drained: (200, 200),
     },
 ];
@@ -100,21 +100,22 @@ pub(super) struct Object {
     pub(super) key: String,
     pub(super) size: u64,
     pub(super) infected: bool,
-    /// As the store answered it.
+    /// As the store returned it.
     pub(super) etag: String,
-    /// Path and query of a GET that is signed already.
+    /// Path and query of a presigned GET.
     pub(super) signed_path: String,
     content: Content,
 }
 
 #[derive(Debug, Clone)]
 enum Content {
-    /// Where it starts in the pool.
+    /// At this offset of the pool.
     Noise(u64),
     Held(Arc<[u8]>),
 }
 
-/// One file of noise that objects are slices of; it is in the page cache once it was written.
+/// One file of noise, of which the objects are slices. It is in the page cache after it was
+/// written.
 #[derive(Debug)]
 pub(super) struct Pool {
     path: PathBuf,
@@ -123,7 +124,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Makes the file, so large that `longest` bytes can start at many places.
+    /// Makes the file, large enough that `longest` bytes can start at many offsets.
     pub(super) fn make(folder: &Path, longest: u64) -> Result<Self> {
         let path = folder.join("noise");
         let length = longest + 64 * MIB;
@@ -160,7 +161,7 @@ impl Pool {
 }
 
 impl Set {
-    /// The size of its largest object.
+    /// The size of its largest object, in bytes.
     pub(super) fn longest(&self) -> u64 {
         match self.shape {
             Shape::Same(size) => size,
@@ -180,7 +181,7 @@ impl Set {
                 .collect(),
             Shape::Mixed => mixed(self.name, self.stored, pool, &mut rng),
         };
-        // No order of sizes.
+        // Not sorted by size.
         rng.shuffle(&mut objects);
         stream::iter(objects)
             .map(|object| stored(object, pool, s3))
@@ -199,9 +200,9 @@ fn object(key: String, size: u64, content: Content) -> Object {
     Object { key, size, infected, etag: String::new(), signed_path: String::new(), content }
 }
 
-/// Of a hundred objects, 55 have 1 to 32 KiB, 30 up to 1 MiB, 13 up to 16 MiB and 2 have 64 MiB;
-/// sizes within a class are spread evenly over its orders of magnitude. 3 of the smallest class are
-/// archives with the EICAR test file in them.
+/// Of a hundred objects, 55 have 1 to 32 KiB, 30 up to 1 MiB, 13 up to 16 MiB and 2 have 64 MiB.
+/// Within a class the sizes are log-uniform. 3 of the smallest class are archives that contain the
+/// EICAR test file.
 fn mixed(set: &str, count: usize, pool: &Pool, rng: &mut Rng) -> Vec<Object> {
     (0..count)
         .map(|number| {
@@ -218,8 +219,7 @@ fn mixed(set: &str, count: usize, pool: &Pool, rng: &mut Rng) -> Vec<Object> {
         .collect()
 }
 
-/// The size of an object of the mixed set that stands at this per cent of it; `None`: it is one of
-/// the archives.
+/// The size of the object at this per cent of the mixed set; `None` for one of the archives.
 pub(super) fn mixed_size(percent: usize, rng: &mut Rng) -> Option<u64> {
     let mut between = |least: u64, doublings: f64| {
         let factor = (rng.f64() * doublings).exp2();

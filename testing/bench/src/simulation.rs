@@ -1,8 +1,8 @@
-//! A simulation of queues: objects that come or wait, and stations with a number of servers each
-//! that they visit one after the other.
+//! A simulation of queues: objects visit stations one after the other, and each station has a
+//! number of servers.
 //!
-//! A station serves in turn and at most [`SLICE`] at a time, as an operating system's scheduler
-//! does, so that a short request is not held up for long by a long one.
+//! A server works at most [`SLICE`] on one object before the next, as the scheduler of an operating
+//! system does, so that a long request does not delay a short one for long.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -10,35 +10,35 @@ use std::time::Duration;
 
 use crate::stats::{Percentiles, as_f64};
 
-/// Seconds that a server works for one object before it turns to the next one.
+/// Longest time that a server works on one object before the next, in seconds.
 const SLICE: f64 = 0.005;
 
-/// One thing that an object waits for.
+/// One step of an object.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
     /// Seconds of work of one server of a station.
     Work { station: usize, seconds: f64 },
-    /// Seconds that nobody works.
+    /// Seconds in which no server works for it.
     Pause(f64),
 }
 
-/// One object: when it comes, in seconds, and what it needs.
+/// One object: when it arrives, in seconds, and its steps.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) comes: f64,
     pub(super) steps: Vec<Step>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone)]
 pub(super) struct Outcome {
-    /// Objects a second, from the first arrival to the last end.
+    /// Objects per second, from the first arrival to the last end.
     pub(super) rate: f64,
     /// From arrival to end, in milliseconds.
     pub(super) times: Percentiles,
-    /// Their mean.
+    /// The mean of these times.
     pub(super) mean: f64,
-    /// How much of the time the servers of each station worked, from 0 to 1.
+    /// Utilisation of the servers of each station, from 0 to 1.
     pub(super) busy: Vec<f64>,
 }
 
@@ -48,24 +48,24 @@ struct Station {
     worked: f64,
 }
 
-/// A moment in nanoseconds, so that moments have an order, and the object that it concerns.
+/// A time in nanoseconds, so that times have an order, and the object that the event is about.
 type Event = Reverse<(u64, usize)>;
 
 struct World<'a> {
     jobs: &'a [Job],
     stations: Vec<Station>,
-    /// The step that each object is at, and what is left of it.
+    /// The current step of each object, and the rest of it in seconds.
     at: Vec<(usize, f64)>,
-    /// The slice that each object is served for, if it is.
+    /// The length of the slice in which each object is served, if it is.
     served: Vec<f64>,
     events: BinaryHeap<Event>,
     now: f64,
 }
 
-/// Runs `jobs` (in order of their arrival) through stations with so many `servers`; no more than
-/// `slots` are under way at a time, the others wait in the order they came.
+/// Runs `jobs`, in the order of their arrival, through stations with so many `servers`. At most
+/// `slots` objects are in progress at a time; the others wait in the order of their arrival.
 ///
-/// `None` without any job.
+/// `None` without jobs.
 pub(super) fn run(jobs: &[Job], servers: &[usize], slots: usize) -> Option<Outcome> {
     let station = |free: &usize| Station { free: *free, waiting: VecDeque::new(), worked: 0.0 };
     let mut world = World {
@@ -81,7 +81,7 @@ pub(super) fn run(jobs: &[Job], servers: &[usize], slots: usize) -> Option<Outco
     let mut come = 0;
     let mut ended = 0;
     while ended < jobs.len() {
-        // What happens next: an object comes, or a server is done with a slice.
+        // The next event: an object arrives, or a slice or pause ends.
         let due = world.events.peek().map(|Reverse((moment, _))| *moment);
         let arrives = jobs.get(come).map(|job| nanoseconds(job.comes));
         let next = match (arrives, due) {
@@ -128,7 +128,7 @@ fn nanoseconds(seconds: f64) -> u64 {
 }
 
 impl World<'_> {
-    /// Takes an object to a step; true when there is none left.
+    /// Starts a step of an object; returns true when there is none left.
     fn begin(&mut self, job: usize, step: usize) -> bool {
         match self.jobs[job].steps.get(step) {
             None => return true,
@@ -145,7 +145,7 @@ impl World<'_> {
         false
     }
 
-    /// Gives the free servers of a station something to do.
+    /// Gives work to the free servers of a station.
     fn serve(&mut self, station: usize) {
         let here = &mut self.stations[station];
         while here.free > 0
@@ -159,7 +159,7 @@ impl World<'_> {
         }
     }
 
-    /// A slice or a pause is over; true when the object is through.
+    /// Ends a slice or a pause; returns true when the object is finished.
     fn sliced(&mut self, job: usize) -> bool {
         let (step, left) = self.at[job];
         if let Some(Step::Work { station, .. }) = self.jobs[job].steps.get(step).copied() {
@@ -203,14 +203,14 @@ mod tests {
         let outcome = run(&jobs, &[4], 100).unwrap();
         assert!(near(outcome.rate, 200.0, 0.01), "{outcome:?}");
         assert!(near(outcome.busy[0], 1.0, 0.01), "{outcome:?}");
-        // One slot keeps but one server busy.
+        // One slot uses only one server.
         let outcome = run(&jobs, &[4], 1).unwrap();
         assert!(near(outcome.rate, 50.0, 0.01) && near(outcome.busy[0], 0.25, 0.01), "{outcome:?}");
     }
 
     #[test]
     fn arrivals_at_random_wait_as_theory_says() {
-        // M/M/1: service time / (1 - utilisation) on average, in turn or in slices.
+        // M/M/1: service time / (1 - utilisation) on average, with and without slices.
         let rng = std::cell::RefCell::new(Rng::with_seed(7));
         let exponential = |mean: f64| -mean * (1.0 - rng.borrow_mut().f64()).ln();
         let jobs = jobs(60_000, || exponential(0.010), || exponential(0.007));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_keep_nobody_busy() {
+    fn pauses_use_no_server() {
         let steps = vec![Step::Pause(0.010), Step::Work { station: 0, seconds: 0.010 }];
         let jobs: Vec<Job> = (0..500).map(|_| Job { comes: 0.0, steps: steps.clone() }).collect();
         let one = run(&jobs, &[1], 1).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// A figure of several runs.
+/// A figure over several runs.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -13,7 +13,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` of nothing.
+    /// `None` without values.
     pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -28,7 +28,7 @@ impl Spread {
     }
 }
 
-/// How long something took, in milliseconds.
+/// Percentiles of times, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Percentiles {
     pub(super) count: usize,
@@ -39,12 +39,12 @@ pub(super) struct Percentiles {
 }
 
 impl Percentiles {
-    /// `None` of nothing.
+    /// `None` without times.
     pub(super) fn of(times: impl IntoIterator<Item = Duration>) -> Option<Self> {
         let mut times: Vec<Duration> = times.into_iter().collect();
         times.sort();
         let last = times.len().checked_sub(1)?;
-        // The nearest rank: the smallest time that so many per cent do not exceed.
+        // The nearest rank: the smallest time that is not exceeded by this per cent of all.
         let at = |percent: usize| {
             let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
             times[rank.min(last)].as_secs_f64() * 1000.0
@@ -53,18 +53,18 @@ impl Percentiles {
     }
 }
 
-/// A count as a number to reckon with.
+/// A count as a float.
 pub(super) fn as_f64(count: usize) -> f64 {
     u64_as_f64(count as u64)
 }
 
-/// The same of bytes, which are far from where a float loses single ones.
+/// A number of bytes as a float. None here is large enough to lose precision.
 #[expect(clippy::cast_precision_loss, reason = "nothing here has 2^53 bytes")]
 pub(super) fn u64_as_f64(count: u64) -> f64 {
     count as f64
 }
 
-/// So many objects, at least one.
+/// Rounds up to a whole number, at least one.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,7 +1,7 @@
-//! A look into the daemon's connections to the broker: when each notification was handed over, and
+//! Records from the daemon's connections to the broker when each notification was delivered, and
 //! when it was acknowledged.
 //!
-//! Nothing is asked of the daemon or the broker: the frames of AMQP 0-9-1 are read as they pass.
+//! Neither the daemon nor the broker is asked: the frames of AMQP 0-9-1 are read in transit.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,20 +22,20 @@ pub(super) struct Seen {
     pub(super) acked: Option<Instant>,
 }
 
-/// What passed since the last [`Tap::take`].
+/// Everything since the last [`Tap::take`].
 #[derive(Debug, Default)]
 pub(super) struct Record {
     /// In the order of delivery.
     pub(super) seen: Vec<Seen>,
-    /// Deliveries that were given back or refused.
+    /// Deliveries that were rejected.
     pub(super) refused: usize,
-    /// Deliveries that the broker had handed out before.
+    /// Deliveries that the broker marks as redelivered.
     pub(super) redelivered: usize,
-    /// Which of `seen` it is.
+    /// Index into `seen`.
     open: Open<usize>,
 }
 
-/// How far it is.
+/// Counts so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) delivered: usize,
@@ -43,13 +43,13 @@ pub(super) struct Progress {
 }
 
 struct Shared {
-    /// Deliveries through any other exchange are none of ours: retries, reports.
+    /// Deliveries through other exchanges, such as retries and reports, are not recorded.
     exchange: String,
     record: Mutex<Record>,
     progress: watch::Sender<Progress>,
 }
 
-/// The tap; connections end with it.
+/// The tap; its connections end with it.
 pub(super) struct Tap {
     port: u16,
     shared: Arc<Shared>,
@@ -57,7 +57,7 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// A tap in front of the broker at `upstream`, for what comes through `exchange`.
+    /// A tap in front of the broker at `upstream`, for messages published to `exchange`.
     pub(super) async fn start(upstream: &str, exchange: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("tap")?;
         let port = listener.local_addr().context("tap")?.port();
@@ -75,12 +75,12 @@ impl Tap {
         self.port
     }
 
-    /// Tells of every delivery and acknowledgement.
+    /// Changes with every delivery and acknowledgement.
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
         self.shared.progress.subscribe()
     }
 
-    /// What passed since the last time; it starts anew.
+    /// Returns the record since the last call, and starts a new one.
     pub(super) fn take(&self) -> Record {
         let record = std::mem::take(&mut *self.shared.record());
         self.shared.progress.send_replace(Progress::default());
@@ -155,7 +155,7 @@ async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
                     shared.delivery(number, channel, arguments);
                 }
             });
-            // Whichever side ends, the other one does.
+            // When one side ends, the other one does too.
             tokio::select! {
                 ended = asked => ended,
                 ended = answered => ended,
@@ -164,7 +164,7 @@ async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
     }
 }
 
-/// One direction; `look` gets the channel and each frame.
+/// Forwards one direction; `look` gets the channel and each frame.
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -177,7 +177,8 @@ async fn carry(
         if read == 0 {
             return Ok(());
         }
-        // First the look, so that no acknowledgement is seen before its delivery.
+        // Recorded before it is forwarded, so that no acknowledgement is recorded before its
+        // delivery.
         frames.feed(&buffer[..read], &look);
         to.write_all(&buffer[..read]).await?;
     }

@@ -1,11 +1,11 @@
-//! What the daemon is meant to reach. A target that is missed is said and nothing else: a machine
-//! that others use can miss any.
+//! The targets for the daemon. A missed target is printed but is no error: on a busy machine any
+//! target can be missed.
 
 use crate::results::{Results, Target};
 use crate::rig::Engine;
 use crate::stats::u64_as_f64;
 
-/// Those that something was measured for.
+/// The targets for which there are measurements.
 pub(super) fn judge(results: &Results) -> Vec<Target> {
     let mut all = Vec::new();
     let mut add = |what: &str, wanted: &str, measured: String, met: bool| {

@@ -1,26 +1,26 @@
-//! What processes use of processor and memory, as the kernel counts it.
+//! Processor time and memory of processes, as counted by the kernel.
 
 use std::collections::BTreeMap;
 
 use peers::error::{Context, Result};
 use stack::process::{cpu_time, process};
 
-/// Who is measured, by name and process id.
+/// The measured processes, by name and process id.
 pub(super) type Parts = Vec<(&'static str, u32)>;
 
-/// Seconds of user and system time since the start of each process. Children do not count: nobody
-/// here has any that work.
+/// User and system time since the start of each process, in seconds. Children do not count: no
+/// process here has any that work.
 pub(super) fn cpu(parts: &Parts) -> Result<BTreeMap<&'static str, f64>> {
     let seconds = |pid: u32| cpu_time(pid).map(|time| time.as_secs_f64());
     parts.iter().map(|(name, pid)| Ok((*name, seconds(*pid).context(name)?))).collect()
 }
 
-/// The most memory that the process ever had resident, in KiB.
+/// The peak resident memory of the process, in KiB.
 pub(super) fn peak_kib(pid: u32) -> Result<u64> {
     process(pid)?.status().context("memory")?.vmhwm.context("memory")
 }
 
-/// The memory that it has resident now, in KiB.
+/// The resident memory of the process now, in KiB.
 pub(super) fn resident_kib(pid: u32) -> Result<u64> {
     process(pid)?.status().context("memory")?.vmrss.context("memory")
 }

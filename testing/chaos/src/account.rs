@@ -1,8 +1,8 @@
 //! Accounts for every object, report and message of a scenario.
 //!
-//! What became of things is not taken from the daemon: objects are read from the store, reports from
-//! the sink and the broker, and what was scanned from the proxy in front of the engine. What it says
-//! of itself (`audit`, `reports`) and what it costs others (`requests`) is held against that.
+//! The facts do not come from the daemon: objects are read from the store, reports from the sink
+//! and the broker, and scans from the proxy in front of the engine. What the daemon says of itself
+//! (`audit`, `reports`) and its requests (`requests`) are compared with these facts.
 
 mod audit;
 mod reports;
@@ -24,15 +24,15 @@ use crate::samples::Fate;
 use crate::tally::{Expected, Tally};
 use crate::world::{Bucket, World};
 
-/// So long may it take from a recovery to the first scan.
+/// Longest time from a recovery to the first scan.
 const PROMISED_RECOVERY: Duration = Duration::from_secs(5);
 
-/// Waits until everything has ended, stops the daemons, and looks.
+/// Waits until everything has ended, stops the daemons, and checks the results.
 pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tally> {
     let unsettled = settle(world, expected).await?;
     let mut wrongs = Vec::new();
     for daemon in &mut world.daemons {
-        // One that a scenario left dead has nothing to say.
+        // A scenario may have left one killed.
         if daemon.pid().is_some()
             && let Err(error) = daemon.terminate(Duration::from_mins(1)).await
         {
@@ -45,22 +45,22 @@ pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tal
     Ok(tally)
 }
 
-/// What can be known without asking the daemon.
+/// Facts that do not come from the daemon.
 struct Facts {
     scans: Vec<Scan>,
-    /// Those that the sink took and those that the broker still has.
+    /// Reports that the sink accepted, and those that the broker still holds.
     reports: Vec<Value>,
     /// Keys of parked notifications.
     dead: HashSet<String>,
 }
 
 impl Facts {
-    /// The engine, with its database, said of exactly these bytes that they are clean.
+    /// Whether the engine, with its database, found these bytes clean.
     fn were_clean(&self, sha256: &str) -> bool {
         self.said(sha256).any(|answer| answer == "stream: OK")
     }
 
-    /// The same, that something is in them.
+    /// Whether it found these bytes infected.
     fn were_infected(&self, sha256: &str) -> bool {
         self.said(sha256).any(|answer| answer.ends_with(" FOUND"))
     }
@@ -72,7 +72,7 @@ impl Facts {
     }
 }
 
-/// Everything as it is in the end.
+/// Checks the final state of everything.
 async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -> Result<Tally> {
     let uploads = world.ledger.uploads();
     let mut tally = Tally { objects: uploads.len(), ..Tally::default() };
@@ -128,7 +128,7 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
     Ok(tally)
 }
 
-/// One object, against what was really scanned and reported.
+/// Checks one object against its scans and reports.
 fn judge(
     upload: &Upload,
     seen: &Seen,
@@ -144,7 +144,7 @@ fn judge(
         tally.wrongs.push(format!("{name}: {what}"));
     };
     if seen.present && seen.etag != upload.etag {
-        return wrong(|t| &mut t.lost, "other bytes than the last upload's are there".to_owned());
+        return wrong(|t| &mut t.lost, "not the bytes of the last upload".to_owned());
     }
     let rightly_gone = upload.fate == Fate::Infected && facts.were_infected(&upload.sha256);
     if !seen.present && !rightly_gone {
@@ -170,7 +170,7 @@ fn judge(
     }
     let lost_tag = seen.tags.get(USER_TAG.0).map(String::as_str) != Some(USER_TAG.1);
     if seen.present && upload.user_tag && lost_tag {
-        wrong(|t| &mut t.wrongly_tagged, "its user's own tag is gone".to_owned());
+        wrong(|t| &mut t.wrongly_tagged, "its user's own tag is lost".to_owned());
     }
     let done = as_expected(upload, seen);
     if !done && (!is_dead || unsettled.contains(&upload.sha256)) {
@@ -184,11 +184,11 @@ fn judge(
         wrong(|t| &mut t.parked_without_need, "parked".to_owned());
     }
     if !facts.reports.iter().any(|report| is_due(report, upload)) {
-        wrong(|t| &mut t.reports_missing, "no report of what it is".to_owned());
+        wrong(|t| &mut t.reports_missing, "no report with its result".to_owned());
     }
 }
 
-/// What was reported, against what was really scanned.
+/// Checks the reports against the scans.
 fn check_reports(facts: &Facts, tally: &mut Tally) {
     for report in &facts.reports {
         let sha256 = report["sha256"].as_str().unwrap_or_default();
@@ -198,12 +198,12 @@ fn check_reports(facts: &Facts, tally: &mut Tally) {
         }
         if report["status"] == "infected" && !facts.were_infected(sha256) {
             tally.wrongly_tagged += 1;
-            tally.wrongs.push(format!("{}: reported infected, never found", report["key"]));
+            tally.wrongs.push(format!("{}: reported infected, nothing found", report["key"]));
         }
     }
 }
 
-/// A report that says what the object is, or why nobody knows.
+/// Whether a report has the result of the object, or the reason why there is none.
 fn is_due(report: &Value, upload: &Upload) -> bool {
     let same_bytes = match upload.real_version() {
         Some(version) => report["version_id"] == version,
@@ -215,7 +215,7 @@ fn is_due(report: &Value, upload: &Upload) -> bool {
     report["key"] == upload.key.as_str() && same_bytes && if upload.parks { parked } else { right }
 }
 
-/// Where versions are kept, nothing may hide behind a marker that its user did not set.
+/// In a versioned bucket no object may be hidden by a delete marker that its user did not set.
 async fn markers(world: &World, tally: &mut Tally) -> Result<()> {
     if matches!(world.setup.bucket, Bucket::Gateway) {
         return Ok(());
@@ -265,7 +265,7 @@ fn recovery(world: &World, expected: Expected, tally: &mut Tally) {
     let late = first.is_none_or(|first| first - healed > PROMISED_RECOVERY);
     if (expected.recovers || expected.reports_recover) && late {
         let took = tally.recovery_ms.map_or("never".to_owned(), |took| format!("{took} ms"));
-        tally.wrongs.push(format!("the first verdict or report after the recovery: {took}"));
+        tally.wrongs.push(format!("first verdict or report after the recovery: {took}"));
     }
 }
 
@@ -274,7 +274,7 @@ fn duplicates(world: &World) -> usize {
     world.taken().into_iter().filter(|taken| !ids.insert(taken.id.clone())).count()
 }
 
-/// Everything in a queue.
+/// Removes and returns all messages of a queue.
 async fn drain(world: &World, queue: &str) -> Result<Vec<Vec<u8>>> {
     let amqp = world.amqp().await?;
     let mut bodies = Vec::new();
@@ -291,7 +291,7 @@ fn parse(bodies: &[Vec<u8>]) -> Vec<Value> {
     bodies.iter().filter_map(|body| serde_json::from_slice(body).ok()).collect()
 }
 
-/// The keys that notifications speak of.
+/// The keys in notifications.
 fn keys(bodies: &[Vec<u8>]) -> HashSet<String> {
     let key = |event: Value| {
         let path = event["Key"].as_str()?.to_owned();

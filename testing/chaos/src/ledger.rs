@@ -1,4 +1,4 @@
-//! What was uploaded, and what is due for it.
+//! Everything that was uploaded, and the expected result.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,40 +15,40 @@ use tokio::task::JoinHandle;
 use crate::samples::{Fate, content, sha256, small};
 use crate::senders::Senders;
 
-/// Every scenario handles at least as many objects.
+/// Fewest objects of a scenario.
 pub(super) const OBJECTS: usize = 300;
-/// Uploads under way at once.
+/// Parallel uploads.
 const CONCURRENCY: usize = 6;
-/// A user's own tag, which has to stay.
+/// A user's own tag, which must stay.
 pub(super) const USER_TAG: (&str, &str) = ("owner", "somebody");
 
 /// One upload.
-#[expect(clippy::struct_excessive_bools, reason = "what is due for it, each of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone)]
 pub(super) struct Upload {
     pub(super) key: String,
-    /// As the store answered; `None` and `null` where the bucket has no versions.
+    /// As the store answered. `None` or `null` without a version id of its own.
     pub(super) version: Option<String>,
     pub(super) etag: String,
     pub(super) sha256: String,
     pub(super) fate: Fate,
     pub(super) user_tag: bool,
-    /// Replaced or removed by its user since: nothing is due for it any more.
+    /// Replaced or removed by its user since: nothing is expected for it any more.
     pub(super) over: bool,
-    /// It has to end in the dead-letter queue.
+    /// Its notification must end in the dead-letter queue.
     pub(super) parks: bool,
     /// It was put, on purpose, into the documented window of a store that ignores `If-Match`.
     pub(super) in_window: bool,
 }
 
 impl Upload {
-    /// A version id that names these bytes for ever.
+    /// A version id that always means these bytes.
     pub(super) fn real_version(&self) -> Option<&str> {
         self.version.as_deref().filter(|version| !matches!(*version, "" | "null"))
     }
 }
 
-/// Says what a store would say.
+/// Sends the notifications that a store would send.
 pub(super) enum Announcer {
     /// By this exchange, with this routing key.
     Exchange(Amqp, String, String),
@@ -56,13 +56,13 @@ pub(super) enum Announcer {
     Webhooks(Senders),
 }
 
-/// Uploads and keeps the books. Cheap to clone.
+/// Uploads, and records every upload. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Ledger {
     store: S3,
     /// For a store that announces nothing itself.
     announcer: Option<Arc<Announcer>>,
-    /// The announcement names the version.
+    /// Whether notifications name the version.
     pub(super) names_versions: bool,
     rng: Arc<Mutex<Rng>>,
     uploads: Arc<Mutex<Vec<Upload>>>,
@@ -83,7 +83,7 @@ impl Ledger {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses something at random.
+    /// Makes a random choice.
     pub(super) fn random<T>(&self, choose: impl FnOnce(&mut Rng) -> T) -> T {
         choose(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -92,7 +92,7 @@ impl Ledger {
         self.lock().clone()
     }
 
-    /// The upload of these bytes.
+    /// The upload with these bytes.
     pub(super) fn by_sha256(&self, sha256: &str) -> Option<Upload> {
         self.lock().iter().find(|upload| upload.sha256 == sha256).cloned()
     }
@@ -101,25 +101,24 @@ impl Ledger {
         self.lock().iter_mut().filter(|upload| which(upload)).for_each(change);
     }
 
-    /// Uploads one object of this fate, one in ten with a tag of its user.
+    /// Uploads one object of this fate; one in ten has a tag of its user.
     pub(super) async fn put(&self, key: &str, fate: Fate) -> Result<Upload> {
         let user_tag = self.random(|rng| rng.u32(0..10) == 0);
         self.upload(key, fate, user_tag).await
     }
 
-    /// The same without.
+    /// As [`Self::put`], without such a tag.
     pub(super) async fn put_plain(&self, key: &str, fate: Fate) -> Result<Upload> {
         self.upload(key, fate, false).await
     }
 
-    /// The same, at most 64 KiB.
+    /// As [`Self::put_plain`], at most 64 KiB.
     pub(super) async fn put_small(&self, key: &str, fate: Fate) -> Result<Upload> {
         let content = self.random(|rng| small(fate, rng));
         self.put_bytes(key, fate, false, content).await
     }
 
-    /// Uploads with headers that are sent as they are, in any bytes. `None` when the store refuses
-    /// such an upload.
+    /// Uploads with headers that are sent byte for byte. `None` when the store refuses the upload.
     pub(super) async fn put_odd(
         &self,
         key: &str,
@@ -155,14 +154,14 @@ impl Ledger {
             let tag = user_tag.then(|| format!("{}={}", USER_TAG.0, USER_TAG.1));
             match put.set_tagging(tag).body(content.clone().into()).send().await {
                 Ok(answer) => break answer,
-                // The store itself may be what is down.
+                // The store itself may be down.
                 Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             }
         };
         self.stored(upload, &answer.e_tag.unwrap_or_default(), answer.version_id).await
     }
 
-    /// Known before it exists: what happens to it may be asked for at once.
+    /// Records an upload before it is sent: hooks may look it up as soon as the store has it.
     fn enter(&self, key: &str, fate: Fate, user_tag: bool, content: &[u8]) -> Upload {
         let upload = Upload {
             key: key.to_owned(),
@@ -179,7 +178,7 @@ impl Ledger {
         upload
     }
 
-    /// The store has it, as it says itself.
+    /// Completes the record of an upload with the store's answer.
     async fn stored(
         &self,
         mut upload: Upload,
@@ -201,7 +200,7 @@ impl Ledger {
         Ok(upload)
     }
 
-    /// Says what the store would say, where it says nothing.
+    /// Publishes the notification, for a store that announces nothing itself.
     pub(super) async fn announce(&self, upload: &Upload) -> Result<()> {
         match self.announcer.as_deref() {
             None => Ok(()),
@@ -232,7 +231,7 @@ impl Ledger {
         event
     }
 
-    /// Removes an object as its user would.
+    /// Removes an object as its user.
     pub(super) async fn remove(&self, key: &str) -> Result<()> {
         self.change(|upload| upload.key == key, |upload| upload.over = true);
         let delete = self.store.client.delete_object().bucket(&self.store.bucket).key(key);
@@ -244,7 +243,7 @@ impl Ledger {
         self.feed_from(0, count, time)
     }
 
-    /// The same, their numbers starting with `from`.
+    /// As [`Self::feed`], with numbers that start at `from`.
     pub(super) fn feed_from(
         &self,
         from: usize,
@@ -276,7 +275,7 @@ impl Ledger {
     }
 }
 
-/// The end of something that was started on the side.
+/// Waits for a task that runs in the background.
 pub(super) async fn joined(task: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
     task.await.map_err(|error| peers::error::Error::new(error.to_string()))?
 }

@@ -1,10 +1,10 @@
-//! The guarantees under faults: known objects go in, a fault strikes, and every object, report and
-//! message is accounted for.
+//! Tests the guarantees under faults: uploads known objects, injects a fault, and accounts for
+//! every object, report and message.
 //!
-//! - `samples`: objects whose fate is known;
+//! - `samples`: objects with a known result;
 //! - `ledger`: what was uploaded; `senders`: webhooks about it;
 //! - `world`: two replicas of the daemon, with proxies between them and everything else;
-//! - `tally`, `account`: what became of it all;
+//! - `tally`, `account`: the results;
 //! - `scenario`, `scenarios`: the faults;
 //! - `results`: the table.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
@@ -35,7 +35,7 @@ use self::scenario::Scenario;
 use self::tally::Tally;
 use self::world::{Bucket, Shared, World};
 
-/// Longer than any scenario, its settling included.
+/// Longest time of a scenario, including the wait at its end.
 const LONGEST: Duration = Duration::from_mins(6);
 
 /// What to run.
@@ -43,13 +43,13 @@ const LONGEST: Duration = Duration::from_mins(6);
 pub struct Options {
     /// Only scenarios whose names contain one of these, separated by commas.
     pub only: Option<String>,
-    /// The short selection.
+    /// Only the short selection.
     pub short: bool,
-    /// What all randomness comes from.
+    /// The seed of all randomness.
     pub seed: Option<u64>,
     /// The daemon; by default the one that was built together with this program.
     pub daemon: Option<PathBuf>,
-    /// Just say what there is.
+    /// Only list the scenarios.
     pub list: bool,
 }
 
@@ -83,7 +83,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     say!("");
     if let Some(window) = Spread::of(windows) {
         say!(
-            "[chaos] from comparing until DELETE was answered: median {} ms, 99 % below {} ms, \
+            "[chaos] from the comparison to the answer of DELETE: median {} ms, 99 % below {} ms, \
              longest {} ms ({} deletions)",
             window.median,
             window.p99,
@@ -91,7 +91,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
             window.count
         );
     }
-    say!("[chaos] {} of {} scenarios as promised; SEED={seed}", rows.len() - failed, rows.len());
+    say!("[chaos] {} of {} scenarios passed; SEED={seed}", rows.len() - failed, rows.len());
     say!("[chaos] {}", file.display());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -109,7 +109,7 @@ fn choose(options: &Options) -> Result<Vec<Scenario>> {
         only.iter().find(|name| !all.iter().any(|scenario| scenario.name.contains(**name)))
     {
         let names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
-        return Err(Error::new(format!("ONLY={unknown}: there is {}", names.join(", "))));
+        return Err(Error::new(format!("ONLY={unknown}: known names are {}", names.join(", "))));
     }
     let wanted = |scenario: &Scenario| {
         if only.is_empty() {
@@ -127,7 +127,7 @@ async fn play(
     windows: &mut Vec<Duration>,
 ) -> Row {
     let start = Instant::now();
-    // Not the position: `ONLY=` must not change what happens.
+    // Not the position: `ONLY=` must not change the random choices.
     let name = scenario
         .name
         .bytes()
@@ -158,8 +158,8 @@ async fn play(
     }
 }
 
-/// From the moment the store was asked what is there until it had answered the DELETE: an upload in
-/// between may be hit where the store does not compare by itself.
+/// Times from a HEAD to the answer of the DELETE. An upload in between may be deleted by a store
+/// that does not compare by itself.
 fn delete_windows(world: &World) -> Vec<Duration> {
     let mut asked = HashMap::new();
     let mut windows = Vec::new();

@@ -1,6 +1,6 @@
 //! The `chaos` program: arguments in, exit code out.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
-#![expect(clippy::print_stderr, reason = "a program tells people what went wrong")]
+#![expect(clippy::print_stderr, reason = "errors of a command line program")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,21 +34,21 @@ fn arguments() -> Command {
     let value = |name: &'static str| Arg::new(name).long(name);
     let flag = |name: &'static str| value(name).action(ArgAction::SetTrue);
     Command::new("chaos")
-        .about("Break everything around two replicas of the daemon and account for every object")
+        .about("Inject faults around two replicas of the daemon and account for every object")
         .after_help("Needs a stack: stack run --no-daemon -- chaos")
-        .arg(value("only").value_name("NAMES").help("Only these, separated by commas"))
-        .arg(flag("short").help("The short selection"))
+        .arg(value("only").value_name("NAMES").help("Only scenarios with these in their names"))
+        .arg(flag("short").help("Only the short selection"))
         .arg(
             value("seed")
                 .value_name("NUMBER")
                 .value_parser(value_parser!(u64))
-                .help("What all randomness comes from"),
+                .help("Seed of all randomness"),
         )
         .arg(
             value("daemon")
                 .value_name("PATH")
                 .value_parser(value_parser!(PathBuf))
-                .help("The daemon to break"),
+                .help("The daemon to test"),
         )
-        .arg(flag("list").help("Just list the scenarios"))
+        .arg(flag("list").help("Only list the scenarios"))
 }

@@ -1,4 +1,4 @@
-//! The table for people and the file for everybody else.
+//! The results: a table for people, a file for programs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::tally::Tally;
 
-/// One scenario's line.
+/// One scenario's row.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
     pub(super) scenario: &'static str,
     pub(super) what: &'static str,
     pub(super) passed: bool,
     pub(super) seconds: f64,
-    /// What was wrong.
+    /// What was wrong, one line each.
     pub(super) wrongs: Vec<String>,
     #[serde(flatten)]
     pub(super) tally: Tally,
@@ -29,12 +29,12 @@ struct Results<'a> {
     date: String,
     seed: u64,
     passed: bool,
-    /// From asking the store what is there until a DELETE was answered, in milliseconds.
+    /// From a HEAD to the answer of the DELETE, in milliseconds.
     delete_window_ms: Option<Spread>,
     scenarios: &'a [Row],
 }
 
-/// How long something took.
+/// Median, 99th percentile and longest of some times, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Spread {
     pub(super) count: usize,
@@ -129,7 +129,7 @@ pub(super) fn write(rows: &[Row], seed: u64, window: Option<Spread>) -> Result<P
     Ok(file)
 }
 
-/// The table of `docs/RELIABILITY.md`.
+/// The table for `docs/RELIABILITY.md`.
 fn markdown(rows: &[Row]) -> String {
     let head = "| scenario | fault | objects | lost | wrongly deleted | wrongly tagged | clean, \
                 unscanned | reports missing | reports twice | parked | in the window | \

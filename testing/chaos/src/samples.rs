@@ -1,18 +1,19 @@
-//! The known set: objects whose fate is known before the daemon sees them.
+//! Objects whose result is known before the daemon sees them.
 
 use fastrand::Rng;
 use peers::eicar::{eicar, hex};
 use peers::zip;
 use sha2::{Digest, Sha256};
 
-/// Above what the suite's engine takes, and below every other limit.
+/// Length of an object above the limit of the suite's engine and below every other limit, in bytes.
 pub(super) const TOO_LARGE: usize = 1_200_000;
-/// Added to every third object: the daemon keeps small ones in memory, and large ones in a file.
+/// Length added to every third object, in bytes: the daemon keeps small objects in memory and large
+/// ones in a file.
 const LARGE: usize = 150_000;
-/// The engine's own limit.
+/// The engine's limit, as a line of its configuration.
 pub(super) const STREAM_MAX: &str = "StreamMaxLength 1M";
 
-/// What has to become of an object.
+/// The expected result of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Clean,
@@ -22,7 +23,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    /// Mostly clean, and enough of the rest that no fault misses it.
+    /// Mostly clean, with enough of the others that every fault meets some.
     pub(super) fn random(rng: &mut Rng) -> Self {
         match rng.u32(0..100) {
             0..70 => Self::Clean,
@@ -43,13 +44,13 @@ impl Fate {
     }
 }
 
-/// Bytes of that fate which no other object has.
+/// Content of this fate, different from all other objects.
 pub(super) fn content(fate: Fate, rng: &mut Rng) -> Vec<u8> {
     let more = if rng.u32(0..3) == 0 { LARGE } else { 0 };
     sample(fate, more, rng)
 }
 
-/// The same, at most 64 KiB where the fate allows it.
+/// As [`content`], at most 64 KiB where the fate allows it.
 pub(super) fn small(fate: Fate, rng: &mut Rng) -> Vec<u8> {
     sample(fate, 0, rng)
 }

@@ -1,4 +1,4 @@
-//! One fault: its name, what it needs and expects, and how it strikes.
+//! One fault: its name, its needs, what to expect, and the code that injects it.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::senders::Sending;
 use crate::tally::Expected;
 use crate::world::{Bucket, Engine, Setup, World};
 
-/// One fault, and how it strikes.
+/// One fault, and the code that injects it.
 pub(super) struct Scenario {
-    /// For the table and for `ONLY=`.
+    /// In the table, and for `ONLY=`.
     pub(super) name: &'static str,
-    /// In one line.
+    /// A description of one line.
     pub(super) what: &'static str,
-    /// Part of the short selection.
+    /// Whether it is in the short selection.
     pub(super) short: bool,
     pub(super) setup: Setup,
     pub(super) expected: Expected,
@@ -64,13 +64,13 @@ impl Scenario {
         self.bucket(Bucket::Unversioned)
     }
 
-    /// The store is made to fail, so that its client repeats requests.
+    /// The store fails, so that its client repeats requests.
     pub(super) fn store_fails(mut self) -> Self {
         self.expected.store_fails = true;
         self
     }
 
-    /// What would write the line behind a deletion may die first, or never hear of it.
+    /// The process that would log a deletion may be killed first, or may never get the answer.
     pub(super) fn deletions_unsaid(mut self) -> Self {
         self.expected.deletions_unsaid = true;
         self
@@ -82,7 +82,6 @@ impl Scenario {
     }
 }
 
-/// Waits.
 pub(super) async fn sleep(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }

@@ -1,4 +1,4 @@
-//! The faults, in the order of what they strike.
+//! The faults, by the part that fails.
 
 mod answers;
 mod broker;
@@ -21,7 +21,7 @@ use crate::ledger::{OBJECTS, joined};
 use crate::scenario::Scenario;
 use crate::world::World;
 
-/// All of them.
+/// All scenarios.
 pub(super) fn all() -> Vec<Scenario> {
     let mut all = vec![Scenario::new("calm", "nothing fails; through clamav-rest", calm).rest()];
     all.extend(processes::all());

@@ -1,27 +1,27 @@
-//! What a scenario is expected to come to, and what it came to.
+//! The expectations of a scenario, and its results.
 
 use serde::Serialize;
 
-/// What a scenario came to.
+/// The results of a scenario.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Tally {
     /// Uploads.
     pub(super) objects: usize,
-    /// Ended neither as they should nor in the dead-letter queue.
+    /// Ended neither with the right result nor in the dead-letter queue.
     pub(super) lost: usize,
-    /// Deleted, or hidden, though no engine had found anything in those bytes.
+    /// Deleted or hidden, although no engine had found anything in those bytes.
     pub(super) wrongly_deleted: usize,
-    /// Tagged with something else than the engine said of those bytes.
+    /// Tagged with another verdict than the engine's for those bytes.
     pub(super) wrongly_tagged: usize,
-    /// Called clean, by tag or report, though the engine never said so of those bytes.
+    /// Called clean by a tag or a report, although the engine never found those bytes clean.
     pub(super) called_clean_unscanned: usize,
-    /// Without the report that was due.
+    /// Without the report that was expected.
     pub(super) reports_missing: usize,
-    /// Reports that were taken more than once.
+    /// Reports that the webhook accepted more than once.
     pub(super) duplicate_reports: usize,
     /// Notifications in the dead-letter queue.
     pub(super) dead_lettered: usize,
-    /// Notifications and reports that are there and should not be.
+    /// Notifications and reports that were parked without a reason.
     pub(super) parked_without_need: usize,
     /// Deleted inside the window of a store that ignores `If-Match`, provoked on purpose.
     pub(super) in_documented_window: usize,
@@ -45,17 +45,17 @@ impl Tally {
 }
 
 /// What a scenario expects beyond its objects.
-#[expect(clippy::struct_excessive_bools, reason = "each of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Expected {
     /// The first verdict comes in time after the recovery.
     pub(super) recovers: bool,
-    /// The same of the first report.
+    /// The first report comes in time after the recovery.
     pub(super) reports_recover: bool,
     /// Reports may end in their dead-letter queue.
     pub(super) reports_park: bool,
-    /// The store is made to fail, so that its client repeats requests.
+    /// The store fails, so that its client repeats requests.
     pub(super) store_fails: bool,
-    /// The line behind a deletion may be missing.
+    /// The line after a deletion may be missing.
     pub(super) deletions_unsaid: bool,
 }

@@ -1,5 +1,5 @@
-//! One scenario's parts: two replicas of the daemon, and between them and everything else a proxy
-//! that can break what is said.
+//! The parts of one scenario: two replicas of the daemon, with a proxy that can inject faults
+//! between them and everything else.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use crate::samples::STREAM_MAX;
 use crate::senders::{Senders, Sending, TOKEN};
 
 const READY: Duration = Duration::from_mins(1);
-/// Tiers so short that a whole ladder is climbed within a scenario.
+/// Retry delays so short that a scenario goes through all of them.
 const DELAYS: &str = "1s,2s,4s";
 
 /// How the daemon speaks to the engine.
@@ -31,7 +31,7 @@ pub(super) enum Engine {
     ClamavRest,
 }
 
-/// Which store, and what it does about versions.
+/// Which store, and whether it keeps versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bucket {
     /// Of `MinIO`'s lineage: announces by itself, has no versions, ignores `If-Match` on DELETE.
@@ -44,7 +44,7 @@ pub(super) enum Bucket {
     Switched,
 }
 
-/// What a scenario wants to be different.
+/// The settings that a scenario changes.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub(super) engine: Engine,
@@ -52,7 +52,7 @@ pub(super) struct Setup {
     pub(super) settings: Vec<(&'static str, &'static str)>,
     /// The store's events come by webhooks.
     pub(super) sending: Option<Sending>,
-    /// The daemons' standard output is a pipe that nobody reads.
+    /// The daemons' standard output is a pipe that nothing reads.
     pub(super) unread_stdout: bool,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// Address and keys of a store with such buckets.
+    /// Address and keys of a store for such buckets.
     async fn store(&mut self, bucket: Bucket) -> Result<(String, (String, String))> {
         if bucket == Bucket::Gateway {
             let settings = self.stack.settings();
@@ -80,7 +80,7 @@ impl Shared<'_> {
     }
 }
 
-/// A report that the sink took.
+/// A report that the sink accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
     pub(super) id: String,
@@ -88,7 +88,7 @@ pub(super) struct Taken {
     pub(super) at: Instant,
 }
 
-/// Everything that runs.
+/// All running parts.
 pub(super) struct World {
     pub(super) stack: Stack,
     pub(super) setup: Setup,
@@ -101,27 +101,27 @@ pub(super) struct World {
     pub(super) direct: S3,
     pub(super) clamd: Arc<tokio::sync::Mutex<Clamd>>,
     pub(super) engine: EngineProxy,
-    /// In front of the clamav-rest double, where there is one.
+    /// In front of the clamav-rest double, if there is one.
     pub(super) rest: Option<HttpProxy>,
     pub(super) webhook: TcpProxy,
     pub(super) ledger: Ledger,
     sink: Sink,
     taken: Arc<Mutex<Vec<Taken>>>,
-    /// When the fault was over.
+    /// When the fault ended.
     pub(super) healed: Option<Instant>,
-    /// Messages that are no notifications; each has to be parked as it is.
+    /// Messages that are not notifications. Each must be parked unchanged.
     pub(super) poison: Vec<Vec<u8>>,
     /// Processor time of both daemons while something was down, as a share of the time.
     pub(super) cpu_while_down: Option<f64>,
     /// What a scenario itself found wrong, one line each.
     pub(super) wrongs: Vec<String>,
-    /// What has to stay until the daemons have stopped.
+    /// Must be kept until the daemons have stopped.
     pub(super) disks: Vec<Box<dyn Send>>,
     _rest: Option<ClamavRest>,
 }
 
 impl World {
-    /// Starts everything, both daemons ready.
+    /// Starts everything; returns when both daemons are ready.
     pub(super) async fn start(shared: &mut Shared<'_>, setup: Setup, rng: Rng) -> Result<Self> {
         let clamd = Clamd::start(&[
             STREAM_MAX,
@@ -165,7 +165,7 @@ impl World {
             ("RETRY_LIMIT", "8"),
             ("SCAN_TIMEOUT", "8"),
             ("REPORT_CLEAN", "true"),
-            // For the account, which reads the audit lines.
+            // The account reads the audit lines.
             ("LOG_FORMAT", "json"),
         ];
         let intakes = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
@@ -243,7 +243,8 @@ impl World {
         Ok(world)
     }
 
-    /// What the webhook answers from now on; it is told how many came before, and the request.
+    /// Sets the webhook's answers from now on. `answer` gets the number of earlier requests, and
+    /// the request.
     pub(super) fn answer_reports(
         &self,
         answer: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static,
@@ -261,7 +262,7 @@ impl World {
         });
     }
 
-    /// The reports that the sink took.
+    /// The reports that the sink accepted.
     pub(super) fn taken(&self) -> Vec<Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -284,14 +285,14 @@ impl World {
         &self.daemons[0].names.queue
     }
 
-    /// The queues that messages of one lane wait in, the first one and its retry tiers.
+    /// The queues of one lane: the first one and its retry tiers.
     pub(super) fn queues(&self, lane: &str) -> Vec<String> {
         let first = format!("{}{lane}", self.queue());
         let tiers = DELAYS.split(',').map(|delay| format!("{first}.retry.{delay}"));
         std::iter::once(first.clone()).chain(tiers).collect()
     }
 
-    /// Uploads `count` objects, spread over so many seconds, and does something meanwhile.
+    /// Uploads `count` objects, spread over so many seconds, and runs `act` at the same time.
     pub(super) fn while_feeding<'a>(
         &'a mut self,
         count: usize,
@@ -305,12 +306,13 @@ impl World {
         })
     }
 
-    /// The fault is over.
+    /// Marks the end of the fault.
     pub(super) fn healed(&mut self) {
         self.healed = Some(Instant::now());
     }
 
-    /// Stops and starts a service of the stack; with `down`, kills it and leaves it down so long.
+    /// Stops and starts a service of the stack. With `down`, kills it and leaves it down for this
+    /// time.
     pub(super) async fn restart(&self, name: &'static str, down: Option<Duration>) -> Result<()> {
         let stack = self.stack.clone();
         let restarting = tokio::task::spawn_blocking(move || {
@@ -335,9 +337,9 @@ impl World {
         clamd.restart(database).await
     }
 
-    /// Waits, and measures what the daemons do meanwhile.
+    /// Waits, and measures the daemons' processor time meanwhile.
     pub(super) async fn down_for(&mut self, time: Duration) -> Result<()> {
-        // The first moments are the discovery.
+        // Not measured: the daemons first have to notice the fault.
         let settle = time / 3;
         tokio::time::sleep(settle).await;
         let before = self.cpu_time()?;
@@ -352,7 +354,7 @@ impl World {
         self.daemons.iter().map(Daemon::cpu_time).sum()
     }
 
-    /// A metric of both daemons together, by the start of its line; 0 while it was never counted.
+    /// The sum of a metric of both daemons, by the start of its line; 0 when it was never counted.
     pub(super) async fn metric(&self, name: &str) -> Result<u64> {
         let mut sum = 0;
         for daemon in &self.daemons {
@@ -363,7 +365,8 @@ impl World {
         Ok(sum)
     }
 
-    /// Waits until it is so; what did not come true in time is a wrong of this scenario.
+    /// Waits until a condition holds. If it does not in time, that is recorded as an error of this
+    /// scenario.
     pub(super) async fn expect(
         &mut self,
         what: &str,
@@ -381,7 +384,7 @@ impl World {
         Ok(())
     }
 
-    /// A random while.
+    /// Waits for a random time.
     pub(super) async fn a_while(&self, milliseconds: std::ops::Range<u64>) {
         let pause = self.ledger.random(|rng| rng.u64(milliseconds));
         tokio::time::sleep(Duration::from_millis(pause)).await;

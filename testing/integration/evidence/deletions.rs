@@ -3,8 +3,8 @@
 use super::*;
 
 #[tokio::test]
-async fn a_deletion_that_does_not_show_ends_after_a_few_tries() {
-    // HEAD goes on showing what was there, with what some stores call the slot `null`.
+async fn a_deletion_without_visible_effect_ends_after_a_few_attempts() {
+    // HEAD still shows the object, with the id that some stores use for the version `null`.
     let eicar_etag = Version::new(eicar()).etag;
     let scene = scene(&[], move |call, _| match call.operation {
         Operation::HeadObject => Some(
@@ -29,7 +29,7 @@ async fn a_deletion_that_does_not_show_ends_after_a_few_tries() {
 }
 
 #[tokio::test]
-async fn a_page_is_no_deletion_and_no_tag() {
+async fn a_page_proves_no_deletion_and_no_tag() {
     for versioning in [Versioning::Off, Versioning::Enabled] {
         let shown = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&shown);
@@ -62,8 +62,8 @@ async fn a_page_is_no_deletion_and_no_tag() {
 }
 
 #[tokio::test]
-async fn a_deletion_is_not_repeated_without_another_look() {
-    // The first DELETE meets a store that is busy, and the object is overwritten before the next try.
+async fn a_deletion_is_not_repeated_without_another_comparison() {
+    // The store is busy at the first DELETE, and the object is overwritten before the next attempt.
     for executed in [false, true] {
         let first = once();
         let scene = scene(&[], move |call, contents| {
@@ -87,7 +87,7 @@ async fn a_deletion_is_not_repeated_without_another_look() {
 }
 
 #[tokio::test]
-async fn a_deletion_whose_answer_was_lost_is_one_when_nothing_is_there() {
+async fn a_deletion_whose_answer_was_lost_counts_when_the_object_is_missing() {
     let first = once();
     let scene = scene(&[], move |call, contents| {
         (call.operation == Operation::DeleteObject && first()).then(|| {
@@ -105,7 +105,7 @@ async fn a_deletion_whose_answer_was_lost_is_one_when_nothing_is_there() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_right_behind_a_deletion_is_asked_until_it_tells() {
+async fn a_store_that_fails_right_after_a_deletion_is_asked_until_it_answers() {
     for versioning in [Versioning::Off, Versioning::Enabled] {
         let away = Mutex::new(None::<Instant>);
         let scene = scene(&[], move |call, contents| {
@@ -114,7 +114,7 @@ async fn a_store_that_fails_right_behind_a_deletion_is_asked_until_it_tells() {
                 None if call.operation == Operation::DeleteObject => {
                     *away = Some(Instant::now());
                     let done = contents.answer(call);
-                    // With a version the answer is lost as well.
+                    // With a version id the answer is lost, too.
                     Some(if call.version.is_none() { done } else { Reply::close() })
                 }
                 Some(at) if at.elapsed() < Duration::from_secs(8) => {
@@ -132,16 +132,16 @@ async fn a_store_that_fails_right_behind_a_deletion_is_asked_until_it_tells() {
         }
         scene.tell(&event).await;
         let lines = || scene.daemon.output().matches("infected object deleted").count();
-        eventually("a line behind the deletion", || async { lines() == 1 }).await;
+        eventually("a line after the deletion", || async { lines() == 1 }).await;
     }
 }
 
 #[tokio::test]
-async fn what_retention_keeps_is_tagged_and_said_once() {
+async fn an_object_locked_by_retention_is_tagged_and_reported_once() {
     let scene = scene(&[], |call, contents| {
         let version = contents.bucket(BUCKET).current(&call.key)?.clone();
         match (call.operation, call.key.as_slice()) {
-            // In the words of MinIO's lineage, and of AWS.
+            // The errors of MinIO's lineage, and of AWS.
             (Operation::DeleteObject, b"worm") => Some(Reply::new(
                 400,
                 "<Error><Code>InvalidRequest</Code><Message>Object is WORM protected and cannot be \

@@ -1,4 +1,4 @@
-//! Versions that a notification announces without a name.
+//! Versions whose notification has no version id.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn versions_that_no_event_names_are_found_below_markers_and_newer_uploads(
     .await;
     assert_eq!(scene.store.versions(BUCKET, "covered").len(), 1);
     assert!(scene.store.versions(BUCKET, "marker").iter().all(|version| version.is_marker));
-    // The same bytes twice: both versions are meant.
+    // Two uploads of the same bytes: both versions are meant.
     let (_, etag) = scene.put("twice", &eicar());
     scene.put("twice", &eicar());
     scene.announce("twice", &etag).await;
@@ -43,12 +43,12 @@ async fn what_a_removal_uncovers_is_scanned() {
 }
 
 #[tokio::test]
-async fn versions_that_cannot_be_listed_are_said_where_they_matter() {
+async fn versions_that_cannot_be_listed_are_reported_where_they_matter() {
     let scene = scene(&[], |call, _| {
         (call.operation == Operation::ListObjectVersions).then(|| store::error(403, "AccessDenied"))
     })
     .await;
-    // Without versions nothing is missing.
+    // Without versions the list is not needed.
     scene.announce("never", "e").await;
     scene.ended("gone").await;
     scene.versioning(Versioning::Enabled);

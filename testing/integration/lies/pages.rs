@@ -1,10 +1,10 @@
-//! What answers in the place of a store, with a status and headers that look right.
+//! Answers that do not come from the store, with a plausible status and plausible headers.
 
 use super::*;
 
 #[tokio::test]
 async fn a_page_with_an_etag_is_not_the_object() {
-    // nginx sends an ETag with every static file, also with its maintenance page.
+    // nginx sends an ETag with every static file, including its maintenance page.
     let first = once();
     let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, _| {
         (call.operation == Operation::GetObject && first()).then(|| {
@@ -25,7 +25,7 @@ async fn a_page_with_an_etag_is_not_the_object() {
 
 #[tokio::test]
 async fn a_page_with_an_etag_is_no_newer_upload() {
-    // The same page, to the DELETE and to the GET that looks what came of it.
+    // The same page answers the DELETE, and the GET that checks its effect.
     let (deleted, looked) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, _| {
         let hit = match call.operation {
@@ -53,8 +53,8 @@ async fn a_page_with_an_etag_is_no_newer_upload() {
 
 #[tokio::test]
 async fn a_page_with_an_etag_does_not_hide_the_copy_below() {
-    // Versions are switched on, and the same bytes uploaded once more, before the deletion. Behind that
-    // of the upper ones a page answers the HEAD.
+    // Before the deletion, versioning is switched on and the same bytes are uploaded again. After
+    // the deletion of the upper version, a page answers the HEAD.
     let deleted = AtomicBool::new(false);
     let scene = scene(Versioning::Off, &[("TAG_FILES", "false")], move |call, contents| match call
         .operation
@@ -82,7 +82,7 @@ async fn a_page_with_an_etag_does_not_hide_the_copy_below() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_is_no_folder_where_bytes_were_announced() {
+async fn an_empty_answer_is_no_folder_when_bytes_were_announced() {
     let first = once();
     let scene = scene(Versioning::Off, &[], move |call, _| {
         (call.operation == Operation::GetObject && first()).then(|| Reply::new(200, ""))

@@ -1,4 +1,4 @@
-//! Versions that a name, a list or a neighbour hides.
+//! Versions that are hidden by another upload, by an incomplete list, or by a wrong version id.
 
 use super::*;
 
@@ -44,7 +44,7 @@ async fn a_thousand_newer_versions_do_not_hide_one() {
 }
 
 #[tokio::test]
-async fn a_version_that_a_list_of_seaweedfs_hides_is_not_passed_over_in_silence() {
+async fn a_version_missing_from_a_list_of_seaweedfs_is_reported() {
     use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
     let store = stack::Seaweed::start().await.unwrap();
     let (access, secret) = store.keys();
@@ -74,8 +74,8 @@ async fn a_version_that_a_list_of_seaweedfs_hides_is_not_passed_over_in_silence(
     }
     let event = notification::put(&s3.bucket, "k", None, Some(&etag));
     notify(&daemon, event.to_string().as_bytes()).await;
-    // Its list of the prefix does not come to `k` before all of them, and has no more of it behind: it
-    // cannot be found out, and that is said.
+    // SeaweedFS lists all these keys before `k`, and ends the list before it. The version cannot be
+    // found, so this must be reported.
     let report = daemon.reports_on("k", 1, SOON).await.unwrap().remove(0).json();
     assert_eq!((&report["status"], &report["reason"]), (&"no".into(), &"scan_failed".into()));
     let head = s3.client.head_object().bucket(&s3.bucket).key("k").version_id(&version);
@@ -89,10 +89,10 @@ async fn put_one(s3: &stack::S3, key: String) {
 
 #[tokio::test]
 async fn versions_of_the_same_content_beyond_the_hundredth_are_scanned() {
-    // As if each deletion were locked by the uploader's retention: what is scanned stays.
+    // As if the uploader's retention locked each version: scanned objects stay.
     let scene = scene(Versioning::Enabled, &[("DELETE_FILE", "false")], as_it_is).await;
     let etags: Vec<_> = (0..103).map(|_| scene.put("k", &eicar()).1).collect();
-    // The same for each of them; a few keep the test short.
+    // Each announcement has the same effect; a few keep the test short.
     scene.announce_all("k", &etags[..3]).await;
     eventually("all are scanned", || async {
         let all = scene.store.versions(BUCKET, "k");
@@ -105,7 +105,8 @@ async fn versions_of_the_same_content_beyond_the_hundredth_are_scanned() {
 async fn removals_of_old_versions_do_not_have_the_current_one_scanned_each_time() {
     let scene = scene(Versioning::Enabled, &[], as_it_is).await;
     scene.put("k", b"large, and current");
-    // One DeleteObjects request removes a thousand versions; so does a nightly lifecycle rule.
+    // One DeleteObjects request removes up to a thousand versions, and so does a nightly lifecycle
+    // rule.
     for n in 0..30 {
         let mut event = notification::event("s3:ObjectRemoved:Delete", BUCKET, "k", None, None);
         event["Records"][0]["s3"]["object"]["versionId"] = format!("{n:032x}").into();
@@ -113,7 +114,7 @@ async fn removals_of_old_versions_do_not_have_the_current_one_scanned_each_time(
         notify(&scene.daemon, event.to_string().as_bytes()).await;
     }
     scene.settled(30).await;
-    // Those that were in hand together may have been scanned each.
+    // Notifications that were in progress at the same time may each have caused a scan.
     let tagged = scene.calls("k", Operation::PutObjectTagging);
     assert!((1..=4).contains(&tagged), "{tagged} taggings of one version");
 }

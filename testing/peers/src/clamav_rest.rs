@@ -1,9 +1,9 @@
-//! A stand-in for clamav-rest, in front of a real clamd.
+//! A test double of clamav-rest, in front of a real clamd.
 //!
-//! Its virtue is to be wrong where the original is: a status says little, a
-//! dead engine can look like a clean file, and an answer may come before the
-//! file has arrived. Whoever reads its answers right reads the original's
-//! right. What happens follows from what clamd does: stop, pause or kill it.
+//! It reproduces the original's misleading answers: a status says little, a dead engine can look
+//! like a clean file, and an answer may come before the file has arrived. A client that reads the
+//! double's answers correctly reads the original's correctly. The answers follow from what clamd
+//! does: a test stops, pauses or kills clamd.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,8 +27,7 @@ mod form;
 use engine::Engine;
 use form::{Form, Piece};
 
-/// What the original says whenever anything was wrong with the connection to
-/// clamd before the whole file had gone.
+/// The original's text for every fault of the connection to clamd before the whole file was sent.
 const TOO_LARGE: &str = "File size limit exceeded";
 
 /// The double inside the test's own process; it ends when dropped.
@@ -38,8 +37,8 @@ pub struct ClamavRest {
 }
 
 impl ClamavRest {
-    /// A double in front of the clamd at `clamd` (`127.0.0.1:PORT`), with
-    /// both dialects, or like releases of old with `/scan` alone.
+    /// A double in front of the clamd at `clamd` (`127.0.0.1:PORT`), with both dialects, or with
+    /// `/scan` only, as old releases have it.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -78,7 +77,7 @@ enum Dialect {
     V2,
 }
 
-/// One line of an answer, and the status it asks for.
+/// One item of an answer, and the status that it stands for.
 struct Item {
     status: u16,
     word: &'static str,
@@ -86,7 +85,7 @@ struct Item {
     file_name: String,
 }
 
-/// The same as the client sees it, in the original's order.
+/// An item as the client sees it, with the fields in the original's order.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Line<'a> {
@@ -122,7 +121,7 @@ async fn run(listener: TcpListener, clamd: String, only_v1: bool) {
 }
 
 async fn version(engine: &Engine) -> Answer {
-    // 200 whether clamd answers or not; only the body tells.
+    // The status is 200 whether clamd answers or not; only the body shows which.
     match engine.version().await {
         Ok(version) => web::answer(
             200,
@@ -148,11 +147,11 @@ async fn scan(request: Request<Incoming>, engine: &Engine, dialect: Dialect) -> 
     let mut items = Vec::new();
     loop {
         match form.next_part().await {
-            // A form that breaks off between parts kills the handler.
+            // A form that breaks off between parts aborts the handler.
             Err(()) => return None,
             Ok(None) => break,
             Ok(Some(file_name)) if file_name.is_empty() => {
-                // v1 passes over it in silence.
+                // v1 skips the part and reports nothing.
                 if dialect == Dialect::V2 {
                     let description = "MimePart FileName missing".to_owned();
                     items.push(Item { status: 422, word: "ERROR", description, file_name });
@@ -164,7 +163,7 @@ async fn scan(request: Request<Incoming>, engine: &Engine, dialect: Dialect) -> 
     Some(respond(&items, dialect))
 }
 
-/// Sends one part to clamd; no item at all when clamd hangs up silently.
+/// Sends one part to clamd; `None` when clamd closes the connection without an answer.
 async fn scan_part(form: &mut Form, engine: &Engine, file_name: String) -> Option<Item> {
     let too_large = |file_name| {
         let description = TOO_LARGE.to_owned();
@@ -173,7 +172,7 @@ async fn scan_part(form: &mut Form, engine: &Engine, file_name: String) -> Optio
     let Ok(mut session) = engine.begin().await else {
         return too_large(file_name);
     };
-    // An upload that breaks off is scanned as far as it came.
+    // Of an upload that breaks off, what arrived is scanned.
     while let Piece::Data(data) = form.next_piece().await {
         if session.send(&data).await.is_err() {
             return too_large(file_name);
@@ -186,12 +185,12 @@ async fn scan_part(form: &mut Form, engine: &Engine, file_name: String) -> Optio
     Some(Item { status, word, description, file_name })
 }
 
-/// What the original says of a line that its pattern does not take, whatever the line was; releases
-/// before 0.5 hand nothing of it on.
+/// The original's text for every line that its pattern does not match. Releases before 0.5 pass on
+/// nothing of the line.
 const NO_MATCH: &str = "Regex had no matches";
 
-/// clamd's line as the original's pattern takes it: a name without a colon, a
-/// colon, perhaps a text without a colon, and one of three words.
+/// Reads clamd's line with the original's pattern: a name without a colon, a colon, optionally a
+/// text without a colon, and one of three words.
 fn read_line(line: &str) -> (u16, &'static str, String) {
     let no_match = || (412, "PARSE ERROR", NO_MATCH.to_owned());
     let parsed =

@@ -1,7 +1,7 @@
-//! The EICAR test file: harmless, and called infected by every engine.
+//! The EICAR test file: harmless, and reported as infected by every engine.
 
-/// The test file back to front, so that neither this source nor the binary
-/// made of it is what a virus scanner on a developer's machine removes.
+/// The test file reversed, so that a virus scanner on a developer's machine removes neither this
+/// source file nor the binary.
 const BACKWARDS: &str = r"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X";
 
 /// The 68 bytes of the test file.
@@ -10,8 +10,8 @@ pub fn eicar() -> Vec<u8> {
     BACKWARDS.bytes().rev().collect()
 }
 
-/// Two signature files that know nothing but the test file: by its hash when
-/// it stands alone, by its bytes when it sits inside something else.
+/// Two signature files that match only the test file: by its hash when it is a file of its own, by
+/// its bytes when it is inside something else.
 #[must_use]
 pub fn signatures() -> [(&'static str, String); 2] {
     use md5::{Digest, Md5};

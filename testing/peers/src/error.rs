@@ -1,7 +1,7 @@
 //! One plain error: a sentence for the person at the terminal.
 //!
-//! A harness does not branch on kinds of failure, it reports them and stops;
-//! so the whole type is its text, built from the inside out with [`Context`].
+//! A harness does not branch on kinds of failure: it reports them and stops. So the type is only a
+//! text, built from the inside out with [`Context`].
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Says what was being done when something failed.
+/// Adds to an error what was being done.
 pub trait Context<T> {
     /// Puts `what: ` in front of the cause.
     ///

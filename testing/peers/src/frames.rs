@@ -1,5 +1,5 @@
-//! AMQP 0-9-1 as it passes: frames out of bytes that come in any portions, and what the methods of
-//! the class `basic` say of deliveries.
+//! AMQP 0-9-1 frames, read from bytes that arrive in any portions, and what the methods of the
+//! class `basic` say about deliveries.
 //!
 //! Source: the specification's chapters 2.3.5 (frames) and 1.8 (`basic`),
 //! <https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf>.
@@ -10,7 +10,7 @@ const METHOD: u8 = 1;
 const CONTENT: u8 = 2;
 const BODY: u8 = 3;
 const BASIC: u16 = 60;
-/// `basic.deliver`: the broker hands out a message.
+/// `basic.deliver`: the broker delivers a message.
 pub const DELIVER: u16 = 60;
 /// `basic.ack`.
 pub const ACK: u16 = 80;
@@ -18,13 +18,14 @@ pub const ACK: u16 = 80;
 pub const REJECT: u16 = 90;
 /// `basic.nack`.
 pub const NACK: u16 = 120;
-/// What a client says first, before any frame.
+/// Length of the protocol header that a client sends before its first frame, in bytes.
 const GREETING: usize = 8;
-/// Type, channel and length before a frame's payload, an end mark behind it.
+/// Length of a frame's header (type, channel, payload length), in bytes. The payload and an end
+/// mark follow.
 const HEAD: usize = 7;
 const TAIL: usize = 1;
 
-/// One frame that tells of a message.
+/// A frame with a method of the class `basic`, or with a part of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A method of the class `basic`, and its arguments.
@@ -34,36 +35,36 @@ pub enum Frame<'a> {
         /// Its arguments, as they came.
         arguments: &'a [u8],
     },
-    /// The message that the method spoke of has a body of so many bytes.
+    /// The header of the content that belongs to a method.
     Content {
-        /// Bytes of the body.
+        /// Length of the body, in bytes.
         length: u64,
     },
-    /// A part of that body.
+    /// A part of the body.
     Body(&'a [u8]),
 }
 
 /// The frames of one direction of a connection.
 pub struct Frames {
     pending: VecDeque<u8>,
-    /// Bytes to come that are of no interest.
+    /// Bytes still to be skipped.
     skip: usize,
 }
 
 impl Frames {
-    /// What a client sends.
+    /// Reads what a client sends.
     #[must_use]
     pub fn of_client() -> Self {
         Self { pending: VecDeque::new(), skip: GREETING }
     }
 
-    /// What a broker sends.
+    /// Reads what a broker sends.
     #[must_use]
     pub fn of_server() -> Self {
         Self { pending: VecDeque::new(), skip: 0 }
     }
 
-    /// Calls `look` with the channel and each frame that is complete by now.
+    /// Takes the next bytes, and calls `look` with the channel and each frame that they complete.
     pub fn feed(&mut self, bytes: &[u8], mut look: impl FnMut(u16, Frame<'_>)) {
         self.pending.extend(bytes);
         loop {
@@ -103,14 +104,14 @@ fn read_frame(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
     Some(Frame::Content { length: u64::from_be_bytes(*rest.first_chunk::<8>()?) })
 }
 
-/// What `basic.deliver` says.
+/// The arguments of `basic.deliver`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery<'a> {
     /// Its delivery tag.
     pub tag: u64,
-    /// The broker had handed it out before.
+    /// The broker delivered it before.
     pub redelivered: bool,
-    /// The exchange it came through.
+    /// The exchange it was published to.
     pub exchange: &'a [u8],
 }
 
@@ -136,12 +137,12 @@ impl<T> Default for Open<T> {
 }
 
 impl<T> Open<T> {
-    /// Adds a delivery that a connection was handed on a channel, under its tag.
+    /// Adds a delivery to a connection's channel under its tag.
     pub fn insert(&mut self, connection: usize, channel: u16, tag: u64, delivery: T) {
         self.0.insert((connection, channel, tag), delivery);
     }
 
-    /// Takes out what a settling method of a client means; nothing when it is another method.
+    /// Removes and returns what a client's method settles; nothing when the method settles nothing.
     pub fn settle(
         &mut self,
         connection: usize,
@@ -154,10 +155,10 @@ impl<T> Open<T> {
             return Vec::new();
         };
         let tag = u64::from_be_bytes(*tag);
-        // `reject` has no `multiple`, but `requeue` in its place.
+        // `reject` has no `multiple`: the bit in its place is `requeue`.
         let multiple = rest[0] & 1 == 1 && method != REJECT;
         let first = if multiple { 0 } else { tag };
-        // Tag 0 with `multiple` means all that are open.
+        // Tag 0 with `multiple` means all that are unsettled.
         let last = if multiple && tag == 0 { u64::MAX } else { tag };
         let range = (connection, channel, first)..=(connection, channel, last);
         let tags: Vec<_> = self.0.range(range).map(|(at, _)| *at).collect();
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_settlement_takes_what_it_means() {
+    fn a_settlement_covers_one_tag_or_all_up_to_it() {
         let settle = |method, tag: u64, flag| {
             let mut open = Open::default();
             for tag in 1..=4 {

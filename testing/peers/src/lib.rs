@@ -1,5 +1,5 @@
-//! What stands in for the services around the daemon, or between them and it. None of it needs a
-//! stack that runs.
+//! Stand-ins for the services around the daemon, and proxies between them and it. Nothing here
+//! needs a running stack.
 //!
 //! # Layout
 //!
@@ -7,12 +7,12 @@
 //! - [`error`]: one plain error, for all of the testing crates;
 //! - [`eicar`], [`zip`], [`notification`]: what tests upload and announce;
 //! - [`frames`]: AMQP as it passes on a connection;
-//! - [`web`]: the HTTP server below [`sink`], which takes reports, and [`clamav_rest`], a double of
-//!   that engine;
-//! - [`tls`]: a certificate authority, and TLS in front of services that speak none;
-//! - [`proxy`]: proxies that break what passes, and remember it;
-//! - [`scripted`]: servers that do exactly what a test says, be it HTTP, AMQP or clamd's protocol,
-//!   and a [`scripted::Store`] that behaves as S3 until a test spoils it.
+//! - [`web`]: the HTTP server that the next two are built on: [`sink`], which receives reports, and
+//!   [`clamav_rest`], a double of that engine;
+//! - [`tls`]: a certificate authority, and TLS in front of services that have none;
+//! - [`proxy`]: proxies that inject faults, and record the traffic;
+//! - [`scripted`]: servers that do exactly what a test says, for HTTP, AMQP and clamd's protocol,
+//!   and a [`scripted::Store`] that behaves as S3 unless a test changes its answers.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::expect_used, reason = "a server whose script panicked must not go on")]
 #![expect(clippy::format_collect, reason = "clearer than a fold with a write that cannot fail")]

@@ -1,4 +1,4 @@
-//! What the store says about a new object, as the broker's queue sees it.
+//! Notifications of the store about new objects, as they arrive in the broker's queue.
 
 use std::fmt::Write;
 
@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 
 /// A `MinIO` notification about one new object.
 ///
-/// `size` and `etag` are left out when they are `None`, as `MinIO` does for
-/// what it does not know.
+/// `size` and `etag` are left out when they are `None`: `MinIO` leaves out what it does not know.
 #[must_use]
 pub fn put(bucket: &str, key: &str, size: Option<u64>, etag: Option<&str>) -> Value {
     event("s3:ObjectCreated:Put", bucket, key, size, etag)
 }
 
-/// The same with any event name.
+/// As [`put`], with any event name.
 #[must_use]
 pub fn event(name: &str, bucket: &str, key: &str, size: Option<u64>, etag: Option<&str>) -> Value {
     let mut object = json!({"key": form_encoded(key), "sequencer": "1A2B3C4D5E6F7A8B"});

@@ -1,5 +1,5 @@
-//! Proxies that stand between the daemon and a real service: they carry what is said, break it on
-//! demand, and remember it.
+//! Proxies between the daemon and a real service: they forward the traffic, inject faults on
+//! demand, and record it.
 
 mod deliveries;
 mod engine;

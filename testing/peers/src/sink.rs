@@ -1,4 +1,4 @@
-//! The webhook's receiving end: keeps what comes and says what it is told to.
+//! The webhook's receiver: records requests, and answers as a test says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ use crate::web::{self, Answer};
 pub struct Received {
     /// When its last byte was read, RFC 3339.
     pub received_at: String,
-    /// The same in milliseconds since 1970, for reckoning.
+    /// The same in milliseconds since 1970.
     pub received_ms: i128,
     /// Its method.
     pub method: String,
@@ -72,7 +72,7 @@ impl Reply {
         Self { hang: true, ..Self::default() }
     }
 
-    /// Whether it says that the report was taken.
+    /// Whether the answer means that the report was accepted.
     #[must_use]
     pub fn accepts(&self) -> bool {
         !self.hang && (200..300).contains(&self.status)
@@ -132,8 +132,8 @@ impl Sink {
         Ok(Self { url, shared, server })
     }
 
-    /// Answers as `script` says from now on; it is told how many requests
-    /// came before, and the request.
+    /// Answers as `script` says from now on. It gets the number of earlier requests, and the
+    /// request.
     ///
     /// # Panics
     /// When an earlier script panicked.
@@ -209,7 +209,7 @@ pub async fn wait_for(
 #[must_use]
 pub fn read(file: &Path) -> Vec<Received> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    // The last line may be half written yet.
+    // The last line may still be incomplete.
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 

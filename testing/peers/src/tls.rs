@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, and TLS in front of services that speak none.
+//! A certificate authority for tests, and TLS in front of services that have none.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,9 +26,9 @@ pub struct Authority {
 pub enum Certificate {
     /// A good one for this host.
     For(&'static str),
-    /// One for this host that was good years ago.
+    /// One for this host that expired years ago.
     Expired(&'static str),
-    /// One that has the host where only old clients look for it.
+    /// One that names the host only in the common name, where only old clients look for it.
     CommonNameOnly(&'static str),
     /// The certificate of the authority, as a self-signed one made by `openssl req -x509` is.
     TheAuthoritysOwn,
@@ -41,7 +41,7 @@ pub struct TlsProxy {
 }
 
 impl Authority {
-    /// A new one, unknown to everybody.
+    /// A new one, which nothing trusts yet.
     ///
     /// # Errors
     /// When no key can be made.
@@ -53,7 +53,7 @@ impl Authority {
         Ok(Self { issuer })
     }
 
-    /// Writes its certificate where `TLS_CA_FILE` can name it.
+    /// Writes its certificate to a file for `TLS_CA_FILE`.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -73,10 +73,10 @@ impl Authority {
         std::fs::write(key, pair.serialize_pem()).context(key.display())
     }
 
-    /// Listens with a certificate and passes what comes on to `target`.
+    /// Listens with a certificate, and forwards to `target`.
     ///
     /// # Errors
-    /// When no certificate can be made or no port had.
+    /// When no certificate can be made or no port is free.
     pub async fn proxy(&self, certificate: &Certificate, target: &str) -> Result<TlsProxy> {
         let (certificate, key) = self.make(certificate)?;
         let acceptor = acceptor(vec![certificate], key)?;
@@ -149,7 +149,7 @@ async fn pass_on(listener: TcpListener, acceptor: TlsAcceptor, target: String) {
     while let Ok((client, _)) = listener.accept().await {
         let (acceptor, target) = (acceptor.clone(), target.clone());
         tokio::spawn(async move {
-            // A client that does not trust us hangs up here.
+            // A client that does not trust the certificate closes the connection here.
             let Ok(mut client) = acceptor.accept(client).await else { return };
             let Ok(mut server) = TcpStream::connect(&target).await else { return };
             drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);

@@ -1,4 +1,4 @@
-//! A small HTTP server for services that are ours.
+//! A small HTTP server for the testing services.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,8 +18,8 @@ use crate::error::{Context, Result};
 /// What a handler answers.
 pub type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// Serves one handler on `listener` for ever; a handler that answers `None`
-/// has the connection cut.
+/// Serves one handler on `listener` for ever. When the handler answers `None`, the connection is
+/// cut.
 pub async fn serve<F, H>(listener: TcpListener, handler: H)
 where
     F: Future<Output = Option<Answer>> + Send,
@@ -29,7 +29,7 @@ where
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: it passes.
+                // Most likely out of file descriptors, which is temporary.
                 eprintln!("accept: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -44,13 +44,13 @@ where
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
-            // Clients that go away in the middle are no news here.
+            // Clients may disconnect at any time.
             drop(served);
         });
     }
 }
 
-/// Says to the server that this connection ends without an answer.
+/// Makes the server end a connection without an answer.
 #[derive(Debug)]
 struct Cut;
 
@@ -62,10 +62,10 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Binds the address that a service was told to listen on.
+/// Binds the address that a service listens on.
 ///
 /// # Errors
-/// When the address is taken, or is none of this machine.
+/// When the address is in use, or not one of this machine.
 pub async fn listen(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.context(format!("listen on {address}"))
 }
@@ -83,7 +83,7 @@ pub fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Answer
     response
 }
 
-/// The headers of a request, those that are text.
+/// The headers of a request whose values are text.
 #[must_use]
 pub fn headers(request: &Request<Incoming>) -> BTreeMap<String, String> {
     let text =

@@ -1,12 +1,12 @@
 //! Just enough of the zip format to hide a sample in an archive.
 //!
-//! Members are stored, not compressed: the engine must look inside all the
-//! same, and nothing here can be wrong about a compressor.
+//! Members are stored, not compressed: the engine must open the archive all the same, and no
+//! compressor can be at fault.
 
-/// A member that says it is encrypted: bit 0 of its general purpose flags.
+/// Bit 0 of a member's general purpose flags: the member is encrypted.
 const ENCRYPTED: u16 = 1;
 
-/// Every encrypted member starts with so many bytes of encryption header.
+/// Length of the encryption header at the start of an encrypted member, in bytes.
 const ENCRYPTION_HEADER: usize = 12;
 
 /// An archive of `members`, each a name and its content.
@@ -18,10 +18,9 @@ pub fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     build(members, 0)
 }
 
-/// An archive of one member that nobody can read without its password.
+/// An archive of one member that cannot be read without a password.
 ///
-/// The content is noise of the right length: an engine has to stop at the
-/// flag, so there is nothing to decrypt.
+/// The content is noise of the right length: an engine stops at the flag and decrypts nothing.
 ///
 /// # Panics
 /// When `name` or `size` do not fit the classic format.

@@ -1,5 +1,5 @@
-//! The clamav-rest double misbehaves as the original does: every row of what
-//! was measured there, with a clamd played by script.
+//! The clamav-rest double misbehaves as the original does: every row of the measurements, with a
+//! scripted clamd.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

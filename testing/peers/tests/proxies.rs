@@ -1,4 +1,4 @@
-//! The proxies do what a test says, and remember it.
+//! The proxies do what a test says, and record it.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
-async fn the_http_proxy_breaks_what_it_is_told_to() {
+async fn the_http_proxy_injects_each_fault() {
     let service = Server::start(|_| Reply::new(200, "0123456789"));
     let proxy = HttpProxy::start(service.url()).await.unwrap();
     let url = format!("{}/bucket/a%20key", proxy.url());
@@ -28,7 +28,7 @@ async fn the_http_proxy_breaks_what_it_is_told_to() {
     proxy.pass();
     assert_eq!(get().await.unwrap().text().await.unwrap(), "0123456789");
     assert_eq!(proxy.said().len(), 3);
-    // One that is cut may be repeated by the client.
+    // The client may repeat a request that was cut.
     assert!(proxy.asked().len() >= 5);
 }
 
@@ -47,7 +47,7 @@ async fn the_http_proxy_loses_refuses_and_claims() {
         Fault::Refuse(step("refused"), 503, "later"),
     ]));
     proxy.script(move |_| shared.lock().unwrap().remove(0));
-    // Executed, and nobody hears of it.
+    // Executed, but the answer is lost.
     assert!(reqwest::Client::new().delete(&url).send().await.is_err());
     assert_eq!(
         (service.requests().len(), steps.lock().unwrap().clone()),

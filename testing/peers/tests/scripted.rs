@@ -1,4 +1,4 @@
-//! The scripted servers do what they say, also the wrong things.
+//! The scripted servers do what a test says, including errors in the protocol.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! The broker from a client's side.
+//! A client of the broker.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use crate::state::Settings;
 
-/// Nothing that is asked of a broker on this machine takes longer.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of every request: a broker on this machine answers sooner.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Persistent messages survive a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -37,9 +37,9 @@ pub struct Message {
     pub headers: BTreeMap<String, String>,
     /// Its properties but for the headers.
     pub properties: BasicProperties,
-    /// The exchange it came through.
+    /// The exchange it was published to.
     pub exchange: String,
-    /// The routing key it came with.
+    /// The routing key it was published with.
     pub routing_key: String,
 }
 
@@ -47,7 +47,7 @@ impl Message {
     /// The body as JSON.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not JSON.
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_slice(&self.body).context("message body")
     }
@@ -60,17 +60,17 @@ impl Amqp {
     /// When the broker cannot be reached or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self> {
         let url = format!("{}?heartbeat=20", settings.amqp_url());
-        // A silent peer would hold the handshake for ever.
+        // Without a timeout, a peer that sends nothing would block the handshake for ever.
         let opening = async {
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
             let confirming = connection.create_channel().await?;
             confirming.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok::<_, lapin::Error>(Self { connection, confirming })
         };
-        timeout(LIMIT, opening).await.context("broker")?.context("broker")
+        timeout(ANSWER_TIMEOUT, opening).await.context("broker")?.context("broker")
     }
 
-    /// Whether connection and channel still stand.
+    /// Whether connection and channel are still open.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.connection.status().connected() && self.confirming.status().connected()
@@ -92,12 +92,12 @@ impl Amqp {
         queued.then_some(()).context(format!("publish: no queue takes {routing_key} at {exchange}"))
     }
 
-    /// The same, but that there is no such exchange or no queue bound for it
-    /// is no error: `false`. The client may have to connect anew after that.
+    /// As [`Amqp::publish`], but a missing exchange or binding is no error: `false`. The client may
+    /// have to connect again after that.
     ///
     /// # Errors
-    /// When the broker did not answer for the message in time. The client has
-    /// to connect anew after that.
+    /// When the broker did not answer for the message in time. The client has to connect again
+    /// after that.
     pub async fn offer(
         &self,
         exchange: &str,
@@ -118,7 +118,7 @@ impl Amqp {
             let (exchange, key) = (exchange.into(), routing_key.into());
             self.confirming.basic_publish(exchange, key, options, body, properties).await?.await
         };
-        match timeout(LIMIT, publishing).await.context("publish")? {
+        match timeout(ANSWER_TIMEOUT, publishing).await.context("publish")? {
             Ok(Confirmation::Ack(None)) => Ok(true),
             Ok(Confirmation::Ack(Some(_))) => Ok(false),
             Ok(other) => Err(Error::new(format!("publish: not confirmed ({other:?})"))),
@@ -148,7 +148,7 @@ impl Amqp {
     /// for tests that start before any daemon does.
     ///
     /// # Errors
-    /// When they exist in another form.
+    /// When they exist with other properties.
     pub async fn declare(&self, exchange: &str, queue: &str, routing_key: &str) -> Result<()> {
         let channel = self.channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
@@ -163,7 +163,7 @@ impl Amqp {
                 .queue_bind(queue.into(), exchange.into(), routing_key.into(), options, none())
                 .await
         };
-        timeout(LIMIT, work).await.context("declare")?.context("declare")
+        timeout(ANSWER_TIMEOUT, work).await.context("declare")?.context("declare")
     }
 
     /// Takes one message out of a queue.
@@ -185,14 +185,14 @@ impl Amqp {
         }))
     }
 
-    /// Takes one message out of a queue, waiting for it.
+    /// Takes one message out of a queue, or waits for one.
     ///
     /// # Errors
     /// When none comes in time.
     pub async fn get_within(&self, queue: &str, limit: Duration) -> Result<Message> {
         let end = Instant::now() + limit;
         loop {
-            // The queue may not have been declared yet either.
+            // The queue may also not be declared yet.
             if let Ok(Some(message)) = self.get(queue).await {
                 return Ok(message);
             }
@@ -203,11 +203,10 @@ impl Amqp {
         }
     }
 
-    /// How many messages of a queue wait for a consumer; `None` when there is
-    /// no such queue.
+    /// How many messages of a queue are ready for a consumer; `None` when there is no such queue.
     ///
     /// # Errors
-    /// When the broker is gone.
+    /// When the connection is lost.
     pub async fn count(&self, queue: &str) -> Result<Option<u32>> {
         // The broker closes the channel when there is no such queue.
         let channel = self.channel().await?;
@@ -220,7 +219,7 @@ impl Amqp {
         }
     }
 
-    /// Empties a queue; says how many messages went.
+    /// Empties a queue; returns how many messages were removed.
     ///
     /// # Errors
     /// When there is no such queue.
@@ -230,7 +229,7 @@ impl Amqp {
         purged.context(format!("purge {queue}"))
     }
 
-    /// Removes a queue; one that is not there is fine.
+    /// Removes a queue; a missing one is no error.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -240,12 +239,12 @@ impl Amqp {
         gone.map(drop).context(format!("delete {queue}"))
     }
 
-    /// A channel of its own: one that fails takes nothing else along.
+    /// Opens a new channel: an error on it does not close the others.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is lost.
     pub async fn channel(&self) -> Result<Channel> {
-        timeout(LIMIT, self.connection.create_channel())
+        timeout(ANSWER_TIMEOUT, self.connection.create_channel())
             .await
             .context("channel")?
             .context("channel")

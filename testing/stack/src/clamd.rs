@@ -1,4 +1,4 @@
-//! A clamd of a test's own, with limits of the test's choice.
+//! A clamd for one test, with limits of the test's choice.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,16 +17,16 @@ use crate::ready::clamd_version;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What an engine knows.
+/// The signatures that an engine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Database {
     /// The EICAR test file.
     Eicar,
-    /// A hash that nothing has; without any signature clamd does not start.
+    /// A hash that no file has: without any signature clamd does not start.
     Nothing,
 }
 
-/// A real clamd that knows the EICAR test file and nothing else; ends when dropped.
+/// A real clamd with its own database; ends when dropped.
 pub struct Clamd {
     child: Child,
     home: TempDir,
@@ -58,7 +58,7 @@ impl Clamd {
 
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {
-        // Both fail only for a child that is gone already.
+        // An error means that the child has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -74,7 +74,7 @@ impl Clamd {
         self.wait_ready().await
     }
 
-    /// Freezes it: connections are still taken, nothing is answered.
+    /// Stops it with SIGSTOP: connections are still accepted, but nothing is answered.
     ///
     /// # Errors
     /// When it does not run.
@@ -82,7 +82,7 @@ impl Clamd {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Errors
     /// When it does not run.
@@ -90,7 +90,7 @@ impl Clamd {
         self.signal(Signal::CONT)
     }
 
-    /// Has it read its database again, as freshclam does.
+    /// Makes it read its database again, as freshclam does.
     ///
     /// # Errors
     /// When it does not answer.

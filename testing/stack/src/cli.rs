@@ -46,41 +46,43 @@ fn arguments() -> Command {
                     .value_name("PATH")
                     .help("The daemon to run [the one beside this program]"),
             )
-            .arg(flag("no-daemon").help("Everything but the daemon"))
+            .arg(flag("no-daemon").help("Start everything but the daemon"))
             .arg(flag("double").help("Scan through the clamav-rest double instead of clamd itself"))
-            .arg(flag("no-cache").help("clamd scans again what it called clean before"))
+            .arg(flag("no-cache").help("Switch off clamd's cache of clean files"))
     };
     let service =
         |name: &'static str| Command::new(name).hide(true).arg(text("listen").required(true));
     Command::new("stack")
-        .about("Store, broker, engine, webhook sink and the daemon, on this machine and for nobody else")
+        .about("Run store, broker, engine, webhook sink and the daemon, for this machine only")
         .after_help(
-            "The stack lives in .stack/run of the checkout, or where STACK_DIR says.\n\
+            "The stack lives in .stack/run of the checkout, or in STACK_DIR.\n\
              STACK_DATABASE=test uses the EICAR test signature alone, STACK_DATABASE=download\n\
-             tries a download even when one failed lately.",
+             tries a download even when one failed recently.",
         )
         .subcommand_required(true)
-        .subcommand(up_options(Command::new("up").about("Start the stack, or what is missing of it")))
+        .subcommand(up_options(Command::new("up").about("Start the stack, or what is missing")))
         .subcommand(Command::new("down").about("Stop it and remove its data"))
         .subcommand(Command::new("status").about("Show what runs"))
         .subcommand(up_options(
-            Command::new("run").about("Run a command inside a fresh stack").arg(
-                Arg::new("command").num_args(1..).last(true).required(true).value_name("CMD"),
-            ),
+            Command::new("run")
+                .about("Run a command inside a fresh stack")
+                .arg(Arg::new("command").num_args(1..).last(true).required(true).value_name("CMD")),
         ))
         .subcommand(objects::arguments())
         .subcommand(
             Command::new("reports")
-                .about("Show what the webhook sink received, a line each")
+                .about("Show what the webhook sink received, one line each")
                 .arg(text("key").help("Only reports about this object"))
                 .arg(
                     text("wait")
                         .value_name("SECONDS")
                         .value_parser(value_parser!(u64))
-                        .help("Wait for at least one"),
+                        .help("Wait for at least one report"),
                 ),
         )
-        .subcommand(Command::new("demo").about("Upload good and bad files and show what becomes of them"))
+        .subcommand(
+            Command::new("demo").about("Upload clean and infected files and show the results"),
+        )
         .subcommand(service("sink").arg(path("file").required(true)))
         .subcommand(service("webhooks").arg(path("state").required(true)))
         .subcommand(service("clamav-rest").arg(text("clamd").required(true)).arg(flag("only-v1")))

@@ -1,4 +1,4 @@
-//! A daemon of a test's own, against the shared stack.
+//! A daemon for one test, against the shared stack.
 //!
 //! It has its own exchange, queue, bucket, sink path and health port, so that
 //! tests run side by side. It is killed when its handle is dropped.
@@ -23,19 +23,19 @@ use crate::s3::S3;
 use crate::stack::Stack;
 use crate::webhooks::Route;
 
-/// How long a daemon may take until it is ready.
+/// How long a daemon may take to become ready.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What a test's daemon calls its things.
+/// The names that a test's daemon uses.
 #[derive(Debug, Clone)]
 pub struct Names {
     /// `s3minio-test-…`, the start of all names below but the bucket's.
     pub prefix: String,
     /// The queue it reads.
     pub queue: String,
-    /// The exchange its notifications come through.
+    /// The exchange its notifications are published to.
     pub exchange: String,
-    /// The routing key they come with.
+    /// The routing key they are published with.
     pub routing_key: String,
     /// A bucket whose events go to its intake.
     pub bucket: String,
@@ -60,7 +60,7 @@ impl Names {
 
 /// A daemon under test.
 pub struct Daemon {
-    /// What its things are called.
+    /// Its names.
     pub names: Names,
     stack: Stack,
     spec: Spec,
@@ -71,7 +71,7 @@ pub struct Daemon {
     child: Option<Child>,
     guest: PathBuf,
     unread_stdout: bool,
-    /// Kept open, or writing to it would fail instead of waiting.
+    /// Held open: without a reader, a write would fail instead of blocking.
     unread: Option<PipeReader>,
 }
 
@@ -87,9 +87,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Everything but the process: names, bucket, route and environment.
-    /// An override with an empty value takes the variable away. Without
-    /// `INTAKE_ADDR` the events of the bucket are dropped.
+    /// Prepares everything but the process: names, bucket, route and environment. An override with
+    /// an empty value removes the variable. Without `INTAKE_ADDR` the events of the bucket are
+    /// dropped.
     ///
     /// # Errors
     /// When the stack does not answer.
@@ -139,7 +139,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// From now on only the gateway's own calls bring events, each up to three seconds late and one
+    /// From now on events come by the gateway's own calls only: up to three seconds late, and one
     /// after the other.
     ///
     /// # Errors
@@ -159,8 +159,8 @@ impl Daemon {
         self.spec.env.get("INTAKE_ADDR").cloned()
     }
 
-    /// Another replica of the same deployment, not started yet: the same names and settings, and a
-    /// folder and ports of its own.
+    /// Another replica of the same deployment, not started yet, with the same names and settings,
+    /// but its own folder and ports.
     ///
     /// # Errors
     /// When its folder cannot be made, or the port for webhooks does not answer.
@@ -196,8 +196,8 @@ impl Daemon {
         Ok(replica)
     }
 
-    /// From the next [`Daemon::spawn`] on its standard output is a pipe that nobody reads; what
-    /// [`Daemon::output`] shows comes by `LOG_FILE`.
+    /// From the next [`Daemon::spawn`] on, its standard output is a pipe that nothing reads.
+    /// [`Daemon::output`] then shows the file of `LOG_FILE`.
     pub fn leave_stdout_unread(&mut self) {
         self.unread_stdout = true;
         let log = self.log().to_string_lossy().into_owned();
@@ -222,7 +222,7 @@ impl Daemon {
         command.stdout(stdout).stderr(log).stdin(Stdio::null());
         let child = command.spawn().context(self.spec.program.display())?;
         if let Some(process) = Identity::of(child.id()) {
-            // Should this test not live to kill it, `stack down` will.
+            // If this test does not live to kill it, `stack down` does.
             let text = serde_json::to_vec(&process).context("guest")?;
             fs::write(&self.guest, text).context(self.guest.display())?;
         }
@@ -252,8 +252,8 @@ impl Daemon {
         }
     }
 
-    /// Waits until the daemon ends by itself; its exit code, or 128 and the
-    /// signal that ended it.
+    /// Waits until the daemon ends by itself. Returns its exit code, or 128 plus the signal that
+    /// ended it.
     ///
     /// # Errors
     /// When it does not end in time.
@@ -287,7 +287,7 @@ impl Daemon {
         self.wait_exit(limit).await
     }
 
-    /// Freezes the daemon.
+    /// Stops the daemon with SIGSTOP.
     ///
     /// # Errors
     /// When it does not run.
@@ -295,7 +295,7 @@ impl Daemon {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Errors
     /// When it does not run.
@@ -323,7 +323,7 @@ impl Daemon {
     /// Ends the daemon with SIGKILL, if it runs.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // Both fail only for a child that is gone already.
+            // An error means that the child has ended already.
             drop(child.kill());
             drop(child.wait());
             drop(fs::remove_file(&self.guest));
@@ -361,7 +361,7 @@ impl Daemon {
             .unwrap_or_default()
     }
 
-    /// The status that one of its admin pages answers.
+    /// The status of the answer to one of its admin pages.
     #[must_use]
     pub fn status(&self, path: &str) -> Option<u16> {
         http_status(&format!("http://{}{path}", self.health))
@@ -391,7 +391,7 @@ impl Daemon {
         all
     }
 
-    /// Waits for so many reports about one object.
+    /// Waits for this many reports about one object.
     ///
     /// # Errors
     /// When they do not come in time; with the end of the daemon's log.
@@ -406,8 +406,8 @@ impl Daemon {
         found.map_err(|error| Error::new(format!("{error}; its log:\n{}", tail(&self.log(), 20))))
     }
 
-    /// Ends the daemon and removes its queues; the names as `queues` lists
-    /// them, as only the daemon knows all it declared.
+    /// Ends the daemon and removes its queues, named as by the command `queues`: only the daemon
+    /// knows all that it declared.
     ///
     /// # Errors
     /// When the broker does not answer.

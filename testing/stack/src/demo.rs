@@ -1,4 +1,4 @@
-//! `stack demo`: good and bad files go in, and what became of them comes out.
+//! `stack demo`: uploads clean and infected files, and shows the results.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use crate::ready::http_status;
 use crate::s3::S3;
 use crate::state::State;
 
-/// How long one object may take to its end.
+/// How long one object may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The daemon's tag.
@@ -33,7 +33,7 @@ struct Sample {
     fate: Fate,
 }
 
-/// What could be seen of one object.
+/// What was observed about one object.
 #[derive(Default)]
 struct Seen {
     tag: Option<String>,
@@ -55,7 +55,7 @@ fn samples() -> Vec<Sample> {
     ]
 }
 
-/// Runs the show against a stack that is up.
+/// Runs the demo on a stack that is up.
 ///
 /// # Errors
 /// When there is no daemon or the store does not answer.
@@ -83,7 +83,7 @@ pub async fn run(state: &State) -> Result<ExitCode> {
     Ok(if right == all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Uploads a sample and looks until it has met its fate, or time is up.
+/// Uploads a sample, and observes it until the result is as expected or time is up.
 async fn watch(state: &State, s3: &S3, key: &str, sample: &Sample) -> Result<Seen> {
     s3.put(key, sample.content.clone()).await?;
     let (uploaded, start) = (now_ms(), Instant::now());
@@ -97,8 +97,8 @@ async fn watch(state: &State, s3: &S3, key: &str, sample: &Sample) -> Result<See
     }
 }
 
-/// One look; the time is taken when both the object and the report show a
-/// verdict for the first time.
+/// Observes it once. The time is taken when object and report both show a verdict for the first
+/// time.
 async fn look(state: &State, s3: &S3, key: &str, uploaded: u128, seen: &mut Seen) -> Result<()> {
     let tags = s3.tags(key).await?;
     seen.present = tags.is_some();

@@ -1,7 +1,7 @@
-//! Brings a stack up, and repairs one that is half down.
+//! Starts a stack, and repairs one that runs in part.
 //!
-//! There is one path for both: every service that is wanted is kept when it
-//! runs, started again when it died, and set up when it never was.
+//! Both take the same path: a service that runs is kept, one that died is started again, and one
+//! that never ran is set up.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,34 +22,33 @@ mod own;
 mod plan;
 mod rabbitmq;
 
-/// How often a fresh stack is tried again when another program took a port
-/// between the choice and the start.
+/// How often a fresh stack is tried again because another program took a port after it was chosen.
 const ATTEMPTS: u32 = 3;
 
-/// What `stack up` was asked for.
+/// Options of `stack up`.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The daemon's program; by default the one built beside `stack`.
     pub daemon: Option<PathBuf>,
-    /// Everything but the daemon.
+    /// Start everything but the daemon.
     pub no_daemon: bool,
     /// Scan through the clamav-rest double.
     pub double: bool,
-    /// clamd scans again what it called clean before.
+    /// Switch off clamd's cache of clean files.
     pub no_cache: bool,
 }
 
 /// Brings up the stack in `dir`; `program` is the `stack` program itself.
 ///
 /// # Errors
-/// When a service does not start; what this call had started is stopped then.
+/// When a service does not start. What this call had started is stopped then.
 pub fn up(dir: &Path, options: &Options, program: &Path) -> Result<State> {
     place::claim(dir)?;
     let _only_one = place::lock(dir)?;
     for attempt in 1.. {
         let fresh = State::load(&State::file(dir))?.is_none();
         if fresh {
-            // What a failed start left behind, its logs among it.
+            // What a failed start left behind, including its logs.
             teardown::clear(dir)?;
             place::claim(dir)?;
         }
@@ -61,7 +60,7 @@ pub fn up(dir: &Path, options: &Options, program: &Path) -> Result<State> {
         if fresh {
             teardown::forget(dir)?;
             if attempt < ATTEMPTS && port_was_taken(&error) {
-                say!("[stack] a port was taken by another program, trying others");
+                say!("[stack] another program took a port, trying other ports");
                 continue;
             }
         } else {
@@ -125,7 +124,7 @@ impl<'a> Launch<'a> {
         self.state.save()
     }
 
-    /// The daemon to run, if any, found before anything is started.
+    /// The daemon to run, if any. Looked up before anything is started.
     fn daemon_program(&self) -> Result<Option<PathBuf>> {
         if self.options.no_daemon {
             return Ok(None);
@@ -133,7 +132,7 @@ impl<'a> Launch<'a> {
         let beside = self.state.program.with_file_name("bucket-av-scanner");
         let program = self.options.daemon.clone().unwrap_or(beside);
         let program = program.canonicalize().context(format!(
-            "no daemon at {} (build it, or say --daemon PATH or --no-daemon)",
+            "no daemon at {} (build it, or use --daemon PATH or --no-daemon)",
             program.display()
         ))?;
         Ok(Some(program))
@@ -191,14 +190,14 @@ impl<'a> Launch<'a> {
         self.note(name)
     }
 
-    /// Written down at once, so that even a crash right now leaves no process
-    /// that `stack down` does not know.
+    /// Saves the state at once, so that `stack down` knows the process even after a crash right
+    /// now.
     fn note(&mut self, name: &str) -> Result<()> {
         self.started.push(name.into());
         self.state.save()
     }
 
-    /// Waits for everything that was started, all at the same time.
+    /// Waits for everything that was started, in parallel.
     fn wait(&mut self) -> Result<()> {
         let waits: Vec<Result<()>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
@@ -206,7 +205,7 @@ impl<'a> Launch<'a> {
                 .services
                 .iter()
                 .filter(|record| {
-                    // One that nobody asked for may be as unready as it likes.
+                    // A daemon that was not asked for need not be ready.
                     let named = self.started.contains(&record.name);
                     named || record.name != "daemon" && !ready::is_ready(&record.ready)
                 })

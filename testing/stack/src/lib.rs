@@ -5,17 +5,17 @@
 //! From the bottom up; nothing imports what comes later:
 //! - [`mod@say`], [`runtime`], [`process`], [`ports`], [`place`]: the terminal, asynchronous code,
 //!   processes, ports, and where files are;
-//! - [`state`]: what a stack knows about itself; [`ready`]: whether its services are ready;
+//! - [`state`]: the record of a stack; [`ready`]: whether its services are ready;
 //! - [`s3`], [`amqp`]: clients of store and broker; [`webhooks`]: from the store's webhook to the
 //!   daemons' intakes;
-//! - [`teardown`] and [`launch`]: take a stack down, bring it up or repair it;
-//! - [`clamd`], [`seaweed`]: services of a test's own; [`Stack`]: the one that is up; [`daemon`]: the
+//! - [`teardown`] and [`launch`]: stop a stack, start or repair it;
+//! - [`clamd`], [`seaweed`]: services for one test; [`Stack`]: the running stack; [`daemon`]: the
 //!   daemon under test beside it;
 //! - [`demo`] and [`cli`]: the `stack` program.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
-#![expect(clippy::expect_used, reason = "a test's tool that cannot go on has failed the test")]
+#![expect(clippy::expect_used, reason = "a tool of tests that cannot go on fails the test")]
 #![expect(clippy::format_collect, reason = "clearer than a fold with a write that cannot fail")]
-#![expect(clippy::print_stderr, reason = "programs tell people what went wrong")]
+#![expect(clippy::print_stderr, reason = "errors of a command line program")]
 
 #[macro_use]
 pub mod say;

@@ -1,4 +1,4 @@
-//! Where things are: the checkout, the stack's folder, the tools, the lock.
+//! Where things are: the checkout, the stack's folder, the tools; and the lock of a stack.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,11 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use peers::error::{Context, Error, Result};
 use uuid::Uuid;
 
-/// Set by Ctrl-C, so that what waits stops waiting.
+/// Set by Ctrl-C, so that waiting loops end.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// The checkout: the nearest folder upwards that holds `testing/setup.sh`,
-/// else the one this program was built in.
+/// The checkout: the nearest parent folder with `testing/setup.sh`, else the one that this program
+/// was built in.
 #[must_use]
 pub fn checkout() -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
@@ -26,10 +26,10 @@ pub fn checkout() -> PathBuf {
         .to_path_buf()
 }
 
-/// The folder of the stack that commands without another word mean.
+/// The folder of the stack that commands work on by default.
 ///
 /// # Errors
-/// When `STACK_DIR` is no usable path.
+/// When `STACK_DIR` is not a usable path.
 pub fn stack_dir() -> Result<PathBuf> {
     match std::env::var_os("STACK_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => std::path::absolute(dir).context("STACK_DIR"),
@@ -47,11 +47,11 @@ pub fn shared(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A program out of a package that `testing/setup.sh` put into the checkout,
-/// or one of that name on `PATH`.
+/// A program from a package that `testing/setup.sh` put into the checkout, or one of that name on
+/// `PATH`.
 ///
 /// # Errors
-/// When there is neither.
+/// When both are missing.
 pub fn tool(package: &str, program: &str) -> Result<PathBuf> {
     let tools = checkout().join(".stack/tools");
     let mut versions: Vec<PathBuf> = tools
@@ -70,13 +70,13 @@ pub fn tool(package: &str, program: &str) -> Result<PathBuf> {
         .context(format!("{program} is missing: run testing/setup.sh"))
 }
 
-/// Marks a folder as a stack's, which may be emptied without asking.
+/// A file that marks a folder as a stack's, which may be emptied without asking.
 const MARK: &str = ".bucket-av-scanner-stack";
 
-/// Takes a folder that only its owner can look into for a stack.
+/// Makes a folder, readable by its owner only, the folder of a stack.
 ///
 /// # Errors
-/// When it cannot be made, or holds something that is not a stack's.
+/// When it cannot be made, or holds other files.
 pub fn claim(dir: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).context(dir.display())?;
     if !is_stack(dir) {
@@ -97,37 +97,37 @@ pub fn is_stack(dir: &Path) -> bool {
     dir.join(MARK).is_file()
 }
 
-/// Holds the stack in `dir` for one command at a time, until dropped.
+/// Locks the stack in `dir`, until dropped: for one command at a time.
 ///
 /// # Errors
-/// When the lock's file cannot be made.
+/// When the lock file cannot be made.
 pub fn lock(dir: &Path) -> Result<fs::File> {
-    // Beside the folder, which `stack down` removes.
+    // Next to the folder, because `stack down` removes the folder.
     let file = PathBuf::from(format!("{}.lock", dir.display()));
     let held = fs::File::create(&file).context(file.display())?;
     held.lock().context(file.display())?;
     Ok(held)
 }
 
-/// A password.
+/// A random password.
 #[must_use]
 pub fn random_word() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-/// A signing secret in the notation of the Standard Webhooks specification.
+/// A random signing secret in the notation of the Standard Webhooks specification.
 #[must_use]
 pub fn random_signing_secret() -> String {
     let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
     format!("whsec_{}", STANDARD.encode(bytes))
 }
 
-/// Makes every wait end soon.
+/// Makes every waiting loop end soon.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// Whether the user wants everything to stop.
+/// Whether the user has interrupted the program.
 #[must_use]
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)

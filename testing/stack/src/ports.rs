@@ -6,13 +6,13 @@ use std::sync::{LazyLock, Mutex};
 
 use uuid::Uuid;
 
-/// Handed out by this process already: what is free now need not be bound yet.
+/// Ports that this process has already chosen: they may be free because they are not bound yet.
 static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
-/// A port nobody listens on.
+/// A port that nothing listens on.
 ///
-/// Taken from below the range that the kernel gives to outgoing connections,
-/// so that it is still free when a killed service comes back to it.
+/// From below the range that the kernel uses for outgoing connections, so that it is still free
+/// when a killed service is restarted on it.
 ///
 /// # Panics
 /// When the machine has no free port at all.

@@ -1,8 +1,7 @@
-//! Processes that outlive their parent, and never the wrong one.
+//! Processes that outlive their parent, identified so that no other process is signalled.
 //!
-//! A pid alone is no identity: the kernel gives it out again. Every process
-//! that is started here is remembered together with its start time, and is
-//! only ever signalled while both still match.
+//! The kernel reuses pids, so a pid alone is no identity. Every process that is started here is
+//! recorded with its start time, and is signalled only while both match.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +15,12 @@ use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-/// One process and no other.
+/// The identity of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The process id.
     pub pid: u32,
-    /// Start time in clock ticks since boot, which tells two bearers of one
-    /// pid apart.
+    /// Start time in clock ticks since boot: differs between two processes with the same pid.
     pub started: u64,
 }
 
@@ -34,13 +32,13 @@ impl Identity {
         (!matches!(stat.state, 'Z' | 'X')).then_some(Self { pid, started: stat.starttime })
     }
 
-    /// Whether this very process still runs.
+    /// Whether this process still runs.
     #[must_use]
     pub fn alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Signals the process if it still is the one; says whether it was sent.
+    /// Signals the process if it still runs; returns whether the signal was sent.
     #[must_use = "the process may be gone"]
     pub fn signal(self, signal: Signal) -> bool {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
@@ -49,7 +47,7 @@ impl Identity {
         self.alive() && kill_process(pid, signal).is_ok()
     }
 
-    /// Waits until the process is gone; `false` when it outlasts `limit`.
+    /// Waits until the process has ended; `false` when it still runs after `limit`.
     #[must_use = "the process may still run"]
     pub fn gone_within(self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
@@ -62,14 +60,14 @@ impl Identity {
         true
     }
 
-    /// Asks the process to end, and makes it end after `grace`.
+    /// Sends SIGTERM, and after `grace` SIGKILL.
     pub fn stop(self, grace: Duration) {
-        // A paused process could not obey.
+        // A stopped process handles SIGTERM only after SIGCONT.
         if self.signal(Signal::TERM) && self.signal(Signal::CONT) && self.gone_within(grace) {
             return;
         }
         if self.signal(Signal::KILL) && !self.gone_within(Duration::from_secs(5)) {
-            eprintln!("[stack] process {} does not go away", self.pid);
+            eprintln!("[stack] process {} does not end", self.pid);
         }
     }
 
@@ -81,7 +79,7 @@ impl Identity {
     }
 }
 
-/// What the kernel tells of a process.
+/// The kernel's information about a process.
 ///
 /// # Errors
 /// When there is no such process.
@@ -100,14 +98,14 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()))
 }
 
-/// Everything that is needed to start a process again just as before.
+/// Everything that is needed to start a process again in the same way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// The program, by full path or to be found on `PATH`.
+    /// The program: a full path, or a name to be found on `PATH`.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Its whole environment: nothing is inherited.
+    /// Its whole environment. Nothing is inherited.
     pub env: BTreeMap<String, String>,
     /// Its working folder.
     pub cwd: PathBuf,
@@ -123,7 +121,7 @@ impl Spec {
             cwd: cwd.into(),
         };
         let path = std::env::var("PATH").unwrap_or_default();
-        // Daemons live in sbin, which an ordinary user's path leaves out.
+        // Many daemons are in sbin, which is not on an ordinary user's path.
         spec = spec.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"));
         spec.env("HOME", std::env::var("HOME").unwrap_or_else(|_| "/".into()))
             .env("LANG", "C.UTF-8")
@@ -136,7 +134,7 @@ impl Spec {
         self
     }
 
-    /// Adds arguments that are separated by blanks.
+    /// Adds arguments that are separated by spaces.
     #[must_use]
     pub fn args(mut self, args: &str) -> Self {
         self.args.extend(args.split_ascii_whitespace().map(String::from));
@@ -150,7 +148,7 @@ impl Spec {
         self
     }
 
-    /// The command, ready to be run in the foreground.
+    /// The command, to be run in the foreground.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
@@ -163,18 +161,17 @@ impl Spec {
         command.env_clear().envs(&self.env).current_dir(&self.cwd).stdin(Stdio::null());
     }
 
-    /// Starts the process in a session of its own, its output going to `log`.
+    /// Starts the process in a session of its own, with its output going to `log`.
     ///
     /// # Errors
-    /// When the log cannot be opened or the program not be started.
+    /// When the log cannot be opened or the program cannot be started.
     pub fn spawn_detached(&self, log: &Path) -> Result<Identity> {
         let output =
             fs::File::options().create(true).append(true).open(log).context(log.display())?;
-        // `setsid` becomes the program itself without forking, as a freshly
-        // spawned child leads no process group: the pid stays. Without it a
-        // group of its own keeps Ctrl-C away. Descriptors that a caller left
-        // open (a pipe, a lock) would be held by the service for as long as it
-        // lives, and the caller would wait for it.
+        // `setsid` replaces itself with the program without a fork, because a new child does not
+        // lead a process group; so the pid stays the same. Without `setsid`, a process group of its
+        // own keeps Ctrl-C away. Open descriptors of a caller (a pipe, a lock) are closed: the
+        // service would hold them for its whole life, and the caller would wait for it.
         let mut command = if let Some(setsid) = which("setsid") {
             let mut command = Command::new(setsid);
             let close = "for fd in /proc/self/fd/*; do fd=${fd##*/}; \
@@ -193,7 +190,7 @@ impl Spec {
     }
 }
 
-/// Where a program lies, looking at `PATH` and the folders of daemons.
+/// The path of a program, searched on `PATH` and in the folders of daemons.
 #[must_use]
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whether a service is ready for work, asked in its own language.
+//! Whether a service is ready, asked in its own protocol.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,14 +10,13 @@ use peers::error::{Error, Result};
 use crate::process::tail;
 use crate::state::{Ready, Record};
 
-/// How long one question may take.
-const ASK: Duration = Duration::from_secs(2);
+/// Timeout of one question.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until a service is ready.
 ///
 /// # Errors
-/// When its process ends, or when it takes longer than its patience; with the
-/// last lines of its log.
+/// When its process ends, or is not ready in time; with the last lines of its log.
 pub fn wait(record: &Record) -> Result<Duration> {
     let start = Instant::now();
     loop {
@@ -41,7 +40,7 @@ pub fn wait(record: &Record) -> Result<Duration> {
     }
 }
 
-/// Asks once.
+/// Asks a service once.
 #[must_use]
 pub fn is_ready(ready: &Ready) -> bool {
     match ready {
@@ -52,7 +51,7 @@ pub fn is_ready(ready: &Ready) -> bool {
     }
 }
 
-/// The status that a GET of `url` answers, when it answers.
+/// The status of the answer to a GET of `url`; `None` without an answer.
 #[must_use]
 pub fn http_status(url: &str) -> Option<u16> {
     let rest = url.strip_prefix("http://")?;
@@ -65,12 +64,12 @@ pub fn http_status(url: &str) -> Option<u16> {
 
 fn connect(address: &str) -> Option<TcpStream> {
     let address = address.to_socket_addrs().ok()?.next()?;
-    let stream = TcpStream::connect_timeout(&address, ASK).ok()?;
-    stream.set_read_timeout(Some(ASK)).ok()?;
+    let stream = TcpStream::connect_timeout(&address, ASK_TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(ASK_TIMEOUT)).ok()?;
     Some(stream)
 }
 
-/// The first `length` bytes of the answer, or fewer.
+/// The first `length` bytes of the answer, or fewer if there are not so many.
 fn ask(address: &str, question: &[u8], length: usize) -> Vec<u8> {
     let mut answer = vec![0; length];
     let Some(mut stream) = connect(address) else {
@@ -84,7 +83,7 @@ fn ask(address: &str, question: &[u8], length: usize) -> Vec<u8> {
 #[must_use]
 pub fn clamd_version(socket: &Path) -> Option<String> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(ASK)).ok()?;
+    stream.set_read_timeout(Some(ASK_TIMEOUT)).ok()?;
     stream.write_all(b"zVERSION\0").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

@@ -1,11 +1,11 @@
-//! From a program's `main` into asynchronous code.
+//! Runs asynchronous code from a program's `main`.
 
 use peers::error::{Context, Result};
 
-/// Runs a future to its end on a runtime made for it.
+/// Runs a future to its end on a new runtime.
 ///
 /// # Errors
-/// What the future says, or that there can be no runtime.
+/// The future's error, or that no runtime can be made.
 pub fn blocking<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -1,4 +1,4 @@
-//! The store from a client's side.
+//! A client of the store.
 
 mod signed;
 
@@ -21,25 +21,25 @@ use self::signed::Account;
 pub use self::signed::RawAnswer;
 use crate::state::Settings;
 
-/// What the gateway calls its only webhook.
+/// The gateway's name for its only webhook.
 const WEBHOOK: &str = "arn:minio:sqs::1:webhook";
 
 /// A client of one bucket.
 #[derive(Debug, Clone)]
 pub struct S3 {
-    /// The client below, for whatever has no shorthand here.
+    /// The client below, for everything that has no method here.
     pub client: Client,
-    /// The bucket that the shorthands mean.
+    /// The bucket of all methods.
     pub bucket: String,
     account: Account,
 }
 
-/// What a HEAD says of an object.
+/// The answer to a HEAD of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Its length in bytes.
     pub size: i64,
-    /// Its entity tag, with the quotes the store puts around it.
+    /// Its entity tag, with the quotes that the store puts around it.
     pub etag: Option<String>,
     /// Its version, where the bucket has versions.
     pub version_id: Option<String>,
@@ -47,7 +47,7 @@ pub struct Head {
     pub content_type: Option<String>,
 }
 
-/// One line of a listing.
+/// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The object's key.
@@ -78,8 +78,7 @@ impl S3 {
             .force_path_style(true)
             .credentials_provider(Credentials::new(access_key, secret_key, None, None, "stack"))
             .timeout_config(timeouts)
-            // Stores of MinIO's kind refuse the newer checksums in a
-            // streamed upload.
+            // Stores of MinIO's lineage refuse the newer checksums in a streamed upload.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
@@ -92,13 +91,13 @@ impl S3 {
         Self { client: Client::from_conf(config), bucket: bucket.to_owned(), account }
     }
 
-    /// The same store, another bucket.
+    /// A client of another bucket of the same store.
     #[must_use]
     pub fn with_bucket(&self, bucket: &str) -> Self {
         Self { bucket: bucket.to_owned(), ..self.clone() }
     }
 
-    /// Makes the bucket; one that is there already is fine.
+    /// Makes the bucket; an existing one is no error.
     ///
     /// # Errors
     /// When the store refuses.
@@ -106,13 +105,13 @@ impl S3 {
         let made = self.client.create_bucket().bucket(&self.bucket).send().await;
         match made {
             Err(error) if error.code() != Some("BucketAlreadyOwnedByYou") => {
-                Err(told(&error)).context(format!("create bucket {}", self.bucket))
+                Err(with_causes(&error)).context(format!("create bucket {}", self.bucket))
             }
             _ => Ok(()),
         }
     }
 
-    /// Has the store announce every new object of the bucket by its webhook.
+    /// Makes the store announce every new object of the bucket by its webhook.
     ///
     /// # Errors
     /// When the store refuses.
@@ -130,7 +129,7 @@ impl S3 {
             .notification_configuration(wanted)
             .send()
             .await
-            .map_err(|error| told(&error))
+            .map_err(|error| with_causes(&error))
             .context(format!("notifications of {}", self.bucket))?;
         Ok(())
     }
@@ -146,7 +145,7 @@ impl S3 {
     /// Uploads bytes with headers in any bytes, as no SDK would send them. Names are in lower case.
     ///
     /// # Errors
-    /// When the store cannot be reached. That it refuses is an answer.
+    /// When the store cannot be reached. A refusal is returned as an answer.
     pub async fn put_raw(
         &self,
         key: &str,
@@ -156,7 +155,7 @@ impl S3 {
         self.account.send("PUT", (&self.bucket, key, None), headers, content).await
     }
 
-    /// What a HEAD says of an object, or of one of its versions, in the bytes that came.
+    /// The answer to a HEAD of an object, or of one of its versions, byte for byte.
     ///
     /// # Errors
     /// When the store cannot be reached.
@@ -173,17 +172,17 @@ impl S3 {
         self.put_body(key, body).await
     }
 
-    /// Uploads a body from wherever it comes; returns the `ETag`.
+    /// Uploads a body from any source; returns the `ETag`.
     ///
     /// # Errors
     /// When the store refuses.
     pub async fn put_body(&self, key: &str, body: ByteStream) -> Result<String> {
         let put = self.client.put_object().bucket(&self.bucket).key(key).body(body).send().await;
-        let answer = put.map_err(|error| told(&error)).context(format!("put {key}"))?;
+        let answer = put.map_err(|error| with_causes(&error)).context(format!("put {key}"))?;
         Ok(answer.e_tag.unwrap_or_default())
     }
 
-    /// Downloads an object; `None` when there is none.
+    /// Downloads an object; `None` when there is no such object.
     ///
     /// # Errors
     /// When the store refuses or the answer breaks off.
@@ -196,7 +195,7 @@ impl S3 {
         Ok(Some(body.to_vec()))
     }
 
-    /// Asks about an object; `None` when there is none.
+    /// Asks for an object's metadata; `None` when there is no such object.
     ///
     /// # Errors
     /// When the store refuses.
@@ -215,7 +214,7 @@ impl S3 {
     /// # Errors
     /// When the store refuses.
     pub async fn tags(&self, key: &str) -> Result<Option<BTreeMap<String, String>>> {
-        // The gateway answers 500 when asked for the tags of nothing.
+        // The gateway answers 500 when asked for the tags of a missing object.
         if self.head(key).await?.is_none() {
             return Ok(None);
         }
@@ -225,7 +224,7 @@ impl S3 {
         if gone {
             return Ok(None);
         }
-        let tags = tags.map_err(|error| told(&error)).context(format!("tags of {key}"))?;
+        let tags = tags.map_err(|error| with_causes(&error)).context(format!("tags of {key}"))?;
         Ok(Some(tags.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect()))
     }
 
@@ -240,17 +239,17 @@ impl S3 {
         }
         let set = Tagging::builder().set_tag_set(Some(set)).build().context("tags")?;
         let put = self.client.put_object_tagging().bucket(&self.bucket).key(key).tagging(set);
-        put.send().await.map_err(|error| told(&error)).context(format!("tag {key}"))?;
+        put.send().await.map_err(|error| with_causes(&error)).context(format!("tag {key}"))?;
         Ok(())
     }
 
-    /// Deletes an object; one that is not there is fine.
+    /// Deletes an object; a missing one is no error.
     ///
     /// # Errors
     /// When the store refuses.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let gone = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        gone.map_err(|error| told(&error)).context(format!("delete {key}"))?;
+        gone.map_err(|error| with_causes(&error)).context(format!("delete {key}"))?;
         Ok(())
     }
 
@@ -262,8 +261,9 @@ impl S3 {
         let mut entries = Vec::new();
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page =
-                page.map_err(|error| told(&error)).context(format!("list {}", self.bucket))?;
+            let page = page
+                .map_err(|error| with_causes(&error))
+                .context(format!("list {}", self.bucket))?;
             entries.extend(page.contents.unwrap_or_default().into_iter().map(|object| Entry {
                 key: object.key.unwrap_or_default(),
                 size: object.size.unwrap_or_default(),
@@ -273,7 +273,7 @@ impl S3 {
     }
 }
 
-/// Makes the stack's bucket, with its events going to the webhook.
+/// Makes the stack's bucket, with its events sent by the webhook.
 ///
 /// # Errors
 /// When the store refuses.
@@ -283,7 +283,7 @@ pub async fn prepare_bucket(settings: &Settings) -> Result<()> {
     s3.announce().await
 }
 
-/// `None` for an object that is not there.
+/// `None` when the store answers 404.
 fn present<T, E>(answer: std::result::Result<T, SdkError<E>>) -> Result<Option<T>>
 where
     E: std::error::Error + Send + Sync + 'static,
@@ -293,12 +293,12 @@ where
         Err(error) if error.raw_response().is_some_and(|raw| raw.status().as_u16() == 404) => {
             Ok(None)
         }
-        Err(error) => Err(told(&error)),
+        Err(error) => Err(with_causes(&error)),
     }
 }
 
-/// The SDK's errors say "service error" unless asked for the whole chain.
-fn told<E>(error: &SdkError<E>) -> Error
+/// The SDK's errors only say "service error" unless the whole chain is printed.
+fn with_causes<E>(error: &SdkError<E>) -> Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {

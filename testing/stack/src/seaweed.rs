@@ -1,4 +1,4 @@
-//! A second store, for what the stack's own has not: versions, and conditions on deletes.
+//! A second store, with what the stack's own does not have: versions, and conditions on deletes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,14 +14,14 @@ use crate::ports::free_port;
 use crate::process::tail;
 use crate::s3::S3;
 
-/// It needs about ten seconds, on a busy machine more.
+/// Until it is ready: about ten seconds, longer on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 3;
-/// Its internal ports are the visible ones and this.
+/// Distance of an internal gRPC port from its public port.
 const GRPC: u16 = 10_000;
-/// Linux' default of `net.ipv4.ip_local_port_range` begins here.
+/// Linux's default start of `net.ipv4.ip_local_port_range`.
 const FIRST_OUTGOING: u16 = 32_768;
-/// What its sockets in the temp folder are called after.
+/// The parts of the names of its sockets in the temp folder.
 const ROLES: [&str; 7] =
     ["master-grpc", "volume", "volume-grpc", "filer", "filer-grpc", "s3", "s3-grpc"];
 const ACCESS_KEY: &str = "seaweed";
@@ -36,7 +36,7 @@ pub struct Seaweed {
 }
 
 impl Seaweed {
-    /// Starts one and waits until it takes requests.
+    /// Starts one and waits until it accepts requests.
     ///
     /// # Errors
     /// When it is not installed (`testing/setup.sh --all` does that) or does not come up.
@@ -58,7 +58,7 @@ impl Seaweed {
     }
 
     async fn start_with(notification: Option<&str>) -> Result<Self> {
-        // One of its eight ports may be taken between the choice and the start.
+        // One of its eight ports may be taken between choice and start.
         let mut last = Error::new("");
         for _ in 0..ATTEMPTS {
             match Self::try_start(notification).await {
@@ -144,7 +144,7 @@ impl Drop for Seaweed {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        // It does not take these along.
+        // It leaves its sockets behind.
         let ports = self.ports.into_iter().flat_map(|port| [port, port + GRPC]);
         for (port, role) in ports.flat_map(|port| ROLES.map(|role| (port, role))) {
             drop(fs::remove_file(format!("/tmp/seaweedfs-{role}-{port}.sock")));
@@ -152,15 +152,15 @@ impl Drop for Seaweed {
     }
 }
 
-/// The line with which it gave up, which a stack trace follows; else the last lines.
+/// The line with the fatal error, which a stack trace follows; without one, the last lines.
 fn why(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let fatal = text.lines().find(|line| line.starts_with('F'));
     fatal.map_or_else(|| tail(log, 8), str::to_owned)
 }
 
-/// A free port whose internal twin is free too, and below the range that the kernel gives to outgoing
-/// connections: on a busy machine one of those often has it.
+/// A free port whose internal port is free too. Both are below the range that the kernel uses for
+/// outgoing connections, which on a busy machine often hold such a port.
 fn port() -> u16 {
     loop {
         let port = free_port();

@@ -25,14 +25,14 @@ pub struct Stack {
     state: State,
 }
 
-/// sysexits.h: `EX_UNAVAILABLE`, which `rabbitmqctl` says of a node that does not answer.
+/// `EX_UNAVAILABLE` of sysexits.h, the exit code of `rabbitmqctl` for a node that does not answer.
 const UNAVAILABLE: i32 = 69;
 
 impl Stack {
-    /// The stack that this test runs in.
+    /// The stack that this test runs in, from `AVSCAN_STACK`.
     ///
     /// # Panics
-    /// When there is none: a test that needs one must not pass without it.
+    /// When there is none: a test that needs a stack must not pass without one.
     #[must_use]
     pub fn from_env() -> Self {
         let file = std::env::var_os("AVSCAN_STACK")
@@ -43,7 +43,7 @@ impl Stack {
         }
     }
 
-    /// The stack that a state file describes.
+    /// The stack of a state file.
     ///
     /// # Errors
     /// When there is no such file.
@@ -79,7 +79,7 @@ impl Stack {
     /// The daemon that was built together with the `stack` program.
     ///
     /// # Panics
-    /// When it was not.
+    /// When that file is missing.
     #[must_use]
     pub fn built_daemon(&self) -> PathBuf {
         let binary = self.state.program.with_file_name("bucket-av-scanner");
@@ -101,14 +101,13 @@ impl Stack {
         Amqp::connect(self.settings()).await
     }
 
-    /// What the stack's sink received, on any path.
+    /// What the stack's sink received, on every path.
     #[must_use]
     pub fn reports(&self) -> Vec<Received> {
         sink::read(&self.settings().reports)
     }
 
-    /// Waits until the stack's sink received `count` requests that are
-    /// `wanted`.
+    /// Waits until the stack's sink received `count` requests for which `wanted` is true.
     ///
     /// # Errors
     /// When they do not come in time.
@@ -131,15 +130,15 @@ impl Stack {
     /// Runs `rabbitmqctl` against the private node.
     ///
     /// # Errors
-    /// When it cannot be run or says no.
+    /// When it cannot be run or fails.
     pub fn rabbitmqctl(&self, args: &[&str]) -> Result<String> {
         let node = self.state.service("rabbitmq").context("the stack has no broker")?;
         let mut spec = node.spec.clone();
         spec.program = node.spec.program.with_file_name("rabbitmqctl");
         spec.args = args.iter().map(|arg| String::from(*arg)).collect();
-        // These belong to the node; with them the tool would claim its port.
+        // These settings belong to the node. With them the tool would use the node's port.
         spec.env.retain(|name, _| !name.ends_with("ERL_ARGS") && !name.contains("DIST_PORT"));
-        // On a busy machine the tool may not reach the node in time.
+        // On a busy machine the tool may time out before it reaches the node.
         let mut tries = 3;
         loop {
             tries -= 1;
@@ -155,7 +154,7 @@ impl Stack {
         }
     }
 
-    /// Says where the events of a bucket go. Blocks the thread meanwhile, for a moment.
+    /// Sets where the events of a bucket are sent. Blocks the thread for a moment.
     ///
     /// # Errors
     /// When the port for webhooks cannot be reached.
@@ -180,7 +179,7 @@ impl Stack {
     }
 }
 
-/// One service of a stack, to be mistreated.
+/// One service of a stack, to be stopped, killed or restarted by a test.
 #[derive(Debug, Clone)]
 pub struct Service<'a> {
     stack: &'a Stack,
@@ -188,7 +187,7 @@ pub struct Service<'a> {
 }
 
 impl Service<'_> {
-    /// As it is recorded now, which a restart by somebody else may have changed.
+    /// Its current record, which another process may have changed by a restart.
     fn record(&self) -> Result<Record> {
         let state = State::load(&self.stack.file)?.context("the stack is down")?;
         state.service(&self.name).cloned().context(format!("the stack has no {}", self.name))
@@ -220,7 +219,7 @@ impl Service<'_> {
         self.record().map(|record| record.log)
     }
 
-    /// Ends it with SIGKILL and waits until it is gone.
+    /// Kills it with SIGKILL and waits until it has ended.
     ///
     /// # Errors
     /// When it does not run.
@@ -239,7 +238,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Freezes it: connections stay open, nothing is answered.
+    /// Stops it with SIGSTOP: connections stay open, but nothing is answered.
     ///
     /// # Errors
     /// When it does not run.
@@ -250,7 +249,7 @@ impl Service<'_> {
             .context(format!("cannot pause {}", self.name))
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Errors
     /// When it does not run.
@@ -261,8 +260,8 @@ impl Service<'_> {
             .context(format!("cannot resume {}", self.name))
     }
 
-    /// Starts it again as it was, after stopping it if it runs, and waits
-    /// until it is ready. Blocks the thread meanwhile.
+    /// Starts it again with the same settings, after stopping it if it runs, and waits until it is
+    /// ready. Blocks the thread meanwhile.
     ///
     /// # Errors
     /// When it does not start.

@@ -1,4 +1,4 @@
-//! What one stack knows about itself, and its file `state.json`.
+//! The record of one stack, and its file `state.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Settings {
     pub s3_access_key: String,
     /// Its secret.
     pub s3_secret_key: String,
-    /// Any region will do, but both sides must say the same.
+    /// Any region, but the same for client and store.
     pub s3_region: String,
     /// The bucket whose events reach the daemon.
     pub bucket: String,
@@ -61,16 +61,16 @@ pub struct Settings {
     pub publish_secret: String,
     /// Health and metrics of the stack's daemon, when there is one.
     pub daemon_url: Option<String>,
-    /// True when the engine knows nothing but the EICAR test signature.
+    /// Whether the EICAR test signature is the only one that the engine has.
     pub test_signatures_only: bool,
 }
 
-/// How to tell that a service is ready for work.
+/// How to find out whether a service is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ready {
     /// It accepts connections here.
     Tcp(String),
-    /// It answers the AMQP greeting here.
+    /// It answers an AMQP greeting here.
     Amqp(String),
     /// It answers clamd's PING here.
     Clamd(String),
@@ -81,7 +81,7 @@ pub enum Ready {
 /// One process of the stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// What it is called: `rabbitmq`, `clamd`, ….
+    /// Its name: `rabbitmq`, `clamd`, ….
     pub name: String,
     /// The process.
     #[serde(flatten)]
@@ -92,14 +92,14 @@ pub struct Record {
     pub log: PathBuf,
     /// How it was started.
     pub spec: Spec,
-    /// How to tell that it is ready.
+    /// How to find out whether it is ready.
     pub ready: Ready,
     /// How long it may take to become ready, in seconds.
     pub patience: u64,
 }
 
 impl Record {
-    /// Starts the process again as it was started before.
+    /// Starts the process again with the same settings.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -118,7 +118,7 @@ impl Record {
 /// The stack as written to `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
-    /// The folder that everything of this stack lives in.
+    /// The folder with everything of this stack.
     pub dir: PathBuf,
     /// The `stack` program, of which some services are subcommands.
     pub program: PathBuf,
@@ -148,7 +148,7 @@ impl State {
         serde_json::from_slice(&text).map(Some).context(file.display())
     }
 
-    /// Writes the state file and `env.sh`, whole or not at all.
+    /// Writes the state file and `env.sh`, each in one step.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -175,8 +175,7 @@ impl State {
         self.services.iter_mut().find(|record| record.name == name)
     }
 
-    /// The stack as environment variables, under the daemon's own names where
-    /// it has one for the thing.
+    /// The stack as environment variables, under the daemon's own names where the daemon has one.
     #[must_use]
     pub fn exports(&self) -> BTreeMap<String, String> {
         let s = &self.settings;
@@ -205,8 +204,8 @@ impl State {
         all
     }
 
-    /// The variables that point the daemon at this stack's store, broker,
-    /// engine and sink. Each daemon has an `INTAKE_ADDR` of its own.
+    /// The variables that configure the daemon for this stack's store, broker, engine and sink. Each
+    /// daemon has its own `INTAKE_ADDR`.
     #[must_use]
     pub fn daemon_variables(&self) -> BTreeMap<String, String> {
         let s = &self.settings;
@@ -249,7 +248,7 @@ impl Settings {
     }
 }
 
-/// Writes a file that holds secrets, in one step for whoever reads it.
+/// Writes a file that holds secrets, in one step: a reader never sees a part of it.
 fn write_private(file: &Path, content: &[u8]) -> Result<()> {
     let draft = file.with_extension("new");
     fs::File::options()

@@ -1,4 +1,4 @@
-//! Takes a stack down again, to the last process.
+//! Stops a stack, with every process of it.
 
 use std::fs;
 use std::path::Path;
@@ -11,16 +11,16 @@ use crate::place;
 use crate::process::Identity;
 use crate::state::State;
 
-/// The daemon may finish the objects it has in hand.
+/// For the daemon to finish the objects in progress.
 pub(crate) const DRAIN: Duration = Duration::from_secs(35);
 
-/// Everything else has nothing to lose.
+/// For everything else, which has nothing to finish.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Stops the stack in `dir` and removes its data; says whether there was one.
+/// Stops the stack in `dir` and removes its data; returns whether there was one.
 ///
 /// # Errors
-/// When the state cannot be read or the data not be removed.
+/// When the state cannot be read or the data cannot be removed.
 pub fn down(dir: &Path) -> Result<bool> {
     if !place::is_stack(dir) {
         return Ok(false);
@@ -34,15 +34,15 @@ pub fn down(dir: &Path) -> Result<bool> {
     }
     clear(dir)?;
     fs::remove_dir(dir).context(dir.display())?;
-    // Gone while still held: whoever waits for it takes up an unlinked file
-    // and starts from an empty folder, which is the truth.
+    // Removed while still locked: another command that waits for the lock then holds an unlinked
+    // file, and starts from an empty folder, which is correct.
     drop(fs::remove_file(format!("{}.lock", dir.display())));
     drop(held);
     Ok(state.is_some())
 }
 
-/// Stops the named services: the daemon first, the broker and its port mapper
-/// last, all others at once in between.
+/// Stops the named services: the daemon first, the broker and its port mapper last, all others in
+/// parallel in between.
 pub(crate) fn stop_all(state: &State, names: &[String]) {
     let wanted = |name: &str| names.iter().any(|wanted| wanted == name);
     let process = |name: &str| state.service(name).map(|record| record.process);
@@ -70,7 +70,7 @@ pub(crate) fn stop_all(state: &State, names: &[String]) {
     }
 }
 
-/// Daemons that a test started against this stack and did not live to stop.
+/// Stops daemons of tests that ended without stopping them.
 fn stop_guests(dir: &Path) {
     for entry in dir.join("guests").read_dir().into_iter().flatten().flatten() {
         let text = fs::read(entry.path()).unwrap_or_default();
@@ -78,12 +78,12 @@ fn stop_guests(dir: &Path) {
             && process.signal(Signal::KILL)
             && !process.gone_within(GRACE)
         {
-            eprintln!("[stack] process {} does not go away", process.pid);
+            eprintln!("[stack] process {} does not end", process.pid);
         }
     }
 }
 
-/// Makes the next start a fresh one.
+/// Removes the state file, so that the next start is a fresh one.
 pub(crate) fn forget(dir: &Path) -> Result<()> {
     for file in [State::file(dir), dir.join("env.sh")] {
         if file.exists() {

@@ -1,5 +1,5 @@
-//! The stack itself keeps its promises; needs one that runs
-//! (`stack run --no-daemon -- cargo test -p stack`).
+//! The stack does what its documentation says. Needs a running stack (`stack run --no-daemon --
+//! cargo test -p stack`).
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use stack::{Daemon, Stack};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// Some of these kill what the others use.
+/// Some of these tests kill services that the others use.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const SOON: Duration = Duration::from_secs(15);
@@ -36,13 +36,13 @@ async fn no_event_is_lost_whatever_is_down() {
     daemon.spawn().unwrap();
     daemon.reports_on("early é+b", 1, LATE).await.unwrap();
 
-    // Nobody to answer the webhook.
+    // Nothing answers the webhook.
     stack.service("webhooks").kill().unwrap();
     s3.put("without webhooks", "x").await.unwrap();
     stack.service("webhooks").restart().unwrap();
     daemon.reports_on("without webhooks", 1, LATE).await.unwrap();
 
-    // A broker that says nothing.
+    // The broker does not answer.
     stack.service("rabbitmq").pause().unwrap();
     s3.put("without broker", "x").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -160,7 +160,7 @@ async fn the_engine_reports_what_it_cannot_look_into() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_is_told_with_its_last_words() {
+async fn the_error_for_a_daemon_that_ends_has_the_end_of_its_log() {
     let stack = Stack::from_env();
     let error = Daemon::start(&stack, Path::new("/bin/false"), &[]).await.err().unwrap();
     assert!(error.to_string().contains("ended with 1"), "{error}");

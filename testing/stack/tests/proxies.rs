@@ -1,5 +1,5 @@
-//! What the chaos suite believes the proxies in front of engine and broker; needs a stack that runs
-//! (`stack run --no-daemon -- cargo test -p stack`).
+//! The records of the proxies in front of engine and broker, which the chaos suite relies on, are
+//! right. Needs a running stack (`stack run --no-daemon -- cargo test -p stack`).
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -27,7 +27,7 @@ async fn the_engine_proxy_knows_what_was_scanned_and_what_was_said() {
     let rest = ClamavRest::start(proxy.address(), false).await.unwrap();
     assert_eq!(scan(&rest, eicar()).await, 406);
     assert_eq!(scan(&rest, b"good".to_vec()).await, 200);
-    // What the proxy makes up is not what the engine said.
+    // An answer made up by the proxy is not recorded as the engine's.
     proxy.script(|_| EngineFault::Say(b"stream: Made-Up FOUND\n".to_vec()));
     assert_eq!(scan(&rest, b"better".to_vec()).await, 406);
     proxy.script(|_| EngineFault::Crash(Box::pin(std::future::ready(()))));
@@ -67,7 +67,7 @@ async fn the_proxy_to_a_broker_knows_what_is_in_hand() {
             delivery.ack(BasicAckOptions::default()).await.unwrap();
         }
     }
-    // The broker has heard of it by the time it answers this.
+    // When the broker answers this, it has processed the settlement before it.
     amqp.delete_queue(&queue).await.unwrap();
     channel.close(200, "".into()).await.unwrap();
     let handed = proxy.handed();

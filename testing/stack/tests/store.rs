@@ -1,5 +1,5 @@
-//! The scripted store is one that the client here, and the SDK below it, take for S3; and it hands
-//! out whatever bytes it is given.
+//! The scripted store behaves as S3 for the client here and the SDK below it, and returns stored
+//! bytes unchanged.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,7 +12,7 @@ use peers::scripted::store::{Operation, Version, Versioning};
 use peers::scripted::{Reply, Store};
 use stack::S3;
 
-/// A client of the bucket `b`; the keys are any.
+/// A client of the bucket `b`. Any credentials will do.
 fn s3(store: &Store) -> S3 {
     S3::at(store.url(), "scripted", "scripted", "us-east-1", "b")
 }

@@ -1,4 +1,4 @@
-//! The pictures, on white so that they can be read on any page.
+//! The plots, on white, so that they are readable on pages of any colour.
 
 use std::fmt::Display;
 
@@ -19,16 +19,16 @@ const FONT: &str = "sans-serif";
 const DIRECT: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const REST: RGBColor = RGBColor(0xd6, 0x6a, 0x0c);
 const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
-/// How far the two engines stand apart, in cases.
+/// Distance between the points of the two engines, in cases.
 const APART: f64 = 0.14;
-/// Where the lines between the sets begin.
+/// Top of the lines between the sets, in pixels: below the legend.
 const BELOW_LEGEND: i32 = 54;
 
 fn drawn<T, E: Display>(outcome: std::result::Result<T, E>) -> Result<T> {
     outcome.map_err(|error| Error::new(error.to_string())).context("plot")
 }
 
-/// Throughput beside clamd's own, and what it costs, by case.
+/// Throughput relative to clamd alone, and processor time, by case.
 ///
 /// # Errors
 /// When plotting fails.
@@ -49,7 +49,7 @@ pub(super) fn cases(cases: &[Case]) -> Result<String> {
 fn throughput(area: &Area<'_>, cases: &[&Case]) -> Result<()> {
     let highest = rows(cases).map(|(_, row)| row.to_clamd.most).fold(1.0, f64::max);
     let title = "Throughput, relative to clamd alone with the same objects and streams";
-    // The legend stands above the points.
+    // The legend is above the points.
     let y = 0.0..highest * 130.0;
     panel(area, cases, title, "% of clamd alone", y, |row| scaled(row.to_clamd, 100.0), &[100.0])
 }
@@ -72,7 +72,7 @@ fn scaled(Spread { median, least, most }: Spread, by: f64) -> Spread {
     Spread { median: median * by, least: least * by, most: most * by }
 }
 
-/// One panel: a point and its spread for each row, the cases side by side.
+/// One panel: a point and its spread for each row, the cases next to each other.
 fn panel<Y>(
     area: &Area<'_>,
     cases: &[&Case],
@@ -136,7 +136,7 @@ where
             .legend(move |(x, y)| Circle::new((x + 8, y), 5, colour.filled()));
     }
     if lines.is_empty() {
-        // The panel above has the legend.
+        // The legend is in the panel above.
         return labels(area, &chart.plotting_area().get_pixel_range(), cases);
     }
     drawn(
@@ -151,14 +151,14 @@ where
     labels(area, &chart.plotting_area().get_pixel_range(), cases)
 }
 
-/// The names below the axis: slots of each case, sizes below those that share one.
+/// The labels below the axis: the slots of each case, and a size for all cases that share it.
 fn labels(
     area: &Area<'_>,
     (across, down): &(std::ops::Range<i32>, std::ops::Range<i32>),
     cases: &[&Case],
 ) -> Result<()> {
     use plotters::style::text_anchor::{HPos, Pos, VPos};
-    // The range is the picture's, the area counts from its own corner.
+    // The range is relative to the picture, but the area draws relative to its own corner.
     let (left, top) = area.get_base_pixel();
     let middle = Pos::new(HPos::Center, VPos::Top);
     let small = (FONT, 13).into_font().color(&BLACK).pos(middle);
@@ -206,7 +206,7 @@ fn tick(value: f64) -> String {
     if value >= 1.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value}") }
 }
 
-/// Rate and memory over the time of a long drain.
+/// Rate and memory during a long drain.
 ///
 /// # Errors
 /// When plotting fails.

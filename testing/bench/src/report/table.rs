@@ -1,4 +1,4 @@
-//! The tables for people.
+//! The tables.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use crate::intake::Intake;
 use crate::results::{Case, Results, Row, Scale};
 use crate::stats::{Percentiles, Spread};
 
-/// All tables that there is something for.
+/// All tables for which there are results.
 ///
 /// # Errors
-/// Never, as a string takes every write.
+/// Never: writing to a string does not fail.
 pub(super) fn markdown(results: &Results) -> Result<String> {
     let mut text = String::new();
     write_all(&mut text, results).context("tables")?;
@@ -260,7 +260,7 @@ fn scaled(text: &mut String, scale: &Scale) -> std::fmt::Result {
     Ok(())
 }
 
-/// A median and, of several runs, the ends.
+/// A median, and for several runs the least and the most.
 pub(crate) fn spread(spread: Spread) -> String {
     ends(spread, "", number)
 }
@@ -278,7 +278,7 @@ fn ends(Spread { median, least, most }: Spread, unit: &str, text: fn(f64) -> Str
     }
 }
 
-/// Three digits that count.
+/// Three significant digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

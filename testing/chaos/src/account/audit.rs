@@ -1,5 +1,5 @@
-//! What the daemons' logs say of deletions: a line before each, a line behind it, and none of
-//! something that is there.
+//! Audit lines about deletions in the daemons' logs: one before each deletion, one after it, and
+//! none about an object that exists.
 
 use peers::error::Result;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::ledger::Upload;
 use crate::tally::Expected;
 use crate::world::World;
 
-/// The target of lines that are written at any level.
+/// The target of audit lines, which are written at every log level.
 const TARGET: &str = "bucket_av_scanner::audit";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Line {
     }
 }
 
-/// All of both daemons.
+/// The lines of both daemons, in the order of time.
 pub(super) fn lines(daemons: &[Daemon]) -> Vec<Line> {
     let outputs = daemons.iter().map(Daemon::output);
     let mut lines: Vec<Line> =
@@ -61,30 +61,30 @@ pub(super) fn lines(daemons: &[Daemon]) -> Vec<Line> {
     lines
 }
 
-/// What is missing of an upload that is gone, and not by its user.
+/// What the log lacks about an upload that was deleted, but not by its user.
 pub(super) fn unsaid(upload: &Upload, lines: &[Line], expected: Expected) -> Option<String> {
-    // The lines speak of the bytes that were to be deleted.
+    // The lines name the bytes that were to be deleted, not those that were.
     if upload.in_window {
         return None;
     }
     let first = |said| lines.iter().position(|line| line.step == said && line.is_of(upload));
     let wrong = match (first(Step::Deleting), first(Step::Deleted)) {
         (None, _) => "deleted without a line `deleting`",
-        (Some(before), Some(behind)) if behind < before => "said to be deleted before `deleting`",
-        (Some(_), None) if !expected.deletions_unsaid => "deleted without a line behind",
+        (Some(before), Some(behind)) if behind < before => "logged as deleted before `deleting`",
+        (Some(_), None) if !expected.deletions_unsaid => "deleted without a line after it",
         _ => return None,
     };
     Some(format!("{}: {wrong}", upload.key))
 }
 
-/// Lines that say that something is deleted which is there.
+/// Lines about the deletion of an object that exists.
 pub(super) async fn untrue(world: &World, lines: &[Line]) -> Result<Vec<String>> {
     let mut wrongs = Vec::new();
     for upload in world.ledger.uploads() {
         if lines.iter().any(|line| line.step == Step::Deleted && line.is_of(&upload)) {
             let seen = see(world, &upload).await?;
             if seen.present && seen.etag == upload.etag {
-                wrongs.push(format!("{}: said to be deleted, and is there", upload.key));
+                wrongs.push(format!("{}: logged as deleted, but it exists", upload.key));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whether a receiver can order what it is told.
+//! Whether a receiver can put the reports into order.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Reports without the fields that order them, and corrections that come before what they correct.
+/// Reports without the fields that order them, and corrections that sort before what they correct.
 pub(super) fn disorder(reports: &[Value]) -> Vec<String> {
     let mut wrongs: Vec<String> = reports.iter().filter_map(malformed).collect();
-    // By the bytes they speak of.
+    // By the bytes that they are about.
     let mut latest: HashMap<[&str; 3], u64> = HashMap::new();
     for report in reports.iter().filter(|report| report["error"].is_null()) {
         let sequence = report["sequence"].as_u64().unwrap_or_default();
@@ -37,7 +37,7 @@ fn malformed(report: &Value) -> Option<String> {
     } else {
         return None;
     };
-    Some(format!("{}: a report without a right `{missing}`", report["key"]))
+    Some(format!("{}: a report without a valid `{missing}`", report["key"]))
 }
 
 fn bytes(report: &Value) -> [&str; 3] {

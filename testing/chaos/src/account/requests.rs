@@ -1,9 +1,9 @@
-//! What one object may cost its store.
+//! How many requests one object may cost its store.
 //!
-//! Counted are the requests for its key divided by the deliveries of its notifications, whatever
-//! queue they came from. A HEAD at a time when no delivery of that key was in hand is left out: it
-//! looks whether the store is up at all, and is made on behalf of another object. How many of those
-//! there are grows with the objects that fail and not with this one.
+//! Counts the requests for a key, divided by the deliveries of its notifications from any queue. A
+//! HEAD while no delivery of that key was in progress is left out: it is a probe whether the store
+//! works, made because of another object. The number of probes grows with the objects that fail,
+//! not with this one.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,9 @@ use peers::proxy::{Handed, Op, TcpProxy};
 use crate::tally::{Expected, Tally};
 use crate::world::World;
 
-/// For one delivery while the store answers: three rounds of two GETs, a HEAD before and after an
-/// effect, its tags read and set, with room for another spelling, a second look and what is undone.
+/// For one delivery while the store works: three rounds of two GETs, a HEAD before and after an
+/// effect, and reading and setting tags; with a reserve for another spelling of the key, a second
+/// look, and an effect to be undone.
 const MOST: usize = 25;
 /// The same where the client repeats each request up to three times.
 const MOST_REPEATED: usize = 3 * MOST;
@@ -43,7 +44,7 @@ pub(super) fn count(world: &World, expected: Expected, tally: &mut Tally) {
         let requests = asked.get(key).copied().unwrap_or_default();
         let deliveries = handed.get(key).map_or(0, Vec::len);
         if deliveries == 0 && requests > 0 {
-            // Then the figure would mean nothing.
+            // Without deliveries there is no ratio.
             tally.wrongs.push(format!("{key}: {requests} requests, and no delivery was seen"));
             continue;
         }

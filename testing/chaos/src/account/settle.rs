@@ -1,4 +1,4 @@
-//! Looks at the store until everything has come to its end.
+//! Waits until the work on everything has ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use crate::samples::Fate;
 use crate::tally::Expected;
 use crate::world::{Bucket, World};
 
-/// Requests at once.
+/// Parallel requests.
 pub(super) const CONCURRENCY: usize = 8;
 /// The name of the daemon's tag.
 pub(crate) const TAG: &str = "scanned";
 
-/// So long may the work go on after the last fault.
+/// Longest time for the work after the last fault.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// An object as the store has it.
+/// An object as it is in the store.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) present: bool,
@@ -27,7 +27,8 @@ pub(crate) struct Seen {
     pub(crate) tags: BTreeMap<String, String>,
 }
 
-/// Waits until every upload has come to its end and the queues are quiet; those that have not.
+/// Waits until the work on every upload has ended and the queues are empty. Returns the SHA-256 of
+/// those for which it did not end in time.
 pub(super) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet<String>> {
     let start = Instant::now();
     let mut open: Vec<Upload> = world.ledger.uploads();
@@ -40,7 +41,7 @@ pub(super) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet
         }
         let current: HashMap<_, _> =
             now.into_iter().map(|upload| (upload.sha256.clone(), upload)).collect();
-        // Reports that are not taken lie in a queue: those are looked at in the end.
+        // Reports that the sink rejects stay in a queue, and are checked at the end.
         let reported = if expected.reports_park { HashSet::new() } else { reported(world) };
         let checks = open.iter().filter_map(|upload| current.get(&upload.sha256)).map(|upload| {
             let reported = &reported;
@@ -68,7 +69,7 @@ pub(super) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet
     }
 }
 
-/// Nothing waits to be worked on; reports may, if nobody takes them.
+/// Whether no message waits for work. Reports may wait.
 async fn quiet(world: &World) -> Result<bool> {
     let amqp = world.amqp().await?;
     for queue in world.queues("") {
@@ -79,7 +80,7 @@ async fn quiet(world: &World) -> Result<bool> {
     Ok(true)
 }
 
-/// Pairs of key and `ETag` for which the sink took a report.
+/// Pairs of key and `ETag` with a report that the sink accepted.
 fn reported(world: &World) -> HashSet<(String, String)> {
     let mut pairs = HashSet::new();
     for taken in world.taken() {
@@ -89,7 +90,7 @@ fn reported(world: &World) -> HashSet<(String, String)> {
     pairs
 }
 
-/// Nothing is waited for while nothing is taken.
+/// Whether the upload has its report. True as long as the sink accepts no reports at all.
 fn due(reported: &HashSet<(String, String)>, upload: &Upload) -> bool {
     reported.is_empty() || reported.contains(&(upload.key.clone(), upload.etag.clone()))
 }
@@ -104,17 +105,17 @@ pub(super) fn as_expected(upload: &Upload, seen: &Seen) -> bool {
     }
 }
 
-/// The upload as it is now.
+/// Reads the current state of the upload.
 pub(crate) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
     let (client, bucket) = (&world.direct.client, &world.direct.bucket);
-    // Written without a version: the slot `null`, once there are versions.
+    // An upload without a version id has the version `null` in a bucket that keeps versions.
     let slot = match world.setup.bucket {
         Bucket::Gateway | Bucket::Unversioned => None,
         Bucket::Versioned | Bucket::Suspended | Bucket::Switched => Some("null".to_owned()),
     };
     let version = upload.version.clone().filter(|version| !version.is_empty()).or(slot);
     for _ in 0..20 {
-        // The SDK reads no answer with a header that is not text.
+        // The SDK refuses answers with a header that is not text.
         let head = world.direct.head_raw(&upload.key, version.as_deref()).await;
         let etag = match head {
             Ok(head) if head.status == 200 => head.text("etag").unwrap_or_default(),
@@ -127,7 +128,7 @@ pub(crate) async fn see(world: &World, upload: &Upload) -> Result<Seen> {
         };
         let etag = etag.trim_matches('"').to_owned();
         let get = client.get_object_tagging().bucket(bucket).key(&upload.key);
-        // Asked of nothing, the gateway answers 500: it may have gone since the HEAD.
+        // The gateway answers 500 for a missing object, which may have been removed since the HEAD.
         let Ok(tags) = get.set_version_id(version.clone()).send().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;

@@ -1,4 +1,4 @@
-//! Answers of the store that are lost, that are not its own, or that are true a moment later.
+//! Answers of the store that are lost, that come from something else, or that are outdated.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,11 +16,13 @@ use crate::world::World;
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>";
 const NO_SUCH_KEY: &str =
     "<Error><Code>NoSuchKey</Code><Message>The key does not exist</Message></Error>";
-/// What an ingress shows while the service behind it is redeployed.
+/// A page of an ingress while the service behind it is redeployed.
 const PAGE: &str = "<!DOCTYPE html><html><body><h1>Welcome</h1></body></html>";
-/// So long may bytes carry a tag that was meant for others: the client's own repeats take up to 3 s.
+/// Longest time for which bytes may carry a tag meant for others: the client's own repeats take up
+/// to 3 s.
 const WRONG_TAG: Duration = Duration::from_secs(4);
-/// New bytes are not scanned before: what takes the tag away must be who set it.
+/// New bytes are scanned no earlier than this, so that only the daemon that set a wrong tag can
+/// remove it before.
 const NEXT_SCAN: Duration = Duration::from_secs(7);
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -63,8 +65,8 @@ fn overwrite(ledger: &Ledger, key: &str, fate: Fate) -> Hook {
     Box::pin(async move { drop(ledger.put_plain(&key, fate).await) })
 }
 
-/// The documented window is between a comparison and its DELETE; here it would be between two
-/// DELETEs, so what is clean has to stay.
+/// The documented window is between a comparison and its DELETE. Here the overwrite is between two
+/// DELETEs, so a clean object must stay.
 fn delete_503(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     let ledger = world.ledger.clone();
     world.store.script(move |call: &Call| {
@@ -91,7 +93,7 @@ fn delete_503(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// What is struck in `tag-answer-lost`.
+/// Objects that are overwritten in `tag-answer-lost`.
 const STRUCK: usize = 12;
 
 fn tag_answer_lost(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
@@ -123,8 +125,8 @@ fn tag_answer_lost(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// How long each of the struck objects carried a tag that the engine had not given its bytes; until
-/// the new bytes are scanned, when the right tag may follow.
+/// How long each of these objects carried a tag that the engine had not given its bytes. Measured
+/// until the new bytes are scanned, when the right tag may follow.
 async fn wrong_tags(world: &World, struck: usize) -> Result<HashMap<String, Duration>> {
     let (mut since, mut longest) = (HashMap::new(), HashMap::new());
     let end = Instant::now() + Duration::from_mins(1);
@@ -132,7 +134,8 @@ async fn wrong_tags(world: &World, struck: usize) -> Result<HashMap<String, Dura
         let uploads = world.ledger.uploads();
         let all = uploads.iter().filter(|one| one.key.starts_with("struck"));
         let (old, new): (Vec<_>, Vec<_>) = all.partition(|one| one.over);
-        // Asked behind each look: what was scanned before a tag was seen is among the answers.
+        // Read after each look at the store, so that it includes every scan from before the tag was
+        // set.
         let said = |sha256: &str, ends: &str| {
             let scans = world.engine.scans();
             scans.iter().any(|scan| scan.sha256 == sha256 && scan.answer.ends_with(ends))
@@ -208,19 +211,19 @@ fn gone(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         for taken in world.taken() {
             let key = taken.report["key"].as_str().unwrap_or_default();
             if key.starts_with("gone") {
-                world.wrongs.push(format!("{key}: reported, though it was gone"));
+                world.wrongs.push(format!("{key}: reported, but it was removed"));
             }
         }
         let dead = format!("{}.dead", world.queue());
         let parked = world.amqp().await?.count(&dead).await?.unwrap_or_default();
         if parked > 0 {
-            return Err(Error::new(format!("{parked} parked, though nothing failed")));
+            return Err(Error::new(format!("{parked} parked, but nothing failed")));
         }
         Ok(())
     })
 }
 
-/// Nothing may be said to be deleted that is there, and nothing be parked as denied.
+/// No object that exists may be logged as deleted, and no message may be parked as denied.
 fn page(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     let half = |world: &World, status: u16, ops: fn(Op) -> bool| {
         let rng = world.ledger.clone();

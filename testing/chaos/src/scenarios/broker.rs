@@ -1,4 +1,4 @@
-//! Faults of the broker and of the way to it.
+//! Faults of the broker and of the connections to it.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Bound to where everybody may listen; that it takes nothing must not matter to anybody else.
+/// A queue of another application, bound to the results exchange, that is full. It must not affect
+/// anything else.
 fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let amqp = world.amqp().await?;
@@ -54,7 +55,7 @@ fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             .queue_declare(queue.as_str().into(), durable, arguments)
             .await
             .context("stranger")?;
-        // What fills it comes by an exchange of its own: nobody else is to get that.
+        // It is filled through an exchange of its own, so that no other queue gets that message.
         let (own, none) = (format!("{queue}.own"), FieldTable::default);
         let options = ExchangeDeclareOptions::default();
         let declared =
@@ -73,7 +74,9 @@ fn stranger(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         world.expect("everything is reported", limit, reported).await?;
         let lost = world.metric("avscan_sessions_lost_total").await?;
         if lost > 0 {
-            world.wrongs.push(format!("{lost} sessions were lost by somebody else's queue"));
+            world
+                .wrongs
+                .push(format!("{lost} sessions were lost because of another application's queue"));
         }
         Ok(())
     })
@@ -128,7 +131,7 @@ fn alarm(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// A memory alarm for so long.
+/// Raises a memory alarm for this time.
 pub(super) async fn raise_alarm(world: &World, time: Duration) -> Result<()> {
     let ctl = |level: &'static str| {
         let stack = world.stack.clone();
@@ -141,8 +144,8 @@ pub(super) async fn raise_alarm(world: &World, time: Duration) -> Result<()> {
     joined(ctl("0.4")).await
 }
 
-/// What lies ready in a queue that is deleted the broker destroys, and nobody can help it. What is
-/// in flight and what comes later has to count.
+/// The broker destroys the messages that are ready in a queue that is deleted, which nothing can
+/// prevent. Messages in flight and later ones must not be lost.
 fn queue_deleted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let amqp = world.amqp().await?;
@@ -150,7 +153,7 @@ fn queue_deleted(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         for round in 0..5 {
             joined(feed_part(world, &mut fed, OBJECTS / 6)).await?;
             settled(world, fed).await?;
-            // As many as there are slots, so that none stays ready.
+            // As many as there are slots, so that no message stays ready.
             world.engine.script(|_| EngineFault::Then(Box::pin(sleep(2.5))));
             joined(feed_part(world, &mut fed, 6)).await?;
             wait_empty(world).await?;
@@ -169,7 +172,7 @@ fn feed_part(world: &World, fed: &mut usize, count: usize) -> tokio::task::JoinH
     world.ledger.feed_from(from, count, Duration::ZERO)
 }
 
-/// Waits until everything that was fed has been scanned, so that the queue is empty.
+/// Waits until everything that was uploaded has been scanned, so that the queue is empty.
 async fn settled(world: &World, fed: usize) -> Result<()> {
     for _ in 0..300 {
         let reports = world.taken().len();
@@ -190,7 +193,7 @@ async fn wait_empty(world: &World) -> Result<()> {
         }
         sleep(0.1).await;
     }
-    Err(Error::new("the queue does not get empty"))
+    Err(Error::new("the queue does not become empty"))
 }
 
 async fn waiting(world: &World, amqp: &stack::Amqp) -> Result<Option<u32>> {

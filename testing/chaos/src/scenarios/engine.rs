@@ -108,11 +108,11 @@ fn blind(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// A signature that matches everything. What is clean has to stay.
+/// A signature that matches everything. Clean objects must stay.
 fn finds_all(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
-        // The version first: in between it is still right.
+        // The version changes first: until the answers change, both are consistent.
         world.engine.set_version(Some("ClamAV 1.4.5/27999/Sat Jan  3 08:00:00 2026"));
         world
             .engine
@@ -155,7 +155,7 @@ fn crashing(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             EngineFault::Crash(Box::pin(async move {
                 let mut clamd = clamd.lock().await;
                 clamd.kill();
-                // Its supervisor starts it again.
+                // As a supervisor does.
                 drop(clamd.restart(Database::Eicar).await);
             }))
         });
@@ -167,7 +167,7 @@ fn crashing(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// The answers to a part of the scans are broken for some seconds.
+/// A part of the answers to scans is broken for some seconds.
 async fn broken_rest(
     world: &mut World,
     broken: impl Fn(u32) -> Option<Fault> + Send + Sync + 'static,
@@ -208,7 +208,7 @@ fn drip(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     }))
 }
 
-/// What it says when it cannot reach its clamd.
+/// The answer of clamav-rest when it cannot reach its clamd.
 fn too_large(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(rest_fails(world, || Fault::Answer(413, "File size limit exceeded")))
 }

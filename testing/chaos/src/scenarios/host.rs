@@ -20,7 +20,7 @@ pub(super) fn all() -> Vec<Scenario> {
             .with("LOG_LEVEL", "debug")
             .unread_stdout(),
     ];
-    // A file system of its own takes root.
+    // Mounting a file system needs root.
     if rustix::process::geteuid().is_root() {
         all.insert(
             0,
@@ -55,9 +55,9 @@ impl SmallDisk {
     fn fill(&self) -> Result<()> {
         let filler = std::fs::File::create(self.0.join("filler")).context("filler")?;
         let mut filler = std::io::BufWriter::new(filler);
-        // Until nothing goes in any more.
+        // Until the disk is full.
         while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
-        // What is left in the buffer has no room either.
+        // The rest in the buffer does not fit either.
         drop(filler.into_parts());
         Ok(())
     }
@@ -69,7 +69,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: the daemons may still have files there.
+        // A lazy unmount, because the daemons may still have files open there.
         drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }

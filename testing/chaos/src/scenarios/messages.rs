@@ -1,4 +1,4 @@
-//! Messages that are wrong, or come twice, or in another order.
+//! Messages that are invalid, come twice, or come in another order.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Objects that change under the daemon's hands, at each step.
+//! Objects that change while the daemon works on them, at each step.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,16 +12,16 @@ use crate::samples::Fate;
 use crate::scenario::Scenario;
 use crate::world::{Bucket, World};
 
-/// When an object is overwritten or removed.
+/// The steps at which an object is overwritten or removed.
 const STEPS: [&str; 6] = [
-    // Before the GET, and while its body is under way.
+    // Before the GET, and while its body arrives.
     "announced",
     "fetched",
-    // While the engine has the bytes.
+    // While the engine scans.
     "scanned",
-    // After the comparison, which is right before the effect.
+    // After the comparison, which is immediately before the effect.
     "compared",
-    // As the effect itself arrives; the same window, at its other end.
+    // When the effect arrives at the store: the other end of the same window.
     "striking",
     // After the effect and before the acknowledgement.
     "settling",
@@ -62,23 +62,23 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Something happens to the object, once.
+/// Overwrites or removes the object, as its key says.
 fn strike(ledger: &Ledger, key: &str) -> Hook {
     let (ledger, key) = (ledger.clone(), key.to_owned());
     Box::pin(async move {
         let change = key.rsplit('-').next().unwrap_or_default().to_owned();
-        // A store that is away for a moment is asked again by the ledger itself.
+        // The ledger repeats an upload while the store is down.
         drop(match change.as_str() {
             "removed" => ledger.remove(&key).await,
-            // Without tags of its user: where the set of tags is replaced in the same moment, S3 lets
-            // the last one win.
+            // Without a tag of its user: if the daemon replaces the set of tags at the same moment,
+            // S3 keeps only the last set.
             "infected" => ledger.put_plain(&key, Fate::Infected).await.map(drop),
             _ => ledger.put_plain(&key, Fate::Clean).await.map(drop),
         });
     })
 }
 
-/// Arms both proxies: each object's key says at which step it is struck, and by what.
+/// Sets the scripts of both proxies: each object's key names the step at which it changes, and how.
 fn arm(world: &World) {
     let struck = Arc::new(Mutex::new(HashSet::new()));
     let once = move |key: &str| {
@@ -108,19 +108,19 @@ fn arm(world: &World) {
     });
 }
 
-/// Thirty objects a step, among others that nothing happens to.
+/// Uploads thirty objects for each step, among others that do not change.
 async fn struck_objects(world: &World) -> Result<()> {
     let removals =
         world.setup.bucket == Bucket::Gateway || world.setup.bucket == Bucket::Unversioned;
     for n in 0..30 {
         for step in STEPS {
             let fate = world.ledger.random(Fate::random);
-            // What can be struck in the window of a store that ignores If-Match has a scenario of
-            // its own.
+            // Infected objects in the window of a store that ignores `If-Match` have a scenario of
+            // their own.
             let window = world.setup.bucket == Bucket::Gateway
                 && fate == Fate::Infected
                 && matches!(step, "compared" | "striking");
-            // The engine's limit may cost an attempt, and where the version is not named the next one
+            // The engine's limit may cost an attempt. If the version is not named, the next attempt
             // finds the newer bytes.
             let too_large = fate == Fate::TooLarge && !world.ledger.names_versions;
             let fate = if window || too_large { Fate::Clean } else { fate };
@@ -163,7 +163,7 @@ fn switched(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// What no comparison can prevent where the store does not compare itself.
+/// The case that no comparison can prevent if the store does not compare by itself.
 fn window(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     let ledger = world.ledger.clone();
     world.store.script(move |call: &Call| {

@@ -41,7 +41,7 @@ fn terminated(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         for round in 0..8 {
             world.a_while(300..1500).await;
             let daemon = &mut world.daemons[round % 2];
-            // One that has just been started may not have installed its handler yet.
+            // A daemon that has just been started may not have installed its signal handler yet.
             daemon.wait_ready(Duration::from_secs(30)).await?;
             let code = daemon.terminate(Duration::from_mins(1)).await?;
             if code != 0 {

@@ -51,7 +51,7 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// All requests meet a fault for some time.
+/// All requests get a fault for some time.
 async fn for_some_time(
     world: &mut World,
     seconds: u64,
@@ -73,7 +73,7 @@ fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         sleep(3.0).await;
         world.restart("gateway", Some(Duration::from_secs(5))).await?;
         world.healed();
-        // What a store that is killed forgets to announce is not the daemon's to lose.
+        // A store that is killed may not announce all uploads, which is not the daemon's fault.
         let (amqp, names) = (world.amqp().await?, world.daemons[0].names.clone());
         for upload in world.ledger.uploads() {
             let event = world.ledger.notification(&upload);
@@ -164,7 +164,8 @@ fn broken_objects(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// One call is denied for thirty objects; they have to be parked with their verdict reported.
+/// One operation is denied for thirty objects. Their messages must be parked, with the verdict
+/// reported.
 async fn denied(world: &mut World, op: Op, fates: [Fate; 2]) -> Result<()> {
     world.store.script(move |call| {
         let denied = call.op == op && call.key.starts_with("denied");

@@ -1,4 +1,4 @@
-//! What an uploader may choose: headers, metadata, tags, keys and sizes.
+//! What an uploader can choose: headers, metadata, tags, keys and sizes.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::samples::Fate;
 use crate::scenario::Scenario;
 use crate::world::{Bucket, World};
 
-/// What a large object claims to be, and how long it claims it.
+/// The announced length of a large object, in bytes, and how long its body does not arrive.
 const CLAIMED: u64 = 600 << 20;
 const CLAIM: Duration = Duration::from_secs(20);
 const SMALL: usize = 200;
@@ -39,12 +39,12 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// As many as S3 allows.
+/// The most tags that S3 allows.
 const TEN_TAGS: &str = "tags-10";
 
 type Headers = Vec<(String, Vec<u8>)>;
 
-/// Kinds of uploads, by what is odd about their headers.
+/// Kinds of uploads, by the header that is unusual.
 fn headers() -> Vec<(&'static str, Headers)> {
     let one = |name: &str, value: &[u8]| vec![(name.to_owned(), value.to_vec())];
     let many = (0..95).map(|n| (format!("x-amz-meta-a{n:02}"), b"1".to_vec())).collect();
@@ -68,7 +68,7 @@ fn headers() -> Vec<(&'static str, Headers)> {
     ]
 }
 
-/// The ends of keys that somebody reads wrongly somewhere.
+/// Ends of keys that some program parses wrongly.
 fn keys() -> Vec<String> {
     let mut keys: Vec<String> = [
         "a b+c%20d",
@@ -93,7 +93,7 @@ fn keys() -> Vec<String> {
         "a//b",
         "a/./b",
         "a/../b",
-        // Not one that ends in a slash: SeaweedFS keeps no bytes of it, and hands out none.
+        // No key ends in a slash: SeaweedFS stores no bytes for such a key, and returns none.
     ]
     .map(str::to_owned)
     .to_vec();
@@ -104,7 +104,7 @@ fn keys() -> Vec<String> {
     keys
 }
 
-/// Each of them comes to the end that its bytes call for.
+/// Each of them must get the result of its content.
 fn hostile(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     world.while_feeding(OBJECTS, 8, async |world| {
         let (mut refused, mut dropped) = (Vec::new(), Vec::new());
@@ -115,7 +115,7 @@ fn hostile(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                     refused.push(key);
                     continue;
                 };
-                // What is infected may be gone by now.
+                // An infected object may be deleted by now.
                 let head = world.direct.head_raw(&key, None).await?;
                 let kept = headers.iter().all(|header| head.headers.contains(header));
                 if fate == Fate::Clean && kind != TEN_TAGS && !kept {
@@ -123,14 +123,15 @@ fn hostile(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                 }
             }
             for (n, end) in keys().into_iter().enumerate() {
-                // An object of that name would be in the way of the folder's.
+                // An object with the name of the folder would conflict with the folder.
                 let key = format!("keys-{n}-{fate:?}/{end}");
                 if world.ledger.put_odd(&key, fate, &[]).await?.is_none() {
                     refused.push(key.escape_debug().to_string());
                 }
             }
         }
-        // There is no room for another tag: left alone, reported and parked.
+        // There is no room for another tag: the object stays as it is, is reported, and its message
+        // is parked.
         world.ledger.change(
             |upload| upload.key == format!("headers-{TEN_TAGS}-{:?}", Fate::Clean),
             |upload| upload.parks = true,
@@ -141,7 +142,7 @@ fn hostile(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// What fits into memory needs no room on the temp disk, whoever waits for that.
+/// An object that fits into memory needs no temp disk, and must not wait for it, even if others do.
 fn large(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         world.store.script(|call: &Call| {
@@ -152,13 +153,13 @@ fn large(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                 Fault::Pass
             }
         });
-        // For each replica one that has the room, and one that waits for it.
+        // For each replica, one that gets the temp disk and one that waits for it.
         for n in 0..4 {
             world.ledger.put_small(&format!("large-{n}"), Fate::Clean).await?;
         }
         let limit = Duration::from_secs(5);
         world
-            .expect("four large objects are asked for", limit, async |world| {
+            .expect("four large objects are requested", limit, async |world| {
                 let asked = world.store.asked();
                 let large = |n: &u32| {
                     let key = format!("large-{n}");
@@ -181,7 +182,7 @@ fn large(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             world.taken().iter().filter(|taken| small(taken)).count()
         };
         let limit = CLAIM.saturating_sub(claimed.elapsed() + Duration::from_secs(3));
-        let what = "the small objects are reported, though large ones wait";
+        let what = "the small objects are reported while large ones wait";
         world.expect(what, limit, async |world| Ok(reported(world) >= SMALL)).await?;
         joined(world.ledger.feed(OBJECTS - SMALL, Duration::from_secs(2))).await
     })

@@ -1,4 +1,4 @@
-//! Faults of the webhook. None of them may hold up a scan, and no report may get lost.
+//! Faults of the webhook. None of them may delay a scan, and no report may be lost.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::scenario::{Scenario, sleep};
 use crate::tally::Expected;
 use crate::world::World;
 
-/// So long may a report take that nobody refuses.
+/// Longest time until a report that is not refused arrives.
 const DELIVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -98,7 +98,7 @@ fn rejected(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// What a web application firewall does. The others must not wait.
+/// As a web application firewall does. The other reports must not wait.
 fn refuses_one(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     const REFUSED: usize = 10;
     const WORD: &str = "<script>";
@@ -114,10 +114,10 @@ fn refuses_one(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         });
         fed.await?;
         let limit = Duration::from_secs(40);
-        let what = "the others are delivered";
+        let what = "the other reports are delivered";
         world.expect(what, limit, async |world| Ok(world.taken().len() >= OBJECTS)).await?;
         let dead = format!("{}.reports.dead", world.queue());
-        let what = "exactly those that are refused are parked";
+        let what = "exactly the refused reports are parked";
         world
             .expect(what, limit, async |world| {
                 Ok(world.amqp().await?.count(&dead).await? == u32::try_from(REFUSED).ok())
@@ -132,7 +132,7 @@ fn refuses_one(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
-/// From a scan to its report at the webhook, the longest.
+/// The longest time from a scan to its report at the webhook.
 fn longest_way(world: &World) -> Duration {
     let scanned: HashMap<String, Instant> =
         world.engine.scans().into_iter().map(|scan| (scan.sha256, scan.at)).collect();

@@ -1,4 +1,4 @@
-//! clamd, spoken to as the original's client library does.
+//! A client of clamd that behaves as the original's client library.
 
 use std::io;
 
@@ -11,7 +11,7 @@ pub(super) struct Engine {
     pub(super) address: String,
 }
 
-/// One INSTREAM.
+/// One INSTREAM session.
 pub(super) struct Session {
     read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
@@ -22,7 +22,7 @@ impl Engine {
         self.ask("nVERSION\n").await
     }
 
-    /// Empty when clamd is down, with status 200 all the same.
+    /// Empty when clamd is down: the original answers 200 then too.
     pub(super) async fn stats(&self) -> String {
         match self.ask("nSTATS\n").await {
             Ok(text) => serde_json::json!({"Pools": text}).to_string(),
@@ -56,8 +56,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the stream and reads the verdict: `None` when clamd goes away
-    /// without a whole line.
+    /// Ends the stream and reads the verdict: `None` when clamd closes the connection before a
+    /// whole line.
     pub(super) async fn finish(mut self) -> io::Result<Option<String>> {
         self.write.write_all(&[0; 4]).await?;
         let mut line = Vec::new();

@@ -1,4 +1,4 @@
-//! A multipart form, read as it comes and never held whole.
+//! A multipart form, read as it arrives and never held in memory as a whole.
 
 use std::pin::Pin;
 
@@ -7,7 +7,6 @@ use futures_util::{Stream, StreamExt};
 
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, ()>> + Send>>;
 
-/// The form.
 pub(super) struct Form {
     body: Body,
     buffer: BytesMut,
@@ -16,7 +15,7 @@ pub(super) struct Form {
     inside: bool,
 }
 
-/// The next of a part's content.
+/// The next piece of a part's content.
 pub(super) enum Piece {
     /// Some bytes of it.
     Data(Bytes),
@@ -26,7 +25,7 @@ pub(super) enum Piece {
     Broken,
 }
 
-/// The boundary out of a content type, when it is a form's.
+/// The boundary in the content type of a multipart form; `None` for other types.
 pub(super) fn boundary(content_type: &str) -> Option<String> {
     let (kind, rest) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -38,13 +37,12 @@ pub(super) fn boundary(content_type: &str) -> Option<String> {
 
 impl Form {
     pub(super) fn new(body: Body, boundary: &str) -> Self {
-        // A line break in front, as if the first delimiter ended a part too.
+        // With a line break in front, the first delimiter is found like one that ends a part.
         let buffer = BytesMut::from(&b"\r\n"[..]);
         Self { body, buffer, delimiter: format!("\r\n--{boundary}").into_bytes(), inside: true }
     }
 
-    /// The file name of the next part, `None` after the last; an error when
-    /// the upload broke off.
+    /// The file name of the next part; `None` after the last. An error when the upload broke off.
     pub(super) async fn next_part(&mut self) -> Result<Option<String>, ()> {
         while self.inside {
             match self.next_piece().await {
@@ -62,7 +60,7 @@ impl Form {
         let head = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
                 let head = self.buffer.split_to(end);
-                // The second line break stays: content may be empty, and the
+                // The second line break stays in the buffer: the content may be empty, and the
                 // delimiter starts with a line break.
                 self.buffer.advance(4);
                 break String::from_utf8_lossy(&head).into_owned();
@@ -102,8 +100,7 @@ impl Form {
 }
 
 fn find(within: &[u8], wanted: &[u8]) -> Option<usize> {
-    // Delimiters start with a carriage return: look for that first, which is
-    // what makes large files go through quickly.
+    // Delimiters start with a carriage return. Looking for that first is fast on large files.
     let first = *wanted.first()?;
     let mut from = 0;
     while let Some(at) = within[from..].iter().position(|byte| *byte == first) {
@@ -115,7 +112,7 @@ fn find(within: &[u8], wanted: &[u8]) -> Option<usize> {
     None
 }
 
-/// The last component of a part's file name, as the original takes it.
+/// The last component of a part's file name, as in the original.
 fn file_name(head: &str) -> String {
     let name = head
         .lines()

@@ -1,5 +1,5 @@
-//! Which notifications the broker handed out, and when each was settled: read from the frames as
-//! they pass, without asking the broker or its client.
+//! Which notifications the broker delivered, and when each was settled. Read from the frames in
+//! transit, independently of the broker and its client.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,18 +9,19 @@ use std::time::Instant;
 use super::script::lock;
 use crate::frames::{DELIVER, Frame, Frames, Open, read_delivery};
 
-/// One `basic.deliver` of an upload's notification, through whatever exchange: the store's, or a retry queue's.
+/// One `basic.deliver` of an upload's notification, from the store's exchange or from a retry
+/// queue's.
 #[derive(Debug, Clone)]
 pub struct Handed {
     /// The object's key, as the notification's `Key` has it.
     pub key: String,
     /// When the last byte of its body passed.
     pub at: Instant,
-    /// When the client acknowledged it or gave it back; not when its connection was lost.
+    /// When the client acknowledged or rejected it. The loss of its connection does not count.
     pub settled: Option<Instant>,
 }
 
-/// What passed on all connections of a proxy.
+/// The deliveries on all connections of a proxy.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
     connections: AtomicUsize,
@@ -38,7 +39,7 @@ impl Deliveries {
         lock(&self.book).handed.clone()
     }
 
-    /// Looks at the two directions of a new connection: what the client says, and the broker.
+    /// Observers for the two directions of a new connection: the client's and the broker's.
     pub(super) fn connection(self: &Arc<Self>) -> [Look; 2] {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let look = |side, frames| Look {
@@ -52,7 +53,7 @@ impl Deliveries {
     }
 }
 
-/// Who speaks: the broker confirms what is published by the methods that settle deliveries.
+/// Which side sends. The broker confirms publishes with the same methods that settle deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Client,
@@ -117,8 +118,8 @@ impl Look {
     }
 }
 
-/// The key of an upload's notification in `MinIO`'s form. Reports have no `Key`; and that a client
-/// of the store set tags, as the daemon itself does, is no upload.
+/// The key in an upload's notification in `MinIO`'s form. Reports have no `Key`. An event about new
+/// tags, which the daemon's own tagging causes, is not an upload.
 fn key(body: &[u8]) -> Option<String> {
     let event: serde_json::Value = serde_json::from_slice(body).ok()?;
     if event["EventName"].as_str().is_some_and(|name| name.ends_with("Tagging")) {
@@ -156,7 +157,7 @@ mod tests {
         broker.at(&delivery(2, br#"{"key":"a report"}"#));
         broker.at(&delivery(4, br#"{"EventName":"s3:ObjectCreated:PutTagging","Key":"b/a/b"}"#));
         broker.at(&delivery(3, br#"{"Key":"bucket/c"}"#));
-        // A confirm of something that the client published.
+        // This confirms a publish of the client, and settles no delivery.
         broker.at(&ack(1));
         client.at(&ack(3));
         let handed = deliveries.handed();

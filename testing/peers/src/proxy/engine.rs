@@ -1,4 +1,4 @@
-//! clamd's protocol, with a record of what was really scanned.
+//! A proxy for clamd's protocol that records what was really scanned.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,28 +15,28 @@ use super::script::{Hook, Script, lock};
 use crate::eicar::hex;
 use crate::error::{Context, Result};
 
-/// One sample that reached the engine whole, and what it said of it.
+/// One sample that reached the engine whole, and the engine's answer.
 #[derive(Debug, Clone)]
 pub struct Scan {
-    /// Of every byte, lower-case hexadecimal.
+    /// Of the whole sample, in lower-case hexadecimal.
     pub sha256: String,
-    /// The engine's line, without its end; empty when it said nothing.
+    /// The engine's line, without its terminator; empty when it gave no answer.
     pub answer: String,
     /// The engine had its database.
     pub has_database: bool,
-    /// When it had answered.
+    /// When the answer was complete.
     pub at: Instant,
 }
 
-/// What becomes of a sample that arrived whole, before the engine hears of its end.
+/// What happens to a sample that arrived whole, before the engine gets the end of its stream.
 pub enum EngineFault {
-    /// The engine scans it and its answer goes back.
+    /// The engine scans it, and its answer is passed on.
     Pass,
-    /// Something happens first.
+    /// The hook runs before the engine scans it.
     Then(Hook),
     /// The engine scans it, but its answer is replaced by these bytes.
     Say(Vec<u8>),
-    /// The connection is cut after something happened.
+    /// The hook runs, then the connection is cut.
     Crash(Hook),
 }
 
@@ -80,17 +80,18 @@ impl EngineProxy {
         &self.address
     }
 
-    /// Asks `script` about every whole sample from now on; it is told the SHA-256.
+    /// Asks `script` about every whole sample from now on, by its SHA-256.
     pub fn script(&self, script: impl Fn(&str) -> EngineFault + Send + Sync + 'static) {
         self.shared.script.replace(script);
     }
 
-    /// Lets everything through from now on.
+    /// Passes everything through from now on.
     pub fn pass(&self) {
         self.script(|_| EngineFault::Pass);
     }
 
-    /// Says whether the engine has its database from now on. Only to be changed while it is down.
+    /// Sets whether the engine has its database from now on. To be changed only while the engine is
+    /// down.
     pub fn set_sighted(&self, has_database: bool) {
         self.shared.has_database.store(has_database, Ordering::SeqCst);
     }
@@ -121,13 +122,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            // A side that went away: the other one hears of it when both are dropped.
+            // An error means that one side closed its connection. Dropping both ends the other
+            // side.
             drop(converse(client, &shared).await);
         });
     }
 }
 
-/// One command, as clamd takes one a connection.
+/// Handles one command: clamd takes one per connection.
 async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
     client.set_nodelay(true)?;
     let engine = UnixStream::connect(&shared.socket).await?;
@@ -164,18 +166,18 @@ async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
             to_engine.write_all(&[&length[..], &chunk].concat()).await?;
         }
     };
-    // The engine may answer before the end: that it takes no more, and then it closes.
+    // The engine may answer before the end of the stream, when it refuses the rest, and then close.
     let whole = tokio::select! {
         biased;
         early = from_engine.read_buf(&mut answer) => early.map(|_| None)?,
         whole = receiving => Some(whole),
     };
     let Some(Ok(sha256)) = whole else {
-        // What it said comes before the reset.
+        // The answer must arrive before the reset.
         drop(from_engine.read_to_end(&mut answer).await);
         to_client.write_all(&answer).await?;
         to_client.shutdown().await?;
-        // Closed with something unread, the socket would take the answer along.
+        // If the socket were closed with bytes unread, the reset would discard the answer.
         let mut nowhere = tokio::io::sink();
         let rest = tokio::io::copy(&mut from_client, &mut nowhere);
         drop(tokio::time::timeout(Duration::from_secs(2), rest).await);

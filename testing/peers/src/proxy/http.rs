@@ -1,7 +1,7 @@
 //! HTTP/1.1, request by request.
 //!
-//! The `Host` header goes through unchanged: S3's signatures cover it, so the store takes a request
-//! that was signed for the proxy.
+//! The `Host` header is passed on unchanged: S3's signatures cover it, so the store accepts a
+//! request that was signed for the proxy.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,23 +22,23 @@ use url::form_urlencoded;
 use super::script::{Hook, Script, lock};
 use crate::error::{Context, Error, Result};
 
-/// Far above what a store keeps of an upload; hyper's own limit is 100.
+/// Far more headers than a store keeps for an object; hyper's own limit is 100.
 const MAX_HEADERS: usize = 4096;
 
 type Body = UnsyncBoxBody<Bytes, Error>;
 
-/// What a request asks of a store.
+/// The operation of a store that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    /// The bytes of an object.
+    /// Downloads an object.
     Get,
-    /// What is known of an object.
+    /// Asks for an object's metadata.
     Head,
-    /// Its tags.
+    /// Asks for an object's tags.
     Tags,
-    /// New tags for it.
+    /// Sets an object's tags.
     SetTags,
-    /// Its end.
+    /// Deletes an object.
     Delete,
     /// Anything else.
     Other,
@@ -47,7 +47,7 @@ pub enum Op {
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What it asks of a store.
+    /// The operation it asks for.
     pub op: Op,
     /// The object's key, decoded; empty where there is none.
     pub key: String,
@@ -57,43 +57,43 @@ pub struct Call {
     pub before: usize,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 pub enum Fault {
-    /// It goes through.
+    /// Passes it on.
     Pass,
-    /// It is answered here and goes nowhere.
+    /// Answers with this status and body, and does not pass it on.
     Answer(u16, &'static str),
-    /// The connection is cut.
+    /// Cuts the connection.
     Cut,
-    /// No answer, ever.
+    /// Never answers.
     Hang,
-    /// It goes through after a while.
+    /// Passes it on after this time.
     Late(Duration),
-    /// The answer breaks off in the middle of its body.
+    /// Cuts the answer in the middle of its body.
     Half,
-    /// The answer's body comes one byte at a time.
+    /// Sends the answer's body one byte at a time, with this pause before each.
     Drip(Duration),
-    /// Something happens before it goes through.
+    /// Runs the hook before passing it on.
     Before(Hook),
-    /// Something happens between the service's whole answer and the client's.
+    /// Runs the hook after the service's whole answer and before the client gets it.
     After(Hook),
-    /// Something happens, and then it is answered here and goes nowhere.
+    /// Runs the hook, then answers as [`Fault::Answer`] does.
     Refuse(Hook, u16, &'static str),
-    /// It goes through between two things that happen, and its answer is lost: the connection is cut.
+    /// Passes it on between two hooks, and cuts the connection instead of passing on the answer.
     Lose([Hook; 2]),
-    /// The answer's head claims a body of so many bytes, of which nothing comes; after a while the
-    /// connection is cut.
+    /// Sends a head that announces a body of so many bytes, sends no body, and cuts the connection
+    /// after this time.
     Claim(u64, Duration),
 }
 
-/// A request that reached the proxy, whatever became of it.
+/// A request that reached the proxy, whatever the proxy did with it.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// What it asks of a store.
+    /// The operation it asks for.
     pub op: Op,
     /// The object's key, decoded; empty where there is none.
     pub key: String,
-    /// When its head was there.
+    /// When its head had arrived.
     pub at: Instant,
 }
 
@@ -104,9 +104,9 @@ pub struct Said {
     pub call: Call,
     /// The service's status.
     pub status: u16,
-    /// When it went to the service.
+    /// When it was sent to the service.
     pub sent: Instant,
-    /// When the head of the answer was there.
+    /// When the head of the answer had arrived.
     pub answered: Instant,
 }
 
@@ -153,7 +153,7 @@ impl HttpProxy {
         self.shared.script.replace(script);
     }
 
-    /// Lets everything through from now on.
+    /// Passes everything through from now on.
     pub fn pass(&self) {
         self.script(|_| Fault::Pass);
     }
@@ -164,7 +164,7 @@ impl HttpProxy {
         lock(&self.shared.asked).clone()
     }
 
-    /// What the service answered so far.
+    /// The service's answers so far.
     #[must_use]
     pub fn said(&self) -> Vec<Said> {
         lock(&self.shared.said).clone()
@@ -188,7 +188,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             let service = service_fn(move |request| handle(request, Arc::clone(&shared)));
             let connection = hyper::server::conn::http1::Builder::new();
-            // An error is a connection that was cut, by either side.
+            // An error means that either side cut the connection.
             drop(connection.serve_connection(TokioIo::new(client), service).await);
         });
     }
@@ -238,7 +238,7 @@ async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let (head, body) = whole(shared.forward(call, request).await?).await?;
             let half = body.slice(..body.len() / 2);
             let cut = stream::once(async {
-                // Or the half would never be sent.
+                // Without this pause the half would not be sent before the cut.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 Err(Error::new("cut"))
             });
@@ -262,7 +262,7 @@ async fn answer_here(
     status: u16,
     body: &'static str,
 ) -> Result<Response<Body>> {
-    // A client that still sends must not get a reset instead of the answer.
+    // The body is read first: a client that still sends would get a reset instead of the answer.
     drop(request.into_body().collect().await);
     let mut response = Response::new(full(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = StatusCode::from_u16(status).context("status")?;
@@ -298,7 +298,7 @@ impl Shared {
         let stream = TcpStream::connect(&self.upstream).await.context("upstream")?;
         stream.set_nodelay(true).context("upstream")?;
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            // What an uploader stores comes back as headers.
+            // The headers that an uploader stored come back in the answer.
             .max_headers(MAX_HEADERS)
             .handshake(TokioIo::new(stream))
             .await

@@ -1,10 +1,10 @@
-//! What a test says of the calls that pass, and may change at any time.
+//! A test's decisions about the calls that pass through a proxy.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 
-/// Something that happens while a call is under way.
+/// Code of a test that runs while a call is in progress.
 pub type Hook = BoxFuture<'static, ()>;
 
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -13,7 +13,7 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 type Rule<Call, Fate> = dyn Fn(&Call) -> Fate + Send + Sync;
 
-/// What becomes of each call, as a test says; it may change its mind at any time.
+/// Decides what happens to each call. The test can replace it at any time.
 pub(super) struct Script<Call: ?Sized, Fate>(Mutex<Arc<Rule<Call, Fate>>>);
 
 impl<Call: ?Sized, Fate> Script<Call, Fate> {

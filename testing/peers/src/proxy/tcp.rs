@@ -1,4 +1,4 @@
-//! TCP connections, carried, cut or left in silence.
+//! A proxy for TCP connections that forwards, cuts or stalls them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ enum Mode {
     Silent,
 }
 
-/// Carries connections to one address; ends, and cuts them all, when dropped.
+/// Forwards connections to one address; when dropped, stops and cuts them all.
 pub struct TcpProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
@@ -38,7 +38,7 @@ impl TcpProxy {
         Self::listen(upstream, None).await
     }
 
-    /// The same in front of a broker; it keeps what notifications were handed out.
+    /// As [`TcpProxy::start`], in front of a broker: records the notifications that it delivers.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -60,8 +60,8 @@ impl TcpProxy {
         Ok(Self { address, mode, cuts, deliveries, accepting })
     }
 
-    /// The notifications that a broker behind it handed out so far; none where it carries something
-    /// else.
+    /// The notifications that the broker behind it delivered so far; none when it is not in front
+    /// of a broker.
     #[must_use]
     pub fn handed(&self) -> Vec<Handed> {
         self.deliveries.as_ref().map(|deliveries| deliveries.handed()).unwrap_or_default()
@@ -73,23 +73,23 @@ impl TcpProxy {
         self.address.port()
     }
 
-    /// Carries everything, from now on; what lay in silence goes on.
+    /// Forwards everything from now on, and what was held back.
     pub fn pass(&self) {
         self.mode.send_replace(Mode::Pass);
     }
 
-    /// Cuts all connections with a reset; new ones are carried.
+    /// Cuts all connections with a reset; new ones are forwarded.
     pub fn cut(&self) {
         self.cuts.send_modify(|count| *count += 1);
     }
 
-    /// Cuts all connections, and new ones at once.
+    /// Cuts all connections, and every new one immediately.
     pub fn refuse(&self) {
         self.mode.send_replace(Mode::Refuse);
         self.cut();
     }
 
-    /// Carries nothing any more and closes nothing: a network that swallows packets.
+    /// Forwards nothing and closes nothing, as a network that drops all packets.
     pub fn black_hole(&self) {
         self.mode.send_replace(Mode::Silent);
     }
@@ -102,7 +102,7 @@ impl Drop for TcpProxy {
     }
 }
 
-/// What a connection needs to know.
+/// What the task of a connection needs.
 #[derive(Clone)]
 struct Way {
     upstream: String,
@@ -139,7 +139,7 @@ async fn accept(listener: TcpListener, way: Way) {
                     carried = carry(from_server, to_client, mode, answered) => carried,
                 }
             };
-            // However it ended, the client's side ends with it.
+            // When the forwarding ends for any reason, the client's side ends too.
             tokio::select! {
                 _ = carried => {}
                 _ = cuts.changed() => {}
@@ -161,7 +161,7 @@ async fn carry(
         drop(mode.wait_for(|mode| *mode != Mode::Silent).await);
         let read = tokio::select! {
             biased;
-            // What comes while it changes to silence must not slip through.
+            // Bytes that arrive while the mode changes to silence must not be forwarded.
             changed = mode.changed() => {
                 if changed.is_err() {
                     return Ok(());
@@ -180,7 +180,7 @@ async fn carry(
     }
 }
 
-/// The connection will end with a reset instead of a goodbye.
+/// Makes the connection end with a reset instead of an orderly close.
 fn reset(stream: &TcpStream) {
     drop(socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
 }

@@ -1,8 +1,9 @@
-//! A broker that speaks just enough AMQP 0-9-1 for one client, and breaks it where a test says.
+//! A broker with just enough AMQP 0-9-1 for one client, which breaks the protocol where a test says
+//! so.
 //!
-//! Every method that wants an answer gets the usual one, every confirmed publish an
-//! acknowledgement, unless the script answers otherwise. Source of the methods and their order:
-//! the AMQP 0-9-1 specification and `RabbitMQ`'s extensions to it (`confirm`, `basic.cancel` sent by
+//! Every method that needs an answer gets the usual one, and every publish to be confirmed an
+//! acknowledgement, unless the script answers otherwise. Source of the methods and their order: the
+//! AMQP 0-9-1 specification and `RabbitMQ`'s extensions to it (`confirm`, `basic.cancel` sent by
 //! the broker).
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use super::wire::{Running, Wire, on_tcp};
 
 /// The only class that carries content.
 const BASIC: u16 = 60;
-/// `no-route`: what comes before a message that no queue takes.
+/// `no-route`: the reply code of `basic.return` for a message that no queue takes.
 const NO_ROUTE: u16 = 312;
 
 /// What a client sent.
@@ -56,11 +57,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Answers as `script` says; it is told the channel and what came on it.
+    /// Answers as `script` says, which gets the channel and what came on it.
     pub fn start(script: impl Fn(u16, &Sent) -> Answer + Send + Sync + 'static) -> Self {
         let script: Arc<Script> = Arc::new(script);
         let (address, running) = on_tcp(Arc::new(move |wire, _: &Running| {
-            // The client may go at any time.
+            // The client may close the connection at any time.
             drop(serve(wire, &*script));
         }));
         Self { address, running }
@@ -93,7 +94,7 @@ pub fn nack(channel: u16, tag: u64) -> AMQPFrame {
     AMQPFrame::Method(channel, AMQPClass::Basic(basic::AMQPMethod::Nack(nack)))
 }
 
-/// A message that no queue takes; its confirm comes behind it.
+/// The return of a message that no queue takes. A broker sends the confirm after it.
 #[must_use]
 pub fn returned(channel: u16, routing_key: &str, body: &[u8]) -> Vec<AMQPFrame> {
     let returned = basic::Return {
@@ -118,21 +119,21 @@ pub fn deliver(channel: u16, consumer: &str, tag: u64, body: &[u8]) -> Vec<AMQPF
     with_content(channel, basic::AMQPMethod::Deliver(deliver), body)
 }
 
-/// The start of a consumer.
+/// The answer to `basic.consume`.
 #[must_use]
 pub fn consuming(channel: u16, consumer: &str) -> AMQPFrame {
     let ok = basic::ConsumeOk { consumer_tag: consumer.into() };
     AMQPFrame::Method(channel, AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)))
 }
 
-/// The end of a consumer, by the broker.
+/// The broker cancels a consumer.
 #[must_use]
 pub fn cancel(channel: u16, consumer: &str) -> AMQPFrame {
     let cancel = basic::Cancel { consumer_tag: consumer.into(), nowait: true };
     AMQPFrame::Method(channel, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)))
 }
 
-/// The end of a channel, by the broker.
+/// The broker closes a channel.
 #[must_use]
 pub fn close(channel: u16, code: u16, text: &str) -> AMQPFrame {
     let close =
@@ -153,7 +154,7 @@ fn with_content(channel: u16, method: basic::AMQPMethod, body: &[u8]) -> Vec<AMQ
     ]
 }
 
-/// A message that is on its way.
+/// A message that has not arrived whole.
 struct Arriving {
     routing_key: String,
     length: u64,

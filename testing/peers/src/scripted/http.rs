@@ -129,8 +129,8 @@ impl Reply {
         self.header("content-length", "")
     }
 
-    /// Sets a header, or with an empty value takes it away; one of the server's own
-    /// (`content-length`) is replaced.
+    /// Sets a header, or removes it when the value is empty; also the server's own
+    /// (`content-length`).
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = name.to_ascii_lowercase();
@@ -139,7 +139,7 @@ impl Reply {
         self
     }
 
-    /// Adds a header line of any bytes, also beside one of the same name: the case of the name
+    /// Adds a header line of any bytes, even if one of the same name exists. The case of the name
     /// and an empty value are kept.
     #[must_use]
     pub fn raw_header(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
@@ -147,7 +147,7 @@ impl Reply {
         self
     }
 
-    /// The head alone: the length that a body would have, as HEAD is answered.
+    /// Sends only the head, with the length that the body would have, as in an answer to HEAD.
     #[must_use]
     pub fn without_body(mut self) -> Self {
         let length = std::mem::take(&mut self.body).len().to_string();
@@ -173,9 +173,9 @@ impl Server {
         Self::start_with_early(|_| None, script)
     }
 
-    /// A server that asks `early` as soon as it has a request's head: what
-    /// that answers is sent before the body is read, and the connection is
-    /// closed with the body unread. For the rest `script` is asked.
+    /// A server that asks `early` as soon as the head of a request has arrived. A reply from
+    /// `early` is sent before the body is read, and the connection is closed with the body unread.
+    /// Without one, `script` is asked after the body.
     ///
     /// # Panics
     /// When the machine has no free port.
@@ -240,7 +240,7 @@ impl Drop for Server {
     }
 }
 
-/// One connection, as long as it lasts.
+/// Serves one connection until it ends.
 fn converse(
     mut wire: Wire,
     running: &Running,
@@ -257,7 +257,7 @@ fn converse(
             send(&mut wire, running, &reply);
             match reply.act {
                 Act::Reset => wire.reset(),
-                // Said goodbye, but whoever still sends gets a reset.
+                // Dropping closes the connection; a client that still sends gets a reset.
                 _ => drop(wire),
             }
             return;
@@ -279,7 +279,7 @@ fn converse(
     wire.cut();
 }
 
-/// Plays a reply; says whether the connection is good for another request.
+/// Sends a reply; returns whether the connection can take another request.
 fn send(wire: &mut Wire, running: &Running, reply: &Reply) -> bool {
     if !running.pause(reply.delay) {
         return false;
@@ -293,7 +293,7 @@ fn send(wire: &mut Wire, running: &Running, reply: &Reply) -> bool {
         }
         Act::Half => {
             let half = &reply.body[..reply.body.len() / 2];
-            // Whether it arrives is up to the client, which may have left.
+            // An error means that the client has closed the connection.
             drop(wire.write_all(&[head(reply), half.to_vec()].concat()));
         }
         Act::Drip { bytes, pause } => {

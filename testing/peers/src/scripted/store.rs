@@ -1,4 +1,4 @@
-//! An S3 store in memory that a test can look into, change and break.
+//! An S3 store in memory that a test can inspect, change and break.
 //!
 //! It answers as the API reference of Amazon S3 says (`GetObject`, `HeadObject`, `PutObject`,
 //! `DeleteObject`, `GetObjectTagging`, `PutObjectTagging`, `DeleteObjectTagging`, `ListBuckets`,
@@ -7,9 +7,9 @@
 //! checking signatures. Where stores differ there is a switch in [`Contents`], with what was
 //! measured on `SeaweedFS` 4.48 and the `JuiceFS` gateway 1.4.2, which is of `MinIO`'s lineage.
 //!
-//! Stored headers are bytes and handed out as they are, as Ceph and `SeaweedFS` do; keys are bytes.
+//! Stored headers and keys are bytes. Headers are returned as they are, as Ceph and `SeaweedFS` do.
 //! A hook sees every call first. It may answer in the store's place, change what is stored, or let
-//! the store answer ([`Contents::answer`]) and spoil that answer.
+//! the store answer ([`Contents::answer`]) and change that answer.
 
 mod bucket;
 mod call;
@@ -44,9 +44,9 @@ impl Store {
         Self::start_with(|_, _| None)
     }
 
-    /// A store whose hook is asked before each answer; `None` lets the store answer. Calls come one
-    /// at a time, and what the hook changes is seen by this call already. The hook must not use the
-    /// [`Store`] itself, which waits for it.
+    /// A store whose hook is asked before each answer; `None` lets the store answer. Calls are
+    /// handled one at a time, and the same call already sees what the hook changes. The hook must
+    /// not use the [`Store`] itself: that would be a deadlock.
     #[must_use]
     pub fn start_with(
         hook: impl Fn(&Call, &mut Contents) -> Option<Reply> + Send + Sync + 'static,
@@ -81,7 +81,7 @@ impl Store {
         self.with(|contents| contents.bucket(bucket).put(key.as_ref(), version))
     }
 
-    /// What is under the name now; `None` also below a delete marker.
+    /// The current version of a key; `None` also when that is a delete marker.
     #[must_use]
     pub fn current(&self, bucket: &str, key: impl AsRef<[u8]>) -> Option<Version> {
         self.with(|contents| contents.bucket(bucket).current(key.as_ref()).cloned())

@@ -1,4 +1,4 @@
-//! A server that plays clamd by script, over TCP or a Unix socket.
+//! A scripted clamd, over TCP or a Unix socket.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::wire::{Running, Wire, on_tcp, on_unix};
 
-/// What a client sent in one connection, as far as it came.
+/// What arrived from a client in one connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Session {
     /// The command without prefix and terminator: `INSTREAM`, `PING`, ….
@@ -33,11 +33,11 @@ enum When {
     AtOnce,
     /// After so many bytes of content.
     AfterBytes(usize),
-    /// When the client has said everything.
+    /// When the client has sent everything.
     AtTheEnd,
 }
 
-/// How to go on after speaking.
+/// What to do after sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Close,
@@ -56,19 +56,19 @@ pub struct Act {
 }
 
 impl Act {
-    /// Says these bytes and closes.
+    /// Sends these bytes and closes.
     #[must_use]
     pub fn say(bytes: impl Into<Vec<u8>>) -> Self {
         Self { when: When::AtTheEnd, say: bytes.into(), then: Then::Close, delay: Duration::ZERO }
     }
 
-    /// Says a line as clamd ends it for the `z` commands.
+    /// Sends a line with the terminator of clamd's `z` commands.
     #[must_use]
     pub fn line(text: &str) -> Self {
         Self::say(format!("{text}\0"))
     }
 
-    /// Closes without a word.
+    /// Closes without sending anything.
     #[must_use]
     pub fn close() -> Self {
         Self::say("")
@@ -80,41 +80,41 @@ impl Act {
         Self::say("").then_reset()
     }
 
-    /// Stays silent with the connection open.
+    /// Sends nothing and keeps the connection open.
     #[must_use]
     pub fn hang() -> Self {
         Self::say("").then_hang()
     }
 
-    /// After speaking: resets the connection.
+    /// After sending: resets the connection.
     #[must_use]
     pub fn then_reset(mut self) -> Self {
         self.then = Then::Reset;
         self
     }
 
-    /// After speaking: leaves the connection open and reads no more.
+    /// After sending: leaves the connection open and reads no more.
     #[must_use]
     pub fn then_hang(mut self) -> Self {
         self.then = Then::Hang;
         self
     }
 
-    /// After speaking early: goes on reading to the end, then closes.
+    /// After sending early: reads on to the end, then closes.
     #[must_use]
     pub fn then_read_on(mut self) -> Self {
         self.then = Then::ReadOn;
         self
     }
 
-    /// Acts as soon as the command is there.
+    /// Acts as soon as the command has arrived.
     #[must_use]
     pub fn at_once(mut self) -> Self {
         self.when = When::AtOnce;
         self
     }
 
-    /// Acts after so many bytes of content, reading no further before.
+    /// Acts after so many bytes of content, and reads no more than these before.
     #[must_use]
     pub fn after_bytes(mut self, bytes: usize) -> Self {
         self.when = When::AfterBytes(bytes);
@@ -141,14 +141,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on TCP; `script` is asked when the client has said everything.
+    /// Listens on TCP; `script` is asked when the client has sent everything.
     #[must_use]
     pub fn start(script: impl Fn(&Session) -> Act + Send + Sync + 'static) -> Self {
         Self::start_with_early(|_| None, script)
     }
 
-    /// As [`Server::start`], but asks `early` first, when only the command is
-    /// there; what that returns is done when it says.
+    /// As [`Server::start`], but asks `early` first, when only the command has arrived. The act
+    /// that it returns is done at the time that the act names.
     #[must_use]
     pub fn start_with_early(
         early: impl Fn(&Session) -> Option<Act> + Send + Sync + 'static,
@@ -188,7 +188,7 @@ impl Server {
         &self.path.as_ref().expect("this server listens on TCP").0
     }
 
-    /// All connections that are over or have been acted upon.
+    /// All connections that ended or were acted on.
     ///
     /// # Panics
     /// Never in practice: only when the server itself panicked.
@@ -254,7 +254,7 @@ fn converse(
 ) {
     let mut session = Session { count, ..Session::default() };
     if !read_command(&mut wire, &mut session) {
-        // Connected and left: what a readiness check does.
+        // No command: a readiness check connects and closes.
         keep(&session);
         return wire.cut();
     }
@@ -267,8 +267,8 @@ fn converse(
     if session.command == "INSTREAM" {
         read_stream(&mut wire, &mut session, limit);
     }
-    // Whether an early act comes before its time depends on the client having
-    // sent enough: if it stopped sooner, the act comes at its end.
+    // An early act needs enough bytes from the client. If the client stops earlier, the act is done
+    // at the end of what it sent.
     let act = act.unwrap_or_else(|| script(&session));
     perform(wire, running, &act, &mut session, keep);
 }
@@ -286,11 +286,11 @@ fn perform(
     if !running.pause(act.delay) {
         return;
     }
-    // The client may be gone; the test sees that from its side.
+    // An error means that the client is gone, which the test sees on its side.
     drop(wire.write_all(&act.say));
     match act.then {
-        // Dropping leaves bytes unread where the act came early, and the
-        // other side then gets a reset, as from a real server that gives up.
+        // An early act leaves bytes unread. Dropping then sends a reset, as a real server that
+        // gives up does.
         Then::Close if session.terminated || session.command != "INSTREAM" => wire.cut(),
         Then::Close => {}
         Then::Reset => wire.reset(),

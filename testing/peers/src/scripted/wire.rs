@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What one connection is played by.
+/// Handles one connection.
 pub(super) type Play = dyn Fn(Wire, &Running) + Send + Sync;
 
 /// One connection, of either kind.
@@ -32,7 +32,7 @@ impl Running {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Sleeps, but not longer than the server lives; says if it still does.
+    /// Sleeps, but not longer than the server runs; returns whether it still runs.
     pub(super) fn pause(&self, length: Duration) -> bool {
         let end = Instant::now() + length;
         while !self.is_over() {
@@ -45,7 +45,7 @@ impl Running {
         false
     }
 
-    /// Waits for the end of the server.
+    /// Waits until the server ends.
     pub(super) fn hang(&self) {
         while self.pause(Duration::from_secs(1)) {}
     }
@@ -70,22 +70,22 @@ impl Wire {
         }
     }
 
-    /// Ends the connection for both sides, whoever else holds it.
+    /// Ends the connection for both sides, even if other handles on it exist.
     pub(super) fn cut(&self) {
         let cut = match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
         };
-        // The other side may have done so already.
+        // An error means that the other side has closed it already.
         drop(cut);
     }
 
-    /// Ends the connection with a reset instead of a goodbye.
+    /// Ends the connection with a reset instead of an orderly close.
     pub(super) fn reset(self) {
         if let Self::Tcp(stream) = &self {
             drop(socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
         }
-        // A Unix socket resets by itself when it is closed with bytes unread.
+        // A Unix socket sends a reset by itself when it is closed with bytes unread.
         drop(self);
     }
 }
@@ -127,7 +127,7 @@ pub(super) fn on_tcp(play: Arc<Play>) -> (SocketAddr, Running) {
     (address, running)
 }
 
-/// Accepts on a Unix socket in a folder that lives as long as its handle.
+/// Accepts on a Unix socket in a folder that is removed with its handle.
 pub(super) fn on_unix(play: Arc<Play>) -> (PathBuf, tempfile::TempDir, Running) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("clamd.sock");
@@ -160,8 +160,7 @@ fn accept_all(
             let (running, play) = (running.clone(), play.clone());
             thread::spawn(move || {
                 play(wire, &running);
-                // Only the last handle closes the socket, and with a reset
-                // if there is something left to read.
+                // Only the last handle closes the socket, with a reset if bytes are unread.
                 running.open().remove(&number);
             });
         }

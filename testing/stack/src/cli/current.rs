@@ -1,4 +1,4 @@
-//! The stack that is meant, and the program that runs.
+//! The stack that a command is about, and the program that runs.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use peers::error::{Context, Error, Result};
 use crate::place;
 use crate::state::State;
 
-/// The stack that commands mean which need one.
+/// The stack for commands that need one.
 pub(super) fn current() -> Result<State> {
     let file = match std::env::var_os("AVSCAN_STACK").filter(|file| !file.is_empty()) {
         Some(file) => PathBuf::from(file),
@@ -23,7 +23,7 @@ fn not_up(file: &Path) -> Error {
 /// The file of the program that runs.
 pub(super) fn own_program() -> Result<PathBuf> {
     let program = std::env::current_exe().context("this program")?;
-    // Built anew while it ran: the new one lies where the old one was.
+    // The file was replaced by a new build, which has the old path.
     let text = program.to_string_lossy().into_owned();
     Ok(text.strip_suffix(" (deleted)").map_or(program, PathBuf::from))
 }

@@ -1,4 +1,4 @@
-//! `stack s3`: the store by hand.
+//! `stack s3`: the store from the command line.
 
 use std::io::{Read, Write};
 use std::path::Path;

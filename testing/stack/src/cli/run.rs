@@ -16,10 +16,10 @@ use crate::launch::{self, Options};
 use crate::state::State;
 use crate::{place, teardown};
 
-/// The command may end in an orderly way after Ctrl-C.
+/// For the command to end after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The signal that ended it all, when one did.
+/// The signal that ended this program, if one did.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// Calls `act` with every SIGINT, SIGTERM and SIGHUP from now on.
@@ -76,12 +76,12 @@ pub(super) fn run(options: &Options, command: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Up, the command, its exit code.
+/// Starts the stack, runs the command, returns its exit code.
 fn inside(dir: &Path, options: &Options, command: &[String]) -> Result<i32> {
     let state = launch::up(dir, options, &own_program()?)?;
     let (program, args) = command.split_first().context("a command is missing")?;
-    // In a group of its own, so that it is this program that says when it
-    // ends, whoever the signal was sent to.
+    // In a group of its own, so that a signal to this program's group does not reach the command:
+    // this program decides when it ends.
     let mut child = Command::new(program)
         .args(args)
         .envs(state.exports())
@@ -95,18 +95,18 @@ fn inside(dir: &Path, options: &Options, command: &[String]) -> Result<i32> {
 }
 
 fn wait(child: &mut Child) -> Result<i32> {
-    let mut told: Option<Instant> = None;
+    let mut asked_at: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait().context("command")? {
-            // What the command itself started and left behind.
+            // Processes that the command started and left behind.
             signal_group(child, Signal::KILL);
             let own = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             return Ok(own);
         }
-        match told {
+        match asked_at {
             None if place::interrupted() => {
                 signal_group(child, Signal::TERM);
-                told = Some(Instant::now());
+                asked_at = Some(Instant::now());
             }
             Some(then) if then.elapsed() > GRACE => signal_group(child, Signal::KILL),
             _ => {}
@@ -117,14 +117,14 @@ fn wait(child: &mut Child) -> Result<i32> {
 
 fn signal_group(child: &Child, signal: Signal) {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // An empty group is just what is wanted.
+    // An error means that the group is empty.
     let _sent = group.is_some_and(|group| kill_process_group(group, signal).is_ok());
 }
 
-/// Keeps what may tell why the command failed.
+/// Keeps the logs that may explain why the command failed.
 fn keep_logs(dir: &Path) {
     let kept = place::checkout().join(".stack/last-failure");
-    // A failure before this one is of no interest any more.
+    // The logs of an earlier failure are not needed any more.
     drop(fs::remove_dir_all(&kept));
     let copied = copy(&dir.join("log"), &kept.join("log"))
         .and_then(|()| copy(&dir.join("daemons"), &kept.join("daemons")));
@@ -143,7 +143,7 @@ fn keep_logs(dir: &Path) {
     }
 }
 
-/// Copies files that are logs and the folders they are in.
+/// Copies log files, and the folders they are in.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut folders: Vec<(PathBuf, PathBuf)> = vec![(from.into(), to.into())];
     while let Some((from, to)) = folders.pop() {

@@ -1,4 +1,4 @@
-//! What the user sees of a stack.
+//! What a user sees of a stack.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use peers::error::Result;
 use crate::ready;
 use crate::state::State;
 
-/// A line per service.
+/// Prints one line per service.
 pub(super) fn status(dir: &Path) -> Result<ExitCode> {
     let Some(state) = State::load(&State::file(dir))? else {
         say!("[stack] no stack is up in {}", dir.display());
@@ -27,7 +27,7 @@ pub(super) fn status(dir: &Path) -> Result<ExitCode> {
     Ok(if all_up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where everything is, and what to try.
+/// Prints where everything is, and what to try.
 pub(super) fn whereabouts(state: &State) {
     let cut = |path: &Path| {
         let here = std::env::current_dir().unwrap_or_default();
@@ -39,7 +39,7 @@ pub(super) fn whereabouts(state: &State) {
         say!("{:<12} {:<22} {}", record.name, record.address, cut(&record.log));
     }
     if state.settings.test_signatures_only {
-        say!("\nThe engine knows the EICAR test signature and nothing else.");
+        say!("\nThe engine has no signature but the EICAR test signature.");
     }
     let program = cut(&state.program);
     let program = if program.starts_with('/') { program } else { format!("./{program}") };

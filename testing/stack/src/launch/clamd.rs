@@ -1,4 +1,4 @@
-//! A private clamd that reports its limits instead of hiding them.
+//! A private clamd that reports when a limit is exceeded.
 
 use std::fs;
 
@@ -9,11 +9,11 @@ use super::plan::{Plan, write};
 use crate::process::{Spec, which};
 use crate::state::{Ready, State};
 
-/// clamd itself ends at 2 GiB less 3 bytes and cuts larger values to that.
+/// clamd's own maximum is 2 GiB less 3 bytes; it reduces larger values to that.
 const LARGEST: u64 = 2_147_483_645;
 
-/// The engine, with a virus database of whatever kind can be had. With `no_cache` it scans again what
-/// it called clean before.
+/// The engine, with whatever virus database is available. With `no_cache` its cache of clean files
+/// is off.
 pub(super) fn plan(state: &mut State, no_cache: bool) -> Result<Plan> {
     let program = which("clamd").context("clamd is missing: run testing/setup.sh")?;
     let home = state.dir.join("clamd");
@@ -24,8 +24,8 @@ pub(super) fn plan(state: &mut State, no_cache: bool) -> Result<Plan> {
 
     let address = state.settings.clamd_tcp.clone();
     let (host, port) = address.split_once(':').context("an address has a port")?;
-    // clamd gives up root for the account named here, and could then not
-    // read our folders; as an ordinary user it must not be told at all.
+    // As root, clamd switches to the user named here, and another one could not read our folders.
+    // As an ordinary user it must not get this line.
     let user = if rustix::process::geteuid().is_root() { "User root\n" } else { "" };
     let disabled = if no_cache { "yes" } else { "no" };
     let at = home.display();

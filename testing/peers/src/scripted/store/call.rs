@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::scripted::http::Request;
 
-/// What is asked of the store.
+/// An operation of the S3 API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names of the S3 API")]
 pub enum Operation {
@@ -22,14 +22,14 @@ pub enum Operation {
     GetObjectTagging,
     PutObjectTagging,
     DeleteObjectTagging,
-    /// Nothing that this store knows; it answers 501.
+    /// Any operation that this store does not implement; it answers 501.
     Other,
 }
 
-/// A call as it came.
+/// One call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What is asked.
+    /// The operation.
     pub operation: Operation,
     /// Empty for `ListBuckets`.
     pub bucket: String,
@@ -102,7 +102,7 @@ fn text(encoded: &str) -> String {
     String::from_utf8_lossy(&percent_decoded(encoded)).into_owned()
 }
 
-/// A plus sign stays one: it means a space in forms and queries only.
+/// A plus sign is kept: it means a space only in forms and queries.
 pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

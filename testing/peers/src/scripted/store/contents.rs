@@ -1,4 +1,4 @@
-//! What is stored, and how S3 treats it.
+//! What is stored, and the operations of S3 on it.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,19 @@ use super::call::{Call, Operation, percent_decoded};
 use super::listing;
 use crate::scripted::http::Reply;
 
-/// The tags that an object can have.
+/// Most tags that an object can have.
 const MAX_TAGS: usize = 10;
 
-/// Everything the store holds, and its habits.
+/// Everything the store holds, and the switches for its behaviour.
 #[derive(Debug, Clone)]
 pub struct Contents {
     /// By name.
     pub buckets: BTreeMap<String, Bucket>,
-    /// DELETE compares `If-Match`, as AWS since 2025 and `SeaweedFS` 4.48 do, with the version
-    /// `null` as well. The `JuiceFS` gateway, as `MinIO`, ignores it: then `false`.
+    /// DELETE compares `If-Match`, also with the version `null`, as AWS (since 2025) and
+    /// `SeaweedFS` 4.48 do. `false` for a store that ignores it, as the `JuiceFS` gateway and
+    /// `MinIO` do.
     pub honours_if_match_on_delete: bool,
-    /// GET and HEAD say how many tags there are (`x-amz-tagging-count`), if any.
+    /// GET and HEAD return the number of tags (`x-amz-tagging-count`), if there are any.
     pub counts_tags: bool,
 }
 
@@ -37,7 +38,7 @@ impl Contents {
         self.buckets.entry(name.into()).or_default()
     }
 
-    /// What the store itself answers to a call, and does.
+    /// Performs a call and answers it, without asking the hook.
     pub fn answer(&mut self, call: &Call) -> Reply {
         let reply = self.perform(call).unwrap_or_else(|refusal| refusal);
         let reply = reply.header("x-amz-request-id", "scripted");
@@ -93,8 +94,8 @@ pub fn error(status: u16, code: &str) -> Reply {
     Reply::new(status, body).header("content-type", "application/xml")
 }
 
-/// The object that a call is about. A marker that is asked for by its id is no object, but its
-/// method is what is not allowed; a marker on top makes the key one that is not there.
+/// The object that a call is about. A delete marker gives 405 when the call names its id, and 404
+/// when it is the current version.
 fn found<'a>(bucket: &'a mut Bucket, call: &Call) -> Result<&'a mut Version, Reply> {
     let asked = call.version.as_deref();
     let missing = if asked.is_some() && !bucket.versions(&call.key).is_empty() {
@@ -219,7 +220,7 @@ fn is_etag(wanted: &str, version: &Version) -> bool {
     wanted == "*" || wanted.trim_matches('"') == version.etag
 }
 
-/// What an upload's header is kept for: to be handed out with the object.
+/// Whether a header of an upload is stored, to be returned with the object.
 fn is_stored(name: &str) -> bool {
     name.starts_with("x-amz-meta-")
         || matches!(

@@ -9,7 +9,7 @@ use super::bucket::{Bucket, Version, Versioning};
 use super::call::{Call, percent_decoded};
 use crate::scripted::http::Reply;
 
-/// What a page has when nothing is asked, and at most.
+/// Entries of a page: the default, and the most.
 const PAGE: usize = 1000;
 
 pub(super) fn buckets<'a>(names: impl Iterator<Item = &'a String>) -> Reply {
@@ -85,14 +85,14 @@ pub(super) fn versions(bucket: &Bucket, call: &Call) -> Reply {
     let key_marker = call.parameter("key-marker").filter(|key| !key.is_empty());
     let id_marker = call.parameter("version-id-marker").filter(|id| !id.is_empty());
     let mut skipping = id_marker.is_some();
-    // By key, and of one key the newest first.
+    // By key; versions of the same key newest first.
     let all = bucket.iter().flat_map(|(key, versions)| {
         let newest = versions.len() - 1;
         let numbered = versions.iter().enumerate().rev();
         numbered.map(move |(number, version)| (key, version, number == newest))
     });
     let mut found = all.filter(|(key, version, _)| {
-        // Of the marker's own key only what comes behind the marker's version.
+        // Of the marker's own key, only what follows the marker's version.
         let after = match key_marker.map(|marker| (*key).cmp(marker.as_bytes())) {
             Some(Ordering::Less) => false,
             Some(Ordering::Equal) if id_marker.is_none() => false,
@@ -165,8 +165,8 @@ fn is_encoded(call: &Call) -> bool {
     call.parameter("encoding-type") == Some("url")
 }
 
-/// A key as a listing shows it: percent-encoded if that was asked for. Else as text; what XML
-/// cannot hold comes as a character reference, which strict readers refuse.
+/// A key as a listing shows it: percent-encoded if that was asked for, else as text. What XML
+/// cannot hold becomes a character reference, which strict readers refuse.
 fn written(call: &Call, key: &[u8]) -> String {
     if is_encoded(call) { percent_encoded(key) } else { escaped(&String::from_utf8_lossy(key)) }
 }
