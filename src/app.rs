@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::check::{check, healthcheck};
+pub use self::check::{StoreKind, check, healthcheck};
 pub use self::redrive::{Redrive, redrive};
 use self::workers::Workers;
 use crate::admin;
@@ -88,6 +88,8 @@ impl Daemon {
         let intake = self.intake(&workers)?;
         // Boxed: the compiler looks only so deep into futures within futures.
         let ended = Box::pin(workers.supervise(&self)).await;
+        // A fatal end was not asked for from outside.
+        self.shutdown.cancel();
         if let Some(intake) = intake {
             drop(intake.await);
         }

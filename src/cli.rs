@@ -1,6 +1,6 @@
 //! The command line.
 
-use bucket_av_scanner::app::Redrive;
+use bucket_av_scanner::app::{Redrive, StoreKind};
 use bucket_av_scanner::config::{VARIABLES, Variable};
 use clap::{Args, Parser, Subcommand};
 
@@ -31,6 +31,9 @@ pub(crate) struct CheckArgs {
     /// Find out with an object that is written there and removed again
     #[arg(long, requires = "buckets")]
     pub(crate) write: bool,
+    /// Print what makes a store of this kind announce the uploads of the buckets
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub(crate) store: Option<StoreKind>,
 }
 
 #[derive(Debug, Args)]

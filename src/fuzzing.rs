@@ -12,6 +12,7 @@ use std::path::Path;
 use crate::config::{self, VARIABLES};
 use crate::event::{self, Notification, ObjectRef};
 
+pub use crate::intake::fuzzing::webhook;
 pub use crate::scanner::fuzzing::{clamav_rest, clamd};
 pub use crate::store::fuzzing::store_headers;
 
@@ -212,6 +213,11 @@ mod tests {
     #[test]
     fn the_corpus_of_answers_of_a_store() {
         replay("store_headers", store_headers);
+    }
+
+    #[test]
+    fn the_corpus_of_webhooks() {
+        replay("webhook", webhook);
     }
 
     #[test]

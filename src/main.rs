@@ -26,8 +26,8 @@ fn main() -> ExitCode {
             Ok(address) => block_on(app::healthcheck(address)),
             Err(problems) => complain(&problems.to_string()),
         },
-        Some(Command::Check(CheckArgs { buckets, write })) => {
-            configured(&env, |loaded| block_on(app::check(loaded, buckets, write)))
+        Some(Command::Check(CheckArgs { buckets, write, store })) => {
+            configured(&env, |loaded| block_on(app::check(loaded, buckets, write, store)))
         }
         Some(Command::Redrive(args)) => {
             configured(&env, |loaded| block_on(app::redrive(&loaded.settings, args.into())))

@@ -28,7 +28,7 @@ pub(crate) use self::inlet::{Inlet, NotTaken};
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
 pub(crate) use self::session::{Session, inspect};
-pub(crate) use self::topology::{Topology, WorkQueue, minio_settings};
+pub(crate) use self::topology::{Topology, WorkQueue};
 use crate::failure::{Failure, Stage};
 
 /// A broker that takes longer to answer counts as gone. Heartbeats notice it later.

@@ -1,11 +1,15 @@
 //! The `check` and `healthcheck` commands.
 
+mod settings;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 
+pub use self::settings::StoreKind;
+use self::settings::{Deployment, IntakeEndpoint};
 use super::say;
 use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, Settings};
 use crate::courier::Courier;
@@ -22,8 +26,14 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to everything once, looks into `buckets`, and prints a line for each dependency and
 /// finding. Changes nothing, unless `write` is set: then an object is written to each bucket, and
-/// removed again. Succeeds when everything that the settings need is there.
-pub async fn check(loaded: Loaded, buckets: Vec<String>, write: bool) -> ExitCode {
+/// removed again. Prints the settings of a store of `kind` at the end, else those of `MinIO`.
+/// Succeeds when everything that the settings need is there.
+pub async fn check(
+    loaded: Loaded,
+    buckets: Vec<String>,
+    write: bool,
+    kind: Option<StoreKind>,
+) -> ExitCode {
     let Loaded { settings, warnings, .. } = loaded;
     for warning in warnings {
         say(format_args!("warning  {warning}"));
@@ -46,12 +56,9 @@ pub async fn check(loaded: Loaded, buckets: Vec<String>, write: bool) -> ExitCod
         }
     }
     if results.1.is_ok() {
-        failed += look_into(&settings, buckets, write).await;
+        failed += look_into(&settings, &buckets, write).await;
     }
-    say(format_args!(
-        "\nMinIO settings that fit these names:\n{}",
-        queue::minio_settings(&settings.broker)
-    ));
+    say(format_args!("\n{}", store_settings(&settings, &buckets, kind)));
     if failed > 0 {
         say(format_args!("\n{failed} FAILED, see above"));
         return ExitCode::FAILURE;
@@ -59,8 +66,28 @@ pub async fn check(loaded: Loaded, buckets: Vec<String>, write: bool) -> ExitCod
     ExitCode::SUCCESS
 }
 
+/// What makes the store send its notifications here.
+fn store_settings(settings: &Settings, buckets: &[String], kind: Option<StoreKind>) -> String {
+    let Some(kind) = kind else {
+        let amqp = settings::minio_amqp(&settings.broker);
+        return format!("MinIO settings that fit these names:\n{amqp}");
+    };
+    let deployment = Deployment {
+        broker: &settings.broker,
+        endpoint: &settings.store.url,
+        region: &settings.store.region,
+        intake: settings.intake.as_ref().map(|intake| IntakeEndpoint {
+            address: intake.address,
+            tls: intake.tls.is_some(),
+        }),
+        buckets,
+    };
+    let text = settings::text(kind, &deployment);
+    format!("{kind} settings that fit this deployment:\n{}", text.trim_end())
+}
+
 /// Prints the findings about each bucket; returns how many are failures.
-async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> usize {
+async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usize {
     let fail = |line: &str| {
         say(format_args!("bucket   FAILED: {line}"));
         1
@@ -80,7 +107,7 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
     let mut missing = 0;
     for bucket in buckets {
         let findings = match &stop {
-            None => vec![store.survey(&bucket, &settings.policy).await],
+            None => vec![store.survey(bucket, &settings.policy).await],
             Some(stop) if stop.is_cancelled() => break,
             Some(stop) => {
                 let key = Store::trial_key();
@@ -88,7 +115,7 @@ async fn look_into(settings: &Settings, buckets: Vec<String>, write: bool) -> us
                     "bucket   {bucket}: writing {key}, removed at the end; where the bucket \
                      announces uploads, this raises an event like any other"
                 ));
-                store.try_out(&bucket, &key, &settings.policy, stop).await
+                store.try_out(bucket, &key, &settings.policy, stop).await
             }
         };
         for Finding { bearing, text } in findings {

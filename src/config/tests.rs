@@ -305,3 +305,37 @@ fn a_proxy_that_is_not_used_for_the_store_is_remembered() {
     assert_eq!(variable(&[plain, ("HTTPS_PROXY", proxy)]), None);
     assert_eq!(variable(&[plain, ("http_proxy", proxy)]), Some("http_proxy"));
 }
+
+#[test]
+fn the_intake_is_off_unless_it_has_an_address_and_then_needs_a_token() {
+    assert!(settings(&minimal()).intake.is_none());
+    // What belongs to it alone is not looked at without it.
+    assert!(settings(&with(&[("INTAKE_TOKEN", "t")])).intake.is_none());
+    for (pairs, name) in [
+        (&[("INTAKE_ADDR", "127.0.0.1:1")][..], "INTAKE_TOKEN is required"),
+        (&[("INTAKE_ADDR", "127.0.0.1:1"), ("INTAKE_TOKEN", "  ")], "INTAKE_TOKEN must"),
+        (&[("INTAKE_ADDR", "127.0.0.1:1"), ("INTAKE_TOKEN", "tök")], "INTAKE_TOKEN must"),
+        (&[("INTAKE_ADDR", "127.0.0.1"), ("INTAKE_TOKEN", "t")], "INTAKE_ADDR must"),
+        (&[("INTAKE_ADDR", "localhost:1"), ("INTAKE_TOKEN", "t")], "INTAKE_ADDR must"),
+        (
+            &[("INTAKE_ADDR", "[::]:1"), ("INTAKE_TOKEN", "t"), ("INTAKE_TLS_CERT_FILE", "/x")],
+            "INTAKE_TLS_KEY_FILE is missing",
+        ),
+        (
+            &[("INTAKE_ADDR", "[::]:1"), ("INTAKE_TOKEN", "t"), ("INTAKE_TLS_KEY_FILE", "/x")],
+            "INTAKE_TLS_CERT_FILE is missing",
+        ),
+    ] {
+        let text = problems(&with(pairs));
+        assert!(text.starts_with(name) && text.lines().count() == 1, "{text}");
+        assert!(!text.contains("tök"), "{text}");
+    }
+    let warnings = |pairs: &[(&str, &str)]| load(&with(pairs)).unwrap().warnings.join("\n");
+    let long = "0123456789abcdef";
+    let local = warnings(&[("INTAKE_ADDR", "127.0.0.1:1"), ("INTAKE_TOKEN", long)]);
+    assert!(!local.contains("INTAKE"), "{local}");
+    let open = warnings(&[("INTAKE_ADDR", "0.0.0.0:1"), ("INTAKE_TOKEN", long)]);
+    assert!(open.contains("plain http"), "{open}");
+    let short = warnings(&[("INTAKE_ADDR", "127.0.0.1:1"), ("INTAKE_TOKEN", "0123456789abcdef t")]);
+    assert!(short.contains("can be guessed") && !short.contains("cdef"), "{short}");
+}

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
-use strum::{EnumIter, IntoStaticStr};
+use strum::IntoStaticStr;
 
 use super::MAX_BODY;
 use crate::queue::NotTaken;
 
 /// What became of a request; the label of its metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[cfg_attr(test, derive(strum::EnumIter))]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Answer {
     /// The notification is in the queue.
@@ -138,3 +139,19 @@ impl Answer {
 }
 
 const _: () = assert!(MAX_BODY == 1 << 20, "the texts above name it");
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_repeated_says_when() {
+        for answer in Answer::iter() {
+            let repeat = matches!(answer.status().as_u16(), 429 | 503);
+            let headers = answer.response().headers().clone();
+            assert_eq!(headers.contains_key(RETRY_AFTER), repeat, "{answer:?}");
+        }
+    }
+}

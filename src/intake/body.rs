@@ -88,14 +88,15 @@ pub(super) fn message<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a,
     if !headers.contains_key("ce-specversion") {
         return Ok(Cow::Borrowed(body));
     }
+    // Of a header that is there twice, the first: names are unique in an event.
     let attributes = headers
-        .iter()
-        .filter_map(|(name, value)| {
-            let name = name.as_str().strip_prefix("ce-")?;
+        .keys()
+        .filter_map(|header| {
+            let name = header.as_str().strip_prefix("ce-")?;
+            let value = percent_decode(headers.get(header)?.as_bytes());
             // A name of the format itself would be there twice.
             let reserved = matches!(name, "data" | "data_base64" | "");
-            let value = percent_decode(value.as_bytes()).decode_utf8_lossy().into_owned();
-            (!reserved).then_some((name, value))
+            (!reserved).then(|| (name, value.decode_utf8_lossy().into_owned()))
         })
         .collect();
     let event = Structured { attributes, data };

@@ -8,12 +8,11 @@ mod input;
 
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ExchangeKind};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::input::Input;
 use super::declare::{bind, exists, forbidden, own_exchange, own_queue};
 use super::error::OpenError;
-use crate::config::{BrokerSettings, ExchangeType, QueueType};
+use crate::config::{BrokerSettings, QueueType};
 use crate::retry::Ladder;
 
 /// More redeliveries than any message gets. The default of RabbitMQ 4 (20) would drop messages that
@@ -178,31 +177,4 @@ impl Topology {
 
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
-}
-
-/// The settings of MinIO's AMQP target that fit this topology, as text to copy.
-pub(crate) fn minio_settings(settings: &BrokerSettings) -> String {
-    let scheme = if settings.tls { "amqps" } else { "amqp" };
-    let kind = match settings.exchange_type {
-        ExchangeType::Topic => "topic",
-        ExchangeType::Direct => "direct",
-        ExchangeType::Fanout => "fanout",
-    };
-    let (host, port, exchange) = (&settings.host, settings.port, &settings.exchange);
-    let key = &settings.routing_key;
-    let vhost = match settings.vhost.as_str() {
-        "/" => String::new(),
-        other => format!("/{}", utf8_percent_encode(other, NON_ALPHANUMERIC)),
-    };
-    format!(
-        "MINIO_NOTIFY_AMQP_ENABLE_SCAN=on\n\
-         MINIO_NOTIFY_AMQP_URL_SCAN={scheme}://USER:PASSWORD@{host}:{port}{vhost}\n\
-         MINIO_NOTIFY_AMQP_EXCHANGE_SCAN={exchange}\n\
-         MINIO_NOTIFY_AMQP_EXCHANGE_TYPE_SCAN={kind}\n\
-         MINIO_NOTIFY_AMQP_ROUTING_KEY_SCAN={key}\n\
-         MINIO_NOTIFY_AMQP_DURABLE_SCAN=on\n\
-         MINIO_NOTIFY_AMQP_DELIVERY_MODE_SCAN=2\n\
-         MINIO_NOTIFY_AMQP_PUBLISHING_CONFIRMS_SCAN=on\n\
-         MINIO_NOTIFY_AMQP_QUEUE_DIR_SCAN=/a/folder/on/a/volume"
-    )
 }

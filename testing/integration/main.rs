@@ -11,6 +11,7 @@ mod engines;
 mod evidence;
 mod examples;
 mod hostile;
+mod intake;
 mod lies;
 mod limits;
 mod logging;

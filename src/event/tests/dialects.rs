@@ -201,6 +201,12 @@ fn seaweedfs_tells_of_files_and_objects_come_out() {
         assert!(ignored(line(SEAWEEDFS, at)), "{at}");
     }
     assert!(super::object(line(SEAWEEDFS, 5)).uncovered);
+    // The filer keeps files of its own beside the buckets.
+    for path in ["/buckets/.system/locks/a", "/etc/iam/a", "/buckets/file"] {
+        let body =
+            format!(r#"{{"key":"{path}","event_type":"create","message":{{"new_entry":{{}}}}}}"#);
+        assert!(ignored(&body), "{path}");
+    }
 }
 
 #[test]

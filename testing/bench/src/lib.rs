@@ -7,7 +7,7 @@
 //! - `sets`: the objects;
 //! - `rig`: the daemon and the services it works with; `tap`: what passes between it and the broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
-//! - `operations`, `broker`, `memory`, `backlog`: what is measured but once;
+//! - `operations`, `broker`, `intake`, `memory`, `backlog`: what is measured but once;
 //! - `instructions`: what is counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, where it all ran;
 //! - `simulation`, `scale`: what follows for larger deployments;
@@ -18,6 +18,7 @@ mod backlog;
 mod broker;
 mod drain;
 mod instructions;
+mod intake;
 mod limits;
 mod machine;
 mod memory;
@@ -51,7 +52,7 @@ use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
 use self::stats::{Spread, whole};
 
 /// What is measured beside the sets, in this order; the last only when it is named.
-const EXTRAS: [&str; 5] = ["start", "operations", "broker", "memory", "backlog"];
+const EXTRAS: [&str; 6] = ["start", "operations", "broker", "intake", "memory", "backlog"];
 /// Starts until ready, of which the median counts.
 const STARTS: u32 = 7;
 /// What the daemon is taken to reach of what clamd and the store reach together, so that a drain
@@ -115,6 +116,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         start: None,
         operations: None,
         broker: None,
+        intake: None,
         cases: Vec::new(),
         paced: Vec::new(),
         memory: None,
@@ -137,6 +139,9 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         let broker = broker::run(&bench.rig, &objects).await?;
         say!("[bench] a queue carries {} messages/s", number(broker.through));
         bench.results.broker = Some(broker);
+    }
+    if wanted.contains(&"intake") {
+        bench.results.intake = Some(intake::run(&stack, &binary, bench.options.runs).await?);
     }
     for set in sets {
         bench.set(&set).await?;

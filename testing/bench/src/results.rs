@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::backlog::Backlog;
 use crate::broker::Broker;
 use crate::drain::{Drain, Paced};
+use crate::intake::Intake;
 use crate::limits::{Pace, Pair};
 use crate::machine::Machine;
 use crate::operations::Operations;
@@ -25,6 +26,7 @@ pub(super) struct Results {
     pub(super) start: Option<Start>,
     pub(super) operations: Option<Operations>,
     pub(super) broker: Option<Broker>,
+    pub(super) intake: Option<Intake>,
     pub(super) cases: Vec<Case>,
     pub(super) paced: Vec<PacedRow>,
     pub(super) memory: Option<Memory>,

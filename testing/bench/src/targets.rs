@@ -56,6 +56,16 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
     let megabytes = u64_as_f64(results.machine.binary_bytes) / 1e6;
     let measured = format!("{megabytes:.1} MB");
     add("size of the program", "< 18 MB", measured, megabytes < 18.0);
+    if let Some(intake) = &results.intake {
+        if let Some(row) = intake.rows.last() {
+            let (ratio, senders) = (row.ratio.median, row.senders);
+            let what = format!("intake, {senders} requests in flight: of bare confirmed publishes");
+            add(&what, "≥ 40 %", format!("{:.0} %", ratio * 100.0), ratio >= 0.4);
+        }
+        let p99 = intake.times.p99;
+        let measured = format!("{p99:.1} ms");
+        add("intake at half of that rate: p99 of the answers", "< 50 ms", measured, p99 < 50.0);
+    }
     if let Some(backlog) = &results.backlog {
         let ratio = backlog.last_tenth / backlog.first_tenth;
         let measured = format!("{:.0} %", ratio * 100.0);

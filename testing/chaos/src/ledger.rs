@@ -13,6 +13,7 @@ use stack::{Amqp, S3};
 use tokio::task::JoinHandle;
 
 use crate::samples::{Fate, content, sha256, small};
+use crate::senders::Senders;
 
 /// Every scenario handles at least as many objects.
 pub(super) const OBJECTS: usize = 300;
@@ -47,12 +48,20 @@ impl Upload {
     }
 }
 
+/// Says what a store would say.
+pub(super) enum Announcer {
+    /// By this exchange, with this routing key.
+    Exchange(Amqp, String, String),
+    /// By webhooks.
+    Webhooks(Senders),
+}
+
 /// Uploads and keeps the books. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Ledger {
     store: S3,
-    /// For a store that announces nothing itself: by whom, exchange, routing key.
-    announcer: Option<Arc<(Amqp, String, String)>>,
+    /// For a store that announces nothing itself.
+    announcer: Option<Arc<Announcer>>,
     /// The announcement names the version.
     pub(super) names_versions: bool,
     rng: Arc<Mutex<Rng>>,
@@ -60,7 +69,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(store: S3, announcer: Option<(Amqp, String, String)>, rng: Rng) -> Self {
+    pub(super) fn new(store: S3, announcer: Option<Announcer>, rng: Rng) -> Self {
         Self {
             store,
             announcer: announcer.map(Arc::new),
@@ -194,9 +203,24 @@ impl Ledger {
 
     /// Says what the store would say, where it says nothing.
     pub(super) async fn announce(&self, upload: &Upload) -> Result<()> {
-        let Some(announcer) = &self.announcer else { return Ok(()) };
-        let (amqp, exchange, routing_key) = &**announcer;
-        amqp.notify(exchange, routing_key, &self.notification(upload)).await
+        match self.announcer.as_deref() {
+            None => Ok(()),
+            Some(Announcer::Exchange(amqp, exchange, routing_key)) => {
+                amqp.notify(exchange, routing_key, &self.notification(upload)).await
+            }
+            Some(Announcer::Webhooks(senders)) => {
+                senders.send(&self.notification(upload).to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Those who send webhooks, where there are any.
+    pub(super) fn senders(&self) -> Option<&Senders> {
+        match self.announcer.as_deref() {
+            Some(Announcer::Webhooks(senders)) => Some(senders),
+            _ => None,
+        }
     }
 
     pub(super) fn notification(&self, upload: &Upload) -> serde_json::Value {
@@ -243,6 +267,9 @@ impl Ledger {
             let mut puts = stream::iter(puts).buffered(CONCURRENCY);
             while let Some(put) = puts.next().await {
                 put?;
+            }
+            if let Some(senders) = ledger.senders() {
+                senders.delivered().await;
             }
             Ok(())
         })

@@ -2,7 +2,7 @@
 //! message is accounted for.
 //!
 //! - `samples`: objects whose fate is known;
-//! - `ledger`: what was uploaded;
+//! - `ledger`: what was uploaded; `senders`: webhooks about it;
 //! - `world`: two replicas of the daemon, with proxies between them and everything else;
 //! - `tally`, `account`: what became of it all;
 //! - `scenario`, `scenarios`: the faults;
@@ -15,6 +15,7 @@ mod results;
 mod samples;
 mod scenario;
 mod scenarios;
+mod senders;
 mod tally;
 mod world;
 

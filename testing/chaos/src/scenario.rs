@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
 
+use crate::senders::Sending;
 use crate::tally::Expected;
 use crate::world::{Bucket, Engine, Setup, World};
 
@@ -32,6 +33,7 @@ impl Scenario {
             bucket: Bucket::Gateway,
             settings: Vec::new(),
             unread_stdout: false,
+            sending: None,
         };
         Self { name, what, short: false, setup, expected: Expected::default(), run }
     }
@@ -54,6 +56,12 @@ impl Scenario {
     pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.setup.settings.push((name, value));
         self
+    }
+
+    /// A store that announces nothing itself; its events are sent to the intakes.
+    pub(super) fn senders(mut self, senders: usize, times: usize) -> Self {
+        self.setup.sending = Some(Sending { senders, times });
+        self.bucket(Bucket::Unversioned)
     }
 
     /// The store is made to fail, so that its client repeats requests.

@@ -4,6 +4,7 @@ mod answers;
 mod broker;
 mod engine;
 mod host;
+mod intake;
 mod messages;
 mod overwrites;
 mod processes;
@@ -25,6 +26,7 @@ pub(super) fn all() -> Vec<Scenario> {
     let mut all = vec![Scenario::new("calm", "nothing fails; through clamav-rest", calm).rest()];
     all.extend(processes::all());
     all.extend(broker::all());
+    all.extend(intake::all());
     all.extend(engine::all());
     all.extend(store::all());
     all.extend(answers::all());

@@ -13,10 +13,12 @@ use peers::proxy::{EngineProxy, HttpProxy, TcpProxy};
 use peers::sink::{Received, Reply, Sink};
 use serde_json::Value;
 use stack::clamd::{Clamd, Database};
+use stack::ports::free_port;
 use stack::{Amqp, Daemon, S3, Seaweed, Stack};
 
-use crate::ledger::{Ledger, joined};
+use crate::ledger::{Announcer, Ledger, joined};
 use crate::samples::STREAM_MAX;
+use crate::senders::{Senders, Sending, TOKEN};
 
 const READY: Duration = Duration::from_mins(1);
 /// Tiers so short that a whole ladder is climbed within a scenario.
@@ -48,6 +50,8 @@ pub(super) struct Setup {
     pub(super) engine: Engine,
     pub(super) bucket: Bucket,
     pub(super) settings: Vec<(&'static str, &'static str)>,
+    /// The store's events come by webhooks.
+    pub(super) sending: Option<Sending>,
     /// The daemons' standard output is a pipe that nobody reads.
     pub(super) unread_stdout: bool,
 }
@@ -91,6 +95,8 @@ pub(super) struct World {
     pub(super) daemons: Vec<Daemon>,
     /// One for each daemon.
     pub(super) brokers: Vec<TcpProxy>,
+    /// In front of the intake of each daemon, where events come by webhooks.
+    pub(super) intakes: Vec<HttpProxy>,
     pub(super) store: HttpProxy,
     pub(super) direct: S3,
     pub(super) clamd: Arc<tokio::sync::Mutex<Clamd>>,
@@ -162,9 +168,17 @@ impl World {
             // For the account, which reads the audit lines.
             ("LOG_FORMAT", "json"),
         ];
+        let intakes = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+        if setup.sending.is_some() {
+            overrides.extend([("INTAKE_ADDR", intakes[0].as_str()), ("INTAKE_TOKEN", TOKEN)]);
+        }
         overrides.extend(setup.settings.iter().copied());
         let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
-        let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
+        let mut own = vec![("RABBITMQ_PORT", ports[1].as_str())];
+        if setup.sending.is_some() {
+            own.push(("INTAKE_ADDR", &intakes[1]));
+        }
+        let mut second = first.replica(&own)?;
         if setup.unread_stdout {
             first.leave_stdout_unread();
             second.leave_stdout_unread();
@@ -176,11 +190,23 @@ impl World {
 
         let names = first.names.clone();
         let direct = S3::at(&url, &keys.0, &keys.1, &settings.s3_region, &names.bucket);
-        let announcer = if setup.bucket == Bucket::Gateway {
-            None
-        } else {
+        if setup.bucket != Bucket::Gateway {
             direct.create_bucket().await?;
-            Some((shared.stack.amqp().await?, names.exchange.clone(), names.routing_key.clone()))
+        }
+        let mut intake_proxies = Vec::new();
+        let announcer = match setup.sending {
+            Some(sending) => {
+                for address in &intakes {
+                    intake_proxies.push(HttpProxy::start(&format!("http://{address}")).await?);
+                }
+                let urls = intake_proxies.iter().map(HttpProxy::url).collect();
+                Some(Announcer::Webhooks(Senders::new(sending, urls)?))
+            }
+            None if setup.bucket == Bucket::Gateway => None,
+            None => {
+                let (exchange, key) = (names.exchange.clone(), names.routing_key.clone());
+                Some(Announcer::Exchange(shared.stack.amqp().await?, exchange, key))
+            }
         };
         let ledger = Ledger::new(direct.clone(), announcer, rng);
         let world = Self {
@@ -188,6 +214,7 @@ impl World {
             setup,
             daemons: vec![first, second],
             brokers,
+            intakes: intake_proxies,
             store,
             direct,
             clamd: Arc::new(tokio::sync::Mutex::new(clamd)),

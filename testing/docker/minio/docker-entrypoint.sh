@@ -1,5 +1,5 @@
 #!/bin/bash
-# `server /data … --certs-dir FOLDER`, and settings from MINIO_CONFIG_ENV_FILE, as with MinIO.
+# Takes `server /data … --certs-dir FOLDER` and settings from MINIO_CONFIG_ENV_FILE, as MinIO does.
 set -eu
 [ "$1" = server ] || exec "$@"
 data=$2

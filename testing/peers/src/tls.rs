@@ -61,6 +61,18 @@ impl Authority {
         std::fs::write(file, self.issuer.pem()).context(file.display())
     }
 
+    /// Writes a good certificate for `host` and its key as PEM files.
+    ///
+    /// # Errors
+    /// When no certificate can be made or a file cannot be written.
+    pub fn write_server(&self, host: &str, certificate: &Path, key: &Path) -> Result<()> {
+        let pair = KeyPair::generate().context("key")?;
+        let params = CertificateParams::new(vec![host.to_owned()]).context("certificate")?;
+        let signed = params.signed_by(&pair, &self.issuer).context("certificate")?;
+        std::fs::write(certificate, signed.pem()).context(certificate.display())?;
+        std::fs::write(key, pair.serialize_pem()).context(key.display())
+    }
+
     /// Listens with a certificate and passes what comes on to `target`.
     ///
     /// # Errors

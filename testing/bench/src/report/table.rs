@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use peers::error::{Context, Result};
 
+use crate::intake::Intake;
 use crate::results::{Case, Results, Row, Scale};
-use crate::stats::Spread;
+use crate::stats::{Percentiles, Spread};
 
 /// All tables that there is something for.
 ///
@@ -50,6 +51,9 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     }
     if !results.paced.is_empty() {
         paced(text, results)?;
+    }
+    if let Some(intake) = &results.intake {
+        webhooks(text, intake)?;
     }
     others(text, results)?;
     match &results.scale {
@@ -139,6 +143,22 @@ fn paced(text: &mut String, results: &Results) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+fn webhooks(text: &mut String, intake: &Intake) -> std::fmt::Result {
+    let times = |times: &Percentiles| [times.p50, times.p95, times.p99].map(number).join(" / ");
+    writeln!(
+        text,
+        "\n| senders | webhooks/s | bare publishes/s | of bare publishes | request to answer \
+         p50/p95/p99, ms |\n|--:|--:|--:|--:|--:|"
+    )?;
+    for row in &intake.rows {
+        let (rate, bare) = (spread(row.webhooks), spread(row.bare));
+        let (ratio, times) = (percent(row.ratio), times(&row.times));
+        writeln!(text, "| {} | {rate} | {bare} | {ratio} | {times} |", row.senders)?;
+    }
+    let (paced, times) = (number(intake.paced), times(&intake.times));
+    writeln!(text, "\nAt a steady {paced} webhooks/s: {times} ms.")
 }
 
 fn others(text: &mut String, results: &Results) -> std::fmt::Result {

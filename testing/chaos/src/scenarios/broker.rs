@@ -122,18 +122,23 @@ fn black_hole(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 fn alarm(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     world.while_feeding(OBJECTS, 8, async |world| {
         sleep(2.0).await;
-        let ctl = |level: &'static str| {
-            let stack = world.stack.clone();
-            tokio::task::spawn_blocking(move || {
-                stack.rabbitmqctl(&["set_vm_memory_high_watermark", level]).map(drop)
-            })
-        };
-        joined(ctl("0.000001")).await?;
-        sleep(8.0).await;
-        joined(ctl("0.4")).await?;
+        raise_alarm(world, Duration::from_secs(8)).await?;
         world.healed();
         Ok(())
     })
+}
+
+/// A memory alarm for so long.
+pub(super) async fn raise_alarm(world: &World, time: Duration) -> Result<()> {
+    let ctl = |level: &'static str| {
+        let stack = world.stack.clone();
+        tokio::task::spawn_blocking(move || {
+            stack.rabbitmqctl(&["set_vm_memory_high_watermark", level]).map(drop)
+        })
+    };
+    joined(ctl("0.000001")).await?;
+    tokio::time::sleep(time).await;
+    joined(ctl("0.4")).await
 }
 
 /// What lies ready in a queue that is deleted the broker destroys, and nobody can help it. What is
