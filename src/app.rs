@@ -88,6 +88,8 @@ impl Daemon {
         let intake = self.intake(&workers)?;
         // Boxed: the compiler looks only so deep into futures within futures.
         let ended = Box::pin(workers.supervise(&self)).await;
+        // A fatal end was not asked for from outside.
+        self.shutdown.cancel();
         if let Some(intake) = intake {
             drop(intake.await);
         }

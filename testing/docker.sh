@@ -24,12 +24,12 @@ work=$(mktemp -d)
 # A project of its own, so that it does not touch other deployments on this host.
 export COMPOSE_PROJECT_NAME=avscan-proof-$$ SECRETS_DIR=$work/secrets
 export CONSOLE_ADDRESS=127.0.0.1 S3_ADDRESS=127.0.0.1
-file=docker-compose/docker-compose.yml
+export COMPOSE_FILE=$PWD/docker-compose/docker-compose.yml
 manage=docker-compose/manage.sh
 if docker compose version > /dev/null 2>&1; then
-    compose() { docker compose -f $file "$@"; }
+    compose() { docker compose "$@"; }
 elif docker-compose version > /dev/null 2>&1; then
-    compose() { docker-compose -f $file "$@"; }
+    compose() { docker-compose "$@"; }
 else
     echo "[docker] SKIPPED: a Docker Engine, but neither 'docker compose' nor 'docker-compose'"
     exit 0
@@ -120,8 +120,11 @@ stand_ins() {
         say "SKIPPED: programs built on this machine do not run on Debian 12; try $0 --images"
         exit 0
     fi
-    # The gateway's target has another name, and the gateway has no versions.
+    # The gateway posts to the workers' intake instead, and has no versions.
     export MINIO_EVENTS_ARN=arn:minio:sqs::SCAN:webhook MINIO_VERSIONING=false
+    INTAKE_TOKEN=$(python3 -c 'import secrets; print(secrets.token_hex(24))')
+    COMPOSE_FILE+=:$PWD/testing/docker/intake.yml
+    export INTAKE_TOKEN COMPOSE_FILE
 }
 
 # --- the store, from a container on the same network ----------------------------

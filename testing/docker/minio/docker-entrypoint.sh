@@ -17,14 +17,6 @@ export HOME=/tmp/home
 mkdir -p $HOME/.minio "$data/objects" /tmp/cache
 ln -sfn "$certs" $HOME/.minio/certs
 
-# The gateway sends its events to a bridge by webhook, and keeps them in MinIO's folder of events. The bridge
-# does what MinIO's AMQP target does.
-export MINIO_NOTIFY_WEBHOOK_ENABLE_SCAN=on
-export MINIO_NOTIFY_WEBHOOK_ENDPOINT_SCAN=http://127.0.0.1:8000/
-export MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_SCAN=$MINIO_NOTIFY_AMQP_QUEUE_DIR_SCAN
-export MINIO_NOTIFY_WEBHOOK_QUEUE_LIMIT_SCAN=$MINIO_NOTIFY_AMQP_QUEUE_LIMIT_SCAN
-bridge.py &
-
 volume=sqlite3://$data/meta.db
 [ -e "$data/meta.db" ] || juicefs format --no-color --storage file --bucket "$data/objects/" \
     "$volume" avscan > /dev/null 2>&1
