@@ -51,7 +51,7 @@ impl Upload {
 /// Sends the notifications that a store would send.
 pub(super) enum Announcer {
     /// By this exchange, with this routing key.
-    Exchange(Amqp, String, String),
+    Exchange(Box<Amqp>, String, String),
     /// By webhooks.
     Webhooks(Senders),
 }

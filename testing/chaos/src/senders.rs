@@ -11,7 +11,6 @@ use tokio_util::task::TaskTracker;
 const PAUSE: Duration = Duration::from_millis(1500);
 /// A sender that is not answered by then tries again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-pub(super) const TOKEN: &str = "the-token-of-the-chaos";
 
 /// How events are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,17 +27,19 @@ pub(super) struct Senders {
     sending: Sending,
     /// The intakes of all replicas; a try that fails is followed by one at the next.
     intakes: Arc<[String]>,
+    token: Arc<str>,
     client: reqwest::Client,
     under_way: TaskTracker,
     failed: Arc<AtomicUsize>,
 }
 
 impl Senders {
-    pub(super) fn new(sending: Sending, intakes: Vec<String>) -> Result<Self> {
+    pub(super) fn new(sending: Sending, intakes: Vec<String>, token: &str) -> Result<Self> {
         let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build();
         Ok(Self {
             sending,
             intakes: intakes.into(),
+            token: token.into(),
             client: client.context("client")?,
             under_way: TaskTracker::new(),
             failed: Arc::default(),
@@ -61,7 +62,7 @@ impl Senders {
     }
 
     async fn post(&self, intake: &str, event: &str) -> bool {
-        let request = self.client.post(format!("{intake}/events")).bearer_auth(TOKEN);
+        let request = self.client.post(format!("{intake}/events")).bearer_auth(&self.token);
         let answer = request.body(event.to_owned()).send().await;
         answer.is_ok_and(|answer| answer.status().as_u16() == 200)
     }

@@ -13,16 +13,26 @@ use peers::proxy::{EngineProxy, HttpProxy, TcpProxy};
 use peers::sink::{Received, Reply, Sink};
 use serde_json::Value;
 use stack::clamd::{Clamd, Database};
-use stack::ports::free_port;
+use stack::daemon::Names;
 use stack::{Amqp, Daemon, S3, Seaweed, Stack};
 
 use crate::ledger::{Announcer, Ledger, joined};
 use crate::samples::STREAM_MAX;
-use crate::senders::{Senders, Sending, TOKEN};
+use crate::senders::{Senders, Sending};
 
 const READY: Duration = Duration::from_mins(1);
 /// Retry delays so short that a scenario goes through all of them.
 const DELAYS: &str = "1s,2s,4s";
+/// Settings of clamd beside those of the stack.
+const CLAMD_SETTINGS: [&str; 7] = [
+    STREAM_MAX,
+    "AlertExceedsMax yes",
+    "AlertEncrypted yes",
+    "ConcurrentDatabaseReload yes",
+    "MaxThreads 32",
+    "MaxQueue 200",
+    "SelfCheck 0",
+];
 
 /// How the daemon speaks to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +90,25 @@ impl Shared<'_> {
     }
 }
 
+/// Sends notifications, where the store does not.
+async fn announcer(
+    stack: &Stack,
+    setup: &Setup,
+    names: &Names,
+    intakes: &[HttpProxy],
+) -> Result<Option<Announcer>> {
+    if let Some(sending) = setup.sending {
+        let urls = intakes.iter().map(HttpProxy::url).collect();
+        let senders = Senders::new(sending, urls, &stack.settings().intake_token)?;
+        return Ok(Some(Announcer::Webhooks(senders)));
+    }
+    if setup.bucket == Bucket::Gateway {
+        return Ok(None);
+    }
+    let (exchange, key) = (names.exchange.clone(), names.routing_key.clone());
+    Ok(Some(Announcer::Exchange(Box::new(stack.amqp().await?), exchange, key)))
+}
+
 /// A report that the sink accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
@@ -95,7 +124,7 @@ pub(super) struct World {
     pub(super) daemons: Vec<Daemon>,
     /// One for each daemon.
     pub(super) brokers: Vec<TcpProxy>,
-    /// In front of the intake of each daemon, where events come by webhooks.
+    /// In front of the intake of each daemon; the gateway's events do not come this way.
     pub(super) intakes: Vec<HttpProxy>,
     pub(super) store: HttpProxy,
     pub(super) direct: S3,
@@ -123,16 +152,7 @@ pub(super) struct World {
 impl World {
     /// Starts everything; returns when both daemons are ready.
     pub(super) async fn start(shared: &mut Shared<'_>, setup: Setup, rng: Rng) -> Result<Self> {
-        let clamd = Clamd::start(&[
-            STREAM_MAX,
-            "AlertExceedsMax yes",
-            "AlertEncrypted yes",
-            "ConcurrentDatabaseReload yes",
-            "MaxThreads 32",
-            "MaxQueue 200",
-            "SelfCheck 0",
-        ])
-        .await?;
+        let clamd = Clamd::start(&CLAMD_SETTINGS).await?;
         let engine = EngineProxy::start(&clamd.socket()).await?;
         let (scanner, endpoint, double, rest) = match setup.engine {
             Engine::Clamd => ("clamd", format!("tcp://{}", engine.address()), None, None),
@@ -168,17 +188,9 @@ impl World {
             // The account reads the audit lines.
             ("LOG_FORMAT", "json"),
         ];
-        let intakes = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
-        if setup.sending.is_some() {
-            overrides.extend([("INTAKE_ADDR", intakes[0].as_str()), ("INTAKE_TOKEN", TOKEN)]);
-        }
         overrides.extend(setup.settings.iter().copied());
         let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
-        let mut own = vec![("RABBITMQ_PORT", ports[1].as_str())];
-        if setup.sending.is_some() {
-            own.push(("INTAKE_ADDR", &intakes[1]));
-        }
-        let mut second = first.replica(&own)?;
+        let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
         if setup.unread_stdout {
             first.leave_stdout_unread();
             second.leave_stdout_unread();
@@ -190,31 +202,22 @@ impl World {
 
         let names = first.names.clone();
         let direct = S3::at(&url, &keys.0, &keys.1, &settings.s3_region, &names.bucket);
-        if setup.bucket != Bucket::Gateway {
+        let url_of = |daemon: &Daemon| format!("http://{}", daemon.env()["INTAKE_ADDR"]);
+        let intakes = vec![
+            HttpProxy::start(&url_of(&first)).await?,
+            HttpProxy::start(&url_of(&second)).await?,
+        ];
+        let announcer = announcer(shared.stack, &setup, &names, &intakes).await?;
+        if announcer.is_some() {
             direct.create_bucket().await?;
         }
-        let mut intake_proxies = Vec::new();
-        let announcer = match setup.sending {
-            Some(sending) => {
-                for address in &intakes {
-                    intake_proxies.push(HttpProxy::start(&format!("http://{address}")).await?);
-                }
-                let urls = intake_proxies.iter().map(HttpProxy::url).collect();
-                Some(Announcer::Webhooks(Senders::new(sending, urls)?))
-            }
-            None if setup.bucket == Bucket::Gateway => None,
-            None => {
-                let (exchange, key) = (names.exchange.clone(), names.routing_key.clone());
-                Some(Announcer::Exchange(shared.stack.amqp().await?, exchange, key))
-            }
-        };
         let ledger = Ledger::new(direct.clone(), announcer, rng);
         let world = Self {
             stack: shared.stack.clone(),
             setup,
             daemons: vec![first, second],
             brokers,
-            intakes: intake_proxies,
+            intakes,
             store,
             direct,
             clamd: Arc::new(tokio::sync::Mutex::new(clamd)),
