@@ -6,6 +6,7 @@
 
 mod envelope;
 mod key;
+mod marker;
 mod meaning;
 mod seaweed;
 
@@ -15,7 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+pub(crate) use self::marker::marker;
 use self::meaning::{Meaning, meaning};
 
 /// Records of one message. Stores send one, and AWS documents no limit; this one keeps a hostile
@@ -78,6 +81,8 @@ pub(crate) enum Notification {
     },
     /// Several records: a body with one record for each.
     Many(Vec<Vec<u8>>),
+    /// A message of our own, which shows that everything queued before it was taken.
+    Marker(Uuid),
     /// Nothing to scan.
     Ignored,
 }
@@ -181,7 +186,10 @@ struct Message<'a> {
 /// # Errors
 /// [`Malformed`] for everything but notifications and messages known to announce nothing.
 pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
-    read(body, announced)
+    read(body, announced).or_else(|malformed| match marker::read(body) {
+        Some(id) => Ok(Notification::Marker(id)),
+        None => Err(malformed),
+    })
 }
 
 /// Reads the records of a message, out of what they are wrapped into.

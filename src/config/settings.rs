@@ -21,6 +21,7 @@ impl Reader<'_> {
         let scanner = self.scanner();
         let policy = self.policy();
         let publish = self.publish();
+        let canary = self.canary();
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
@@ -32,6 +33,7 @@ impl Reader<'_> {
             scanner: scanner?,
             policy: policy?,
             publish: publish?,
+            canary: canary?,
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,
@@ -296,7 +298,7 @@ fn is_signing_secret(text: &str) -> bool {
 }
 
 /// A delay of the retry ladder: a number and `s`, `m` or `h`, at most 24 hours.
-fn tier(text: &str) -> Option<Tier> {
+pub(super) fn tier(text: &str) -> Option<Tier> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.starts_with(['0', '+']) {
         return None;

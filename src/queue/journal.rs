@@ -165,11 +165,6 @@ impl Journal {
         self.publish(&self.notifications, Uuid::new_v4(), body).await
     }
 
-    /// Returns when nothing is read any more.
-    pub(crate) async fn closed(&self) {
-        self.closed.cancelled().await;
-    }
-
     async fn publish_and_read(&self, body: &[u8]) -> Result<(), JournalError> {
         let id = Uuid::new_v4();
         let (sender, read) = oneshot::channel();

@@ -101,7 +101,7 @@ async fn a_journal_that_was_deleted_fails_alone_and_is_there_when_it_is_opened_a
     journal.append(&Fact::Number { n: 1 }).await.unwrap();
     let amqp = stack.amqp().await.unwrap();
     amqp.delete_queue(&format!("{queue}.journal")).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), journal.closed()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), journal.closed.cancelled()).await.unwrap();
     assert!(journal.append(&Fact::Number { n: 2 }).await.is_err());
     assert!(journal.read_to_end().await.is_err());
     assert!(!session.lost().is_cancelled());
