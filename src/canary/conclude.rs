@@ -74,7 +74,7 @@ pub(super) enum Finding {
     Failing { sample: Sample, reason: String },
     /// Its notification came, and the work on it does not end.
     Stuck(Sample),
-    /// The object was not there any more.
+    /// The object was not there any more, or other bytes were.
     Vanished(Sample),
 }
 
@@ -118,7 +118,10 @@ impl fmt::Display for Finding {
                 write!(f, "the {sample} canary was announced, and the work on it does not end")
             }
             Self::Vanished(sample) => {
-                write!(f, "the {sample} canary was gone before it could be scanned")
+                write!(
+                    f,
+                    "the {sample} canary was gone, or overwritten, before it could be scanned"
+                )
             }
         }
     }

@@ -67,7 +67,7 @@ pub(crate) enum End {
     Applied { status: Status, action: Action },
     /// Not to its end; another attempt may follow.
     Failed { reason: String },
-    /// The object was not there.
+    /// The object was not there, or other bytes were.
     Gone,
 }
 

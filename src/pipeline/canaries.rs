@@ -4,6 +4,7 @@
 use super::{Interrupted, ObjectEnd, Pipeline};
 use crate::canary::{Canaries, End};
 use crate::event::ObjectRef;
+use crate::failure::Kind;
 use crate::policy::Action;
 use crate::report::{EffectError, Examined, Trigger};
 use crate::verdict::Status;
@@ -58,9 +59,17 @@ pub(super) async fn tell(
     ended: &Result<ObjectEnd, Interrupted>,
 ) {
     let end = match ended {
-        Ok(ObjectEnd::Gone) => End::Gone,
+        // It said so itself, or each version gets a delivery of its own.
+        Ok(ObjectEnd::CanaryRefused | ObjectEnd::Versions(_)) => return,
+        // Gone, or other bytes are there; of a canary that was applied this changes nothing.
+        Ok(_) => End::Gone,
+        // A gate closed, or the session is lost: it comes back.
+        Err(Interrupted { failure, .. })
+            if matches!(failure.kind, Kind::Abandoned | Kind::Down(_)) =>
+        {
+            return;
+        }
         Err(interrupted) => End::Failed { reason: interrupted.failure.to_string() },
-        Ok(_) => return,
     };
     canaries.ended(&object.bucket, &object.key, end).await;
 }
