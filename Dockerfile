@@ -1,13 +1,13 @@
 # The daemon alone: one program, the libraries that it loads, and the public certificate
-# authorities. No shell, no package manager, nothing that has to be writable but TMPDIR.
+# authorities. No shell and no package manager; only TMPDIR has to be writable.
 #
 #   docker build -t bucket-av-scanner .
 #   docker run --read-only --tmpfs /tmp -e MINIO_SERVER_URL=… bucket-av-scanner
 #
-# Builds with BuildKit and with the classic builder. What the program loads is copied out of the
-# builder's own base, so that there is one base to pin and the two can never differ.
+# Builds with BuildKit and with the classic builder. The libraries are copied from the builder's own
+# base, so there is only one base to pin, and the program runs with the libraries it was built with.
 ARG BUILDER=rust:1.95.0-slim-bookworm
-# `dist` is optimised across all crates, which takes minutes; for a loop of changes set `dev`.
+# `dist` is optimised across all crates, which takes minutes; set `dev` to rebuild often.
 ARG PROFILE=dist
 
 FROM ${BUILDER} AS build
@@ -15,7 +15,7 @@ ARG PROFILE
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build
 
-# The dependencies first, around an empty program: this layer stays until Cargo.lock changes.
+# The dependencies first, with an empty program: this layer stays cached until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
 COPY testing/bench/Cargo.toml testing/bench/
 COPY testing/chaos/Cargo.toml testing/chaos/
@@ -26,13 +26,13 @@ RUN mkdir -p src testing/integration testing/{bench,chaos,peers,stack}/src \
     && touch src/lib.rs testing/{bench,chaos,peers,stack}/src/lib.rs \
     && cargo build --locked --profile "$PROFILE"
 
-# Cargo goes by the time of a file, and a copied one may be older than the stand-in above.
+# Cargo compares file times, and a copied file may be older than the empty program above.
 COPY src src
 RUN find src -name '*.rs' -exec touch {} + \
     && cargo build --locked --profile "$PROFILE"
 
-# What the final image holds, in its place. `ldd` names the loader too, whatever the architecture.
-# The user has a number only, so that Kubernetes can tell that it is not root.
+# The files of the final image, at their paths. `ldd` also lists the loader, on every architecture.
+# The final image names its user by number, so that Kubernetes can verify that it is not root.
 RUN mkdir -p image/etc/ssl/certs image/usr/local/bin image/tmp image/var/log/av-scan \
     && cp "target/${PROFILE/#dev/debug}/bucket-av-scanner" image/usr/local/bin/ \
     && ldd image/usr/local/bin/bucket-av-scanner | grep -o '/[^ ]*' \

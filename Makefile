@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 STACK := target/release/stack
 
-# The compiler of rust-toolchain.toml, or what stands in for it; asked only where something is built.
+# The compiler of rust-toolchain.toml, or the one used instead; looked up only for targets that build.
 ifneq ($(filter-out help down all deploy-docker clean-docker logs status scale secrets,$(MAKECMDGOALS)),)
 TOOLCHAIN := $(shell testing/toolchain.sh)
 ifneq ($(TOOLCHAIN),)
@@ -32,7 +32,7 @@ down: ## stop what `make up` started, and remove its data
 	@if [ -x $(STACK) ]; then $(STACK) down; elif [ -x target/debug/stack ]; then target/debug/stack down; fi
 
 .PHONY: demo
-demo: up ## up, then upload five files and show what became of each
+demo: up ## up, then upload five files and show the result for each
 	@$(STACK) demo
 
 .PHONY: test
@@ -40,7 +40,7 @@ ifeq ($(TARGET),docker)
 test:
 	@TARGET=docker testing/bucket-av-scanner_tests.sh
 else
-test: ## set up what is needed and run all tests; TARGET=docker: two cases on the deployment
+test: ## install what is missing and run all tests; TARGET=docker: two cases on the deployment
 	@testing/setup.sh --all
 	@echo "[make] building (a first build takes some minutes)"
 	@cargo build --locked --workspace --all-targets
@@ -72,7 +72,7 @@ bench: setup ## measure the daemon beside the limits of clamd and the store (ONL
 	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
 
 .PHONY: bench-instructions
-bench-instructions: ## instructions of the daemon for an object, against those written down (BLESS=1)
+bench-instructions: ## count the daemon's instructions for an object, compare with the recorded ones (BLESS=1: record)
 	@testing/setup.sh valgrind
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
@@ -96,13 +96,13 @@ deploy-docker: ## MinIO, RabbitMQ, clamav-rest and a worker as containers, until
 	@docker-compose/manage.sh up
 clean-docker: ## remove the deployment WITH ITS DATA
 	@docker-compose/manage.sh down
-logs: ## of the deployment; S=avscan: of one service
+logs: ## the deployment's logs; S=avscan: of one service
 	@docker-compose/manage.sh logs $(S)
-status: ## of the deployment: a line per service
+status: ## the deployment's state: a line per service
 	@docker-compose/manage.sh status
-scale: ## N=3: so many workers
+scale: ## N=3: run three workers
 	@docker-compose/manage.sh scale $(N)
-secrets: ## where the passwords of the deployment are
+secrets: ## where the deployment's passwords are
 	@docker-compose/manage.sh secrets
 
 .PHONY: fmt

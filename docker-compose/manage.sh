@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Deploys, shows, scales and removes the deployment of docker-compose.yml; `make` calls it.
+# Manages the deployment of docker-compose.yml; `make` calls it.
 #
 #   docker-compose/manage.sh up | status | scale N | logs [SERVICE…] | secrets | down
 #
@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-# The file that docker-compose reads as well; the environment wins.
+# docker-compose reads this file as well; the environment has priority.
 if [ -f .env ]; then
     while IFS='=' read -r name value; do
         if [[ $name =~ ^[A-Z][A-Z0-9_]*$ && -z ${!name+set} ]]; then
@@ -33,10 +33,10 @@ else
     fail "neither 'docker compose' nor 'docker-compose' is installed"
 fi
 
-# The containers of a service, also those that have ended.
+# The containers of a service, including stopped ones.
 containers() { compose ps -a -q "$1" 2> /dev/null; }
 
-# state CONTAINER: healthy, starting, unhealthy, running; for one that ended "ended with N".
+# state CONTAINER: healthy, starting, unhealthy, running, waiting, or "ended with N" (the exit code).
 state() {
     docker inspect --format '{{if .State.Running}}{{if .State.Health}}{{.State.Health.Status}}{{else}}running{{end}}{{else}}{{if eq .State.Status "created"}}waiting{{else}}ended with {{.State.ExitCode}}{{end}}{{end}}' "$1" 2> /dev/null
 }
@@ -45,14 +45,14 @@ state() {
 states() {
     local container now line=
     for container in $(containers "$1"); do
-        # One that is just being replaced is nobody's concern.
+        # A container that was just replaced no longer exists: skip it.
         now=$(state "$container") || continue
         line+=${line:+, }$now
     done
     echo "${line:-not created}"
 }
 
-# Whether the deployment is as it should be; says every change of a service.
+# Succeeds when every service is healthy and every init service has ended; prints each change.
 declare -A told
 settled() {
     local name now all=true
@@ -71,10 +71,10 @@ settled() {
 up() {
     local output workers failed=
     output=$(mktemp)
-    # As many as before.
+    # Keep the number of workers.
     workers=$(containers avscan | wc -l)
     [ "$workers" -gt 0 ] || workers=1
-    # Compose waits for what depends on what; meanwhile this says how far it is.
+    # Compose handles the dependencies; meanwhile this prints the progress.
     say "starting; the first time the worker is built and images are fetched, which takes minutes"
     if [ -z "${AVSCAN_IMAGE:-}" ]; then
         compose build avscan 2>&1 | tee "$output" \
@@ -122,7 +122,7 @@ status() {
         line=$(states "$name")
         case $name in
             mq-service)
-                # name, messages, consumers of every queue that holds something or is read
+                # name, messages and consumers of every queue that has messages or consumers
                 line+=$(compose exec -T mq-service rabbitmqctl -q list_queues -p "${RABBITMQ_VHOST:-/}" name messages consumers 2> /dev/null \
                     | awk '$2 ~ /^[0-9]+$/ && ($2 + $3 > 0) { printf "; %s: %s messages, %s consumers", $1, $2, $3 }') || true
                 ;;
@@ -137,7 +137,7 @@ status() {
     done
 }
 
-# What a worker says that it lacks.
+# Prints "ready", or what a worker is waiting for.
 not_ready() {
     local answer
     answer=$(docker exec "$1" /usr/local/bin/bucket-av-scanner healthcheck 2> /dev/null) \
@@ -164,8 +164,8 @@ case ${1-} in
         ;;
     down)
         compose stop
-        # The secrets belong to the numbers that the containers run as, so a container removes them; not those
-        # of an authority that somebody brought along.
+        # The secrets belong to the users of the containers, so a container removes them. Without ca.key the
+        # authority is the operator's own, and the secrets are kept.
         # shellcheck disable=SC2016  # expands inside the container
         compose run --rm --no-deps --entrypoint /bin/bash openssl-init \
             -c 'if [ -s /secrets/ca/ca.key ]; then rm -rf /secrets/*; fi' > /dev/null 2>&1 \

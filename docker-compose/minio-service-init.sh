@@ -1,29 +1,28 @@
 #!/bin/bash
-# Bucket, users, policies and the subscription of the bucket's events. Whatever is there already is
-# brought up to date.
+# Creates the bucket, users, policies and the subscription of the bucket's events, or updates them.
 #
 # The image has bash, mc, curl and the coreutils, and no grep, sed or awk.
 set -euo pipefail
 export MC_CONFIG_DIR=/tmp/mc
-# Some images call it otherwise.
+# Some images name it mcli.
 command -v mc > /dev/null || mc() { mcli "$@"; }
 
 bucket=$MINIO_BUCKET_NAME
 tag=$TAG_KEY
 admin=$(< /run/secrets/minio_admin)
-# In the environment of this script alone, not of its container.
+# In the environment of this script only, so that docker inspect does not show the password.
 export MC_HOST_store="https://admin:$admin@${MINIO_SERVER_URL#https://}"
 
 say() { printf '[minio-service-init] %s\n' "$*"; }
 
 mc mb --ignore-existing "store/$bucket" > /dev/null
 if [ "$MINIO_VERSIONING" = true ]; then
-    # With versions, what is tagged and deleted is exactly what was scanned.
+    # With versions, a tag or a deletion reaches exactly the scanned bytes.
     mc version enable "store/$bucket" > /dev/null \
         || say "WARNING: this store knows no versions; tags and deletions go by ETag"
 fi
 
-# user NAME PASSWORD-FILE: may do what the policy on standard input says.
+# user NAME PASSWORD-FILE: creates the user, with the policy on standard input.
 user() {
     local answer
     mc admin user add store "$1" "$(< "/run/secrets/$2")" > /dev/null
@@ -73,8 +72,8 @@ user avscan minio_avscan << END
 }
 END
 
-# Deny unless clean: nobody reads an object that is not tagged clean, and nobody who uploads sets that
-# tag, neither with the upload nor later. Denials win over whatever another policy of the user allows.
+# Deny unless clean: users with this policy cannot read an object that is not tagged clean, and cannot set
+# that tag, neither with the upload nor later. Denials win over what other policies of the user allow.
 denials=
 if [ "$DENY_UNLESS_CLEAN" = true ]; then
     denials=$(cat << END
@@ -123,8 +122,8 @@ fi
 
 # --- events -------------------------------------------------------------------
 
-# mc subscribes to all of s3:ObjectCreated:*, changes of tags among them, of which the worker makes one
-# per object. The API takes the four kinds that bring bytes.
+# mc can only subscribe to all of s3:ObjectCreated:*, which includes changes of tags, and the worker makes
+# one for each object. By the API only the four events that bring bytes are subscribed.
 notification() {
     local body=${1-} hash
     read -r hash _ < <(printf %s "$body" | sha256sum)
@@ -145,7 +144,7 @@ else
         ours+="<Event>s3:ObjectCreated:$kind</Event>"
     done
     ours+="</QueueConfiguration>"
-    # Beside the subscriptions of others.
+    # Keep the subscriptions that exist.
     present=${present%</NotificationConfiguration>}
     case $present in
         *'<NotificationConfiguration'*'>'*) ;;

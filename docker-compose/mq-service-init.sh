@@ -1,6 +1,6 @@
 #!/bin/bash
-# Writes the file from which the broker takes its users, permissions, exchange and queue at each start
-# (load_definitions in rabbitmq.conf), so that they are there before its first connection.
+# Writes the file from which the broker loads its users, permissions, exchange and queue at each start
+# (load_definitions in rabbitmq.conf), so that they exist before its first connection.
 set -euo pipefail
 umask 077
 
@@ -9,11 +9,11 @@ queue=$RABBITMQ_QUEUE_NAME
 exchange=$RABBITMQ_TOPIC
 draft=$(mktemp -d)
 
-# A word as part of a regular expression inside a JSON text.
+# Escapes a word for a regular expression inside a JSON string.
 # shellcheck disable=SC2001  # a pattern of this kind reads better in sed
 escaped() { sed 's/[][().*+?{}|^$]/\\\\&/g' <<< "$1"; }
 
-# What the broker keeps of a password: a salt, and the SHA-256 of salt and password.
+# RabbitMQ's hash of a password: a salt, and the SHA-256 of salt and password.
 hashed() {
     openssl rand 4 > "$draft/salt"
     printf %s "$(< "/secrets/passwords/$1")" | cat "$draft/salt" - \
@@ -30,7 +30,7 @@ permissions() {
         "$1" "$vhost" "$2" "$3" "$4"
 }
 
-# The worker's names are all its queue's with a suffix; it reads the exchange in order to bind to it.
+# All names of the worker start with its queue's name. To bind its queue it needs read on the exchange.
 own="^$(escaped "$queue")(\\\\..*)?\$"
 theirs="^$(escaped "$exchange")\$"
 either="^($(escaped "$queue")(\\\\..*)?|$(escaped "$exchange"))\$"

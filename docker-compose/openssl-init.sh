@@ -1,12 +1,11 @@
 #!/bin/bash
-# Makes what is missing of passwords, authority and certificates, and gives each service its share.
-# What is there already stays, but for server certificates that are about to expire or lack a name.
+# Creates passwords, authority and certificates where they are missing, and copies to each service those
+# that it needs. Existing files are kept, except server certificates that expire soon or lack a name.
 #
-#   /secrets/passwords   one file each; to change one, write another into it and run this again
-#   /secrets/ca          the private authority; put your own ca.crt there and no ca.key to bring
-#                        certificates of your own (SERVICE/public.crt and private.key, see
-#                        docs/DEPLOYMENT.md)
-#   /secrets/SERVICE     all that the container SERVICE is shown
+#   /secrets/passwords   one file for each; to change one, write a new value and run this again
+#   /secrets/ca          the private authority; for certificates of your own put your ca.crt here,
+#                        without ca.key (SERVICE/public.crt and private.key, see docs/DEPLOYMENT.md)
+#   /secrets/SERVICE     the files that the container SERVICE can see
 set -euo pipefail
 umask 077
 cd /secrets
@@ -14,13 +13,13 @@ cd /secrets
 say() { printf '[openssl-init] %s\n' "$*"; }
 fail() { say "$*" >&2; exit 1; }
 
-# The numbers that the containers' programs run as.
+# The users and groups that the containers run as.
 clamd_user=${CLAMD_USER:-100:101}
 worker_user=65532:65532
 
 # --- passwords ----------------------------------------------------------------
 
-# Hexadecimal, so that none has to be escaped in a URL or in JSON.
+# Hexadecimal, so that nothing has to be escaped in a URL or in JSON.
 password() {
     if [ ! -s "passwords/$1" ]; then
         openssl rand -hex 24 > "passwords/$1.new"
@@ -51,7 +50,8 @@ if [ ! -s ca/ca.crt ]; then
     mv ca/ca.crt.new ca/ca.crt
 fi
 
-# Whether the certificate in folder $1 is of this authority, for all of the names, and lasts.
+# is_good FOLDER NAME…: the certificate is signed by this authority, has all names, and is valid for at
+# least 30 days.
 is_good() {
     local folder=$1 name
     shift
@@ -64,7 +64,7 @@ is_good() {
     done
 }
 
-# certificate FOLDER NAME…
+# certificate FOLDER NAME…: makes a certificate unless there is a good one.
 certificate() {
     local folder=$1 names='' name
     shift
@@ -89,7 +89,7 @@ certificate() {
     mv "$folder/public.crt.new" "$folder/public.crt"
 }
 
-# Names that the outside world uses for the store and the consoles.
+# Names by which clients outside the deployment reach the store and the consoles.
 IFS=', ' read -r -a outside <<< "${TLS_NAMES:-}"
 certificate minio-service/certs minio-service localhost 127.0.0.1 "${outside[@]}"
 certificate mq-service mq-service localhost 127.0.0.1 "${outside[@]}"
@@ -97,7 +97,7 @@ certificate clamd-service clamd-service localhost 127.0.0.1
 
 # --- what each service sees ---------------------------------------------------
 
-# give OWNER FOLDER: readable by that user alone.
+# give OWNER FOLDER: makes it readable by that user only.
 give() { chown -R "$1" "$2" && chmod -R u=rX,go= "$2"; }
 
 vhost=${RABBITMQ_VHOST:-/}
@@ -113,7 +113,7 @@ give 0:0 minio-service
 cp ca/ca.crt passwords/minio_{admin,avscan,application} minio-service-init/
 give 0:0 minio-service-init
 
-# mq-service-init adds the definitions and hands the folder to the broker.
+# mq-service-init adds the definitions and changes the owner to the broker's user.
 cp ca/ca.crt mq-service/
 
 cp -f clamd-service/public.crt clamd-service/server.crt

@@ -72,7 +72,7 @@ pub(crate) struct Version {
 pub(crate) enum Notification {
     /// An object was created.
     Object(Box<ObjectRef>),
-    /// An object was created, but its key may be encoded or not; the store must be asked.
+    /// An object was created, but its key may be encoded or not.
     Unsettled {
         /// The object with the key as written.
         written: Box<ObjectRef>,

@@ -1,4 +1,4 @@
-//! A virus scanner that stands between a bucket and its readers.
+//! A virus scanner for the objects of S3 buckets, driven by their notifications.
 //!
 //! # Layout
 //!

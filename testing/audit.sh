@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Dependency audit: bans, licences and sources always; advisories where their database, a git
+# Dependency audit. Always checks bans, licences and sources; checks advisories if their database, a git
 # repository, can be reached.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The two cases that matter most, against a stack that is up: a clean file is
-# tagged clean, an infected one disappears and is reported.
+# The two most important cases, on a running stack: a clean file is tagged clean,
+# an infected one is deleted and reported.
 #
 #   stack run -- testing/bucket-av-scanner_tests.sh
 #   . .stack/run/env.sh && testing/bucket-av-scanner_tests.sh
@@ -26,7 +26,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# until_true WHAT COMMAND…: tries once a moment until it succeeds.
+# until_true WHAT COMMAND…: repeats the command until it succeeds, within the limit.
 until_true() {
     local what=$1 end=$((SECONDS + limit))
     shift
@@ -42,7 +42,7 @@ until_true() {
 
 is_tagged() { s3 tags "$1" | grep --quiet --line-regexp "$2"; }
 is_there() { s3 head "$1" > /dev/null; }
-# Gone means that the store says so; one that does not answer says nothing.
+# Only the store's answer proves that an object is gone; no answer proves nothing.
 is_gone() {
     local answer
     answer=$(s3 head "$1" 2>&1 || true)
@@ -56,7 +56,7 @@ stack_target() {
     : "${DAEMON_URL:?is not set: this stack has no daemon}"
     s3() { "$STACK_BIN" s3 "$@"; }
     is_ready() { curl --silent --fail --output /dev/null --max-time 2 "$DAEMON_URL/readyz"; }
-    # The report travels as text inside the sink's own record of it.
+    # The sink's record contains the report as a JSON string, so its quotes are escaped.
     is_reported() {
         "$STACK_BIN" reports --key "$1" \
             | grep --quiet --fixed-strings "\\\"status\\\":\\\"$2\\\""
@@ -77,7 +77,7 @@ docker_target() {
         say "there is no deployment: make deploy-docker"
         exit 1
     }
-    # The clients are in the store's own image, so that nothing but Docker is needed here.
+    # The client runs in the store's own image, so that the host needs only Docker.
     compose run --detach --no-deps --name "$client" --entrypoint /bin/sleep \
         --volume "$checkout/testing/docker/s3.sh:/testing/s3.sh:ro" \
         minio-service-init 900 > /dev/null 2>&1
@@ -93,7 +93,7 @@ docker_target() {
             docker exec "$id" /usr/local/bin/bucket-av-scanner healthcheck > /dev/null || return
         done
     }
-    # No webhook here unless PUBLISH_URL is set: what was deleted is in the log.
+    # The deployment has no webhook unless PUBLISH_URL is set, so the log is read for the deletion.
     is_reported() {
         compose logs --no-color avscan \
             | grep --quiet "key=\"$1\".*infected object deleted\|infected object deleted.*\"key\":\"$1\""
@@ -126,7 +126,7 @@ clean_case() {
 infected_case() {
     local key=$run/infected.com
     say "INFECTED CASE: uploading $key"
-    # Back to front, or this script would not survive a virus scan itself.
+    # Reversed, so that a virus scanner does not find EICAR in this script.
     rev <<< '*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X' \
         | tr -d '\n' > "$folder/infected.com"
     s3 put "$folder/infected.com" "$key" > /dev/null || return 1

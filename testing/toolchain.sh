@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Prints the toolchain that make has rustup use (RUSTUP_TOOLCHAIN), or nothing where the one of
-# rust-toolchain.toml is there, or where another was asked for.
+# Prints the toolchain that make sets as RUSTUP_TOOLCHAIN. Prints nothing if the one of
+# rust-toolchain.toml is installed, or if RUSTUP_TOOLCHAIN is already set.
 #
-# rustup knows toolchains by name, and the release that is wanted may be there as `stable`. Where it
-# is not there at all, rustup installs it; where it may not or cannot, the default one is used, which
-# testing/setup.sh refuses when it is too old.
+# rustup finds toolchains by name, and the wanted release may be installed as `stable`. If it is not
+# installed at all, rustup installs it. If it cannot or may not, the default toolchain is used;
+# testing/setup.sh refuses it when it is too old.
 set -euo pipefail
 export RUST_BACKTRACE=0
 cd "$(dirname "$0")/.."

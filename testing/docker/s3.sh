@@ -1,19 +1,19 @@
 #!/bin/bash
-# A client of the deployed store, run in a container of the image of minio-service-init: by curl and
-# bash alone, which is all that there is.
+# A client of the deployed store. Runs in the image of minio-service-init, so it uses only curl, bash and
+# the coreutils.
 #
 #   s3.sh put|get|head|tags|rm KEY      as `stack s3` does; put reads standard input
-#   s3.sh load FOLDER COUNT EVERY       uploads so many objects, every EVERYth infected
-#   s3.sh account FOLDER                what became of them
-#   s3.sh rights                        tries what users may not do
-#   s3.sh metrics HOST                  of a worker
+#   s3.sh load FOLDER COUNT EVERY       uploads COUNT objects, every EVERYth infected
+#   s3.sh account FOLDER                counts those that are clean, infected and other
+#   s3.sh rights                        tests that what users may not do is refused
+#   s3.sh metrics HOST                  prints the metrics of a worker
 set -euo pipefail
 
 user='admin'
 tag=${TAG_KEY:-scanned}
 base=$MINIO_SERVER_URL/$MINIO_BUCKET_NAME
 
-# request METHOD PATH-AND-QUERY [CURL-OPTION…]: the body to standard output; fails for 4xx and 5xx.
+# request METHOD PATH-AND-QUERY [CURL-OPTION…]: prints the body; fails for 4xx and 5xx.
 request() {
     local method=$1 path=$2
     shift 2
@@ -22,7 +22,7 @@ request() {
         --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --request "$method" "$@" "$base$path"
 }
 
-# Passwords of the users that this container is given.
+# The password of $user; this container has those of some users only.
 password() { cat "/run/secrets/minio_$user"; }
 
 put() { request PUT "/$1" --header 'content-type: application/octet-stream' --data-binary @-; }
@@ -41,7 +41,7 @@ tags() {
 look() {
     local answer
     answer=$(request HEAD "/$1" --head 2>&1) && return
-    # Gone means that the store says so; one that does not answer says nothing.
+    # Only a 404 proves that an object is gone; no answer proves nothing.
     [[ $answer != *404* ]] || echo "$1: no such object"
     return 1
 }
@@ -55,7 +55,7 @@ keys() {
     done
 }
 
-# Back to front, or this script would not survive a virus scan itself.
+# Reversed, so that a virus scanner does not find EICAR in this script.
 eicar() {
     local backwards='*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X' i
     for ((i = ${#backwards} - 1; i >= 0; i--)); do printf %s "${backwards:i:1}"; done
@@ -72,7 +72,7 @@ load() {
         fi
     }
     for ((n = 1; n <= count; n++)); do
-        # An upload that is not answered is done again.
+        # An upload that fails is repeated.
         { one || one || one; } &
         running=$((running + 1))
         if [ $running -ge 4 ]; then
@@ -95,7 +95,7 @@ account() {
     echo "$clean clean, $infected infected, $other other"
 }
 
-# refused WHAT COMMAND…: the store answers 403.
+# refused WHAT COMMAND…: succeeds if the store answers 403.
 refused() {
     local what=$1 answer
     shift

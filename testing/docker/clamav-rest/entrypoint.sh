@@ -1,6 +1,6 @@
 #!/bin/bash
-# clamd, the double's http and https, as in the clamav-rest image. There too, a clamd that dies does
-# not end the container.
+# Starts clamd, and the double's http and https. As in the clamav-rest image, the container goes on when
+# clamd dies.
 set -eu
 cp /etc/clamav/clamd.conf /clamav/etc/
 clamd --config-file=/clamav/etc/clamd.conf 2>&1 | tee -a /var/log/clamav/clamav.log &

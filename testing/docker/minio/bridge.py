@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""MinIO's AMQP target, for a gateway that has webhooks alone.
+"""MinIO's AMQP target, for a gateway that supports only webhooks.
 
-Answers 200 when the broker has confirmed the message, else 503: the gateway keeps the event in its
-folder then and calls again. Takes MinIO's own settings, so that they are what is tried.
+Answers 200 when the broker has confirmed the message, else 503: the gateway then keeps the event in its
+folder and repeats the request. Reads MinIO's own settings, so that the tests cover them.
 """
 
 import json
@@ -19,7 +19,7 @@ def setting(name):
 
 
 class Target:
-    """A connection that is made anew after any fault."""
+    """A connection to the broker, opened again after any fault."""
 
     def __init__(self):
         self.channel = None
@@ -27,7 +27,7 @@ class Target:
     def publish(self, event):
         if self.channel is None:
             parameters = pika.URLParameters(setting("URL"))
-            # Verifies certificate and name against what SSL_CERT_FILE names.
+            # Verifies the certificate and the host name with the authority of SSL_CERT_FILE.
             tls = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
             parameters.ssl_options = pika.SSLOptions(tls, parameters.host)
             parameters.socket_timeout = parameters.blocked_connection_timeout = 5
@@ -60,12 +60,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status = 200
-        # The gateway knocks once at its start, with nothing in its hands.
+        # At its start the gateway sends one request without a body.
         event = json.loads(body) if body else {}
         if event.get("Records"):
             try:
                 self.target.publish(event)
-            except Exception as error:  # whatever it is, the event is not delivered
+            except Exception as error:  # any error: the event is not delivered
                 print(f"[bridge] {error!r}", file=sys.stderr)
                 self.target.channel = None
                 status = 503

@@ -1,5 +1,5 @@
 #!/bin/bash
-# `server /data … --certs-dir FOLDER`, and settings from MINIO_CONFIG_ENV_FILE, as with MinIO.
+# Takes `server /data … --certs-dir FOLDER` and settings from MINIO_CONFIG_ENV_FILE, as MinIO does.
 set -eu
 [ "$1" = server ] || exec "$@"
 data=$2
@@ -17,8 +17,8 @@ export HOME=/tmp/home
 mkdir -p $HOME/.minio "$data/objects" /tmp/cache
 ln -sfn "$certs" $HOME/.minio/certs
 
-# The gateway's webhook, kept in MinIO's folder of events, feeds a bridge that does what MinIO's AMQP
-# target does.
+# The gateway sends its events to a bridge by webhook, and keeps them in MinIO's folder of events. The bridge
+# does what MinIO's AMQP target does.
 export MINIO_NOTIFY_WEBHOOK_ENABLE_SCAN=on
 export MINIO_NOTIFY_WEBHOOK_ENDPOINT_SCAN=http://127.0.0.1:8000/
 export MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_SCAN=$MINIO_NOTIFY_AMQP_QUEUE_DIR_SCAN
