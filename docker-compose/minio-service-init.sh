@@ -34,6 +34,25 @@ user() {
     say "user $1 may do what policy $1 allows"
 }
 
+# What the source canary needs beside that.
+canary=
+if [ -n "$CANARY_EVERY" ]; then
+    canary=$(cat << END
+,
+    {
+      "Effect": "Allow",
+      "Action": ["s3:PutObject"],
+      "Resource": ["arn:aws:s3:::$bucket/.avscan-canary/*"]
+    },
+    {
+      "Effect": "Allow",
+      "Action": ["s3:GetBucketObjectLockConfiguration"],
+      "Resource": ["arn:aws:s3:::$bucket"]
+    }
+END
+    )
+fi
+
 # The calls that the worker makes, on this one bucket.
 user avscan minio_avscan << END
 {
@@ -48,7 +67,7 @@ user avscan minio_avscan << END
         "s3:DeleteObject", "s3:DeleteObjectVersion"
       ],
       "Resource": ["arn:aws:s3:::$bucket/*"]
-    }
+    }$canary
   ]
 }
 END

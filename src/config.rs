@@ -2,6 +2,7 @@
 //! never with the value.
 
 mod address;
+mod canary;
 mod intake;
 mod reader;
 mod secret;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use url::Url;
 
+pub(crate) use self::canary::CanarySettings;
 pub(crate) use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub(crate) publish: Option<PublishSettings>,
     /// The intake of webhooks, if there is one.
     pub(crate) intake: Option<IntakeSettings>,
+    /// The source canary, if it is on.
+    pub(crate) canary: Option<CanarySettings>,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
     /// The certificate authorities of `TLS_CA_FILE`.
@@ -293,7 +297,7 @@ pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
     let settings = reader.settings();
     match settings {
         Some(settings) if reader.problems.0.is_empty() => {
-            settings.warn(&mut warnings);
+            settings.warn(&texts, &mut warnings);
             Ok(Loaded { settings, warnings, effective })
         }
         _ => Err(reader.problems),
@@ -327,7 +331,7 @@ fn masked_url(text: &str) -> String {
 }
 
 impl Settings {
-    fn warn(&self, warnings: &mut Vec<String>) {
+    fn warn(&self, texts: &source::Texts, warnings: &mut Vec<String>) {
         if self.store.keys.is_none() {
             warnings.push(format!(
                 "no MINIO_ACCESS_KEY_ID: using the AWS credential chain against {}",
@@ -342,6 +346,9 @@ impl Settings {
             ));
         }
         self.warn_of_intake(warnings);
+        if self.canary.is_none() && texts.values.contains_key("CANARY_BUCKETS") {
+            warnings.push("CANARY_BUCKETS without CANARY_EVERY: no canary is sent".to_owned());
+        }
         let free = rustix::fs::statvfs(&self.store.temp_dir)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         if free < self.store.spool {

@@ -6,7 +6,9 @@
 
 mod envelope;
 mod key;
+mod marker;
 mod meaning;
+mod rewrite;
 mod seaweed;
 
 use std::borrow::Cow;
@@ -14,9 +16,11 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use uuid::Uuid;
 
+pub(crate) use self::marker::marker;
 use self::meaning::{Meaning, meaning};
+pub(crate) use self::rewrite::{as_file, exact};
 
 /// Records of one message. Stores send one, and AWS documents no limit; this one keeps a hostile
 /// message from becoming millions.
@@ -81,6 +85,8 @@ pub(crate) enum Notification {
     },
     /// Several records: a body with one record for each.
     Many(Vec<Vec<u8>>),
+    /// A message of our own, which shows that everything queued before it was taken.
+    Marker(Uuid),
     /// Nothing to scan.
     Ignored,
 }
@@ -184,7 +190,10 @@ struct Message<'a> {
 /// # Errors
 /// [`Malformed`] for everything but notifications and messages known to announce nothing.
 pub(crate) fn parse(body: &[u8]) -> Result<Notification, Malformed> {
-    read(body, announced)
+    read(body, announced).or_else(|malformed| match marker::read(body) {
+        Some(id) => Ok(Notification::Marker(id)),
+        None => Err(malformed),
+    })
 }
 
 /// Reads the records of a message, out of what they are wrapped into.
@@ -360,47 +369,6 @@ pub(crate) fn plain_etag(etag: &str) -> &str {
 fn is_bucket_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.len() <= 255 && name.chars().all(allowed) && name.chars().any(|c| c != '.')
-}
-
-/// Rewrites the notification in `body`, which announces `object`, so that it names exactly one
-/// object: with the settled key, and with `version` if given. Its other fields stay.
-pub(crate) fn exact(body: &[u8], object: &ObjectRef, version: Option<&Version>) -> Vec<u8> {
-    let mut record = template(body).unwrap_or_else(|| {
-        let name = if object.uncovered { "ObjectRemoved:Delete" } else { "ObjectCreated:Put" };
-        json!({ "eventName": name, "eventTime": object.event_time, "s3": {
-            "bucket": { "name": object.bucket },
-            "object": {
-                "versionId": object.version_id.clone().or(object.uncovered.then(|| "null".to_owned())),
-                "eTag": object.etag, "size": object.size, "sequencer": object.sequencer,
-            },
-        } })
-    });
-    record["s3"]["object"]["key"] = object.key.as_str().into();
-    if let Some(Version { id, etag, size }) = version {
-        record["eventName"] = "ObjectCreated:Version".into();
-        record["s3"]["object"]["versionId"] = id.as_str().into();
-        record["s3"]["object"]["eTag"] = etag.clone().into();
-        record["s3"]["object"]["size"] = (*size).into();
-    }
-    let path = format!("{}/{}", object.bucket, object.key);
-    json!({ "Key": path, "Records": [record] }).to_string().into_bytes()
-}
-
-/// A message about the file of a version that does not exist, if the notification told of one.
-pub(crate) fn as_file(object: &ObjectRef) -> Option<Vec<u8>> {
-    let file = object.file.as_deref()?;
-    let record = seaweed::record("ObjectCreated", &object.bucket, file, None, object.size);
-    Some(json!({ "Records": [record] }).to_string().into_bytes())
-}
-
-/// The only record of a message, if it can be rewritten without changing its other fields.
-fn template(body: &[u8]) -> Option<Value> {
-    let only = |message: Message<'_>| match message.records.as_slice() {
-        [record] => Ok(serde_json::from_str::<Value>(unwrapped(record).get()).ok()),
-        _ => Ok(None),
-    };
-    let record = read(body, only).ok()??;
-    record.pointer("/s3/object")?.is_object().then_some(record)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn single(body: &[u8]) {
             announced_again(body, &ObjectRef { key: decoded, ..*written });
         }
         Ok(Notification::Many(_)) => panic!("a part that is to be split again"),
-        Ok(Notification::Ignored) | Err(_) => {}
+        Ok(Notification::Ignored | Notification::Marker(_)) | Err(_) => {}
     }
 }
 

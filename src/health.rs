@@ -61,6 +61,18 @@ enum State {
     Down(String),
 }
 
+/// Something to know that makes the daemon no less ready, as named in `degraded` of `/readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum Note {
+    /// The engine's version has known holes or is out of support.
+    EngineVersion,
+    /// No canaries are sent.
+    Canary,
+    /// Uploads to a bucket are not announced, or not proved to be.
+    Source,
+}
+
 /// The body of `/readyz`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Readiness {
@@ -68,8 +80,7 @@ pub(crate) struct Readiness {
     pub(crate) ready: bool,
     /// The needed parts that are down, with the reason.
     pub(crate) missing: BTreeMap<&'static str, String>,
-    /// Parts that are down without making the daemon unready, and `engine_version` for an outdated
-    /// engine.
+    /// Parts that are down without making the daemon unready, and each [`Note`].
     pub(crate) degraded: BTreeMap<&'static str, String>,
     /// Whether the engine reports encrypted archives and exceeded limits; `null` before the first
     /// self-test.
@@ -81,7 +92,7 @@ pub(crate) struct Readiness {
 pub(crate) struct Health {
     parts: Mutex<BTreeMap<Part, State>>,
     limits_reported: Mutex<Option<bool>>,
-    engine_outdated: Mutex<Option<String>>,
+    notes: Mutex<BTreeMap<Note, String>>,
 }
 
 impl Default for Health {
@@ -90,7 +101,7 @@ impl Default for Health {
         Self {
             parts: Mutex::new(needed.into_iter().map(|part| (part, State::Unknown)).collect()),
             limits_reported: Mutex::new(None),
-            engine_outdated: Mutex::new(None),
+            notes: Mutex::default(),
         }
     }
 }
@@ -119,7 +130,16 @@ impl Health {
 
     /// Records why the engine's version is outdated, or that it is not. Scans go on either way.
     pub(crate) fn set_engine_outdated(&self, why: Option<String>) {
-        *self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        self.note(Note::EngineVersion, why);
+    }
+
+    /// Sets a note, or removes it.
+    pub(crate) fn note(&self, note: Note, text: Option<String>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match text {
+            Some(text) => drop(notes.insert(note, text)),
+            None => drop(notes.remove(&note)),
+        }
     }
 
     /// Every known part, and whether it is up.
@@ -140,8 +160,8 @@ impl Health {
             if part.needed() { &mut missing } else { &mut degraded }
                 .insert(part.into_str(), reason);
         }
-        let outdated = self.engine_outdated.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        degraded.extend(outdated.map(|why| ("engine_version", why)));
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        degraded.extend(notes.into_iter().map(|(note, text)| (note.into_str(), text)));
         Readiness {
             ready: missing.is_empty(),
             missing,

@@ -11,6 +11,7 @@
 //! - `scanner` streams a download to an engine and reads its verdict;
 //! - `policy` says what a verdict means for the object;
 //! - `report` is the result of one object: its JSON, its id;
+//! - `canary` proves that uploads are announced, with objects of its own;
 //! - `pipeline` runs one object through fetch, scan, plan and effects;
 //! - `courier` delivers one report to the webhook;
 //! - `intake` takes a store's webhook and confirms it into the notifications queue;
@@ -37,6 +38,8 @@ mod scanner;
 mod policy;
 
 mod report;
+
+mod canary;
 
 mod pipeline;
 

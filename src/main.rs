@@ -54,7 +54,7 @@ fn configured(env: &HashMap<String, String>, work: impl FnOnce(Loaded) -> ExitCo
 
 async fn run(loaded: Loaded) -> ExitCode {
     match shutdown::on_signal() {
-        Ok(shutdown) => app::run(loaded, shutdown).await,
+        Ok(shutdown) => Box::pin(app::run(loaded, shutdown)).await,
         Err(error) => complain(&format!("no signal handlers: {error}")),
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum NotificationEnd {
     Locked,
     /// The notification announces nothing to scan.
     Ignored,
+    /// A canary whose effect was refused; its round says so.
+    CanaryRefused,
     /// Moved to the dead-letter queue.
     Parked,
 }
@@ -98,6 +100,12 @@ struct PartLabel {
     part: Word,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BucketLabel {
+    /// One of `CANARY_BUCKETS`.
+    bucket: String,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Every metric; shared as one `Arc`.
@@ -132,6 +140,10 @@ pub(crate) struct Metrics {
     pub(crate) limits_reported: Gauge,
     /// 1 when the engine's version has known holes or is out of support.
     pub(crate) engine_outdated: Gauge,
+    /// 1 when canaries came back from a bucket, 0 when not; absent while that is not known.
+    source_up: Family<BucketLabel, Gauge<i64, AtomicI64>>,
+    /// From the answer to a canary's upload to the end of its effects.
+    source_seconds: Histogram,
     /// 1 when a part answered the last time.
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
 }
@@ -159,6 +171,8 @@ impl Default for Metrics {
             database_age: Gauge::default(),
             limits_reported: Gauge::default(),
             engine_outdated: Gauge::default(),
+            source_up: Family::default(),
+            source_seconds: histogram(),
             up: Family::default(),
         };
         let r = &mut metrics.registry;
@@ -215,6 +229,17 @@ impl Default for Metrics {
             "1 when the engine's version has known holes or is out of support",
             metrics.engine_outdated.clone(),
         );
+        r.register(
+            "source_up",
+            "1 when canaries came back from the bucket, 0 when not",
+            metrics.source_up.clone(),
+        );
+        r.register_with_unit(
+            "source_latency",
+            "From the upload of a canary to the end of its effects",
+            Unit::Seconds,
+            metrics.source_seconds.clone(),
+        );
         r.register("up", "1 when a part answered when last asked", metrics.up.clone());
         metrics
     }
@@ -258,6 +283,20 @@ impl Metrics {
     pub(crate) fn took(&self, timed: Timed, duration: Duration) {
         let label = StageLabel { stage: timed.into() };
         self.stage_seconds.get_or_create(&label).observe(duration.as_secs_f64());
+    }
+
+    /// Shows whether canaries came back from a bucket; `None` while that is not known.
+    pub(crate) fn source(&self, bucket: &str, up: Option<bool>) {
+        let label = BucketLabel { bucket: bucket.to_owned() };
+        match up {
+            Some(up) => drop(self.source_up.get_or_create(&label).set(i64::from(up))),
+            None => drop(self.source_up.remove(&label)),
+        }
+    }
+
+    /// Records how long a canary took to come back.
+    pub(crate) fn source_took(&self, duration: Duration) {
+        self.source_seconds.observe(duration.as_secs_f64());
     }
 
     /// All metrics in the OpenMetrics text format.

@@ -7,6 +7,7 @@
 //! `examine` gets the bytes and their verdict, `effects` applies it. This file repeats both when
 //! the object is overwritten in between.
 
+mod canaries;
 mod effects;
 mod examine;
 
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::examine::Found;
+use crate::canary::Canaries;
 use crate::config::PolicySettings;
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Reason, Stage};
@@ -45,6 +47,8 @@ pub(crate) struct Pipeline {
     applied: Mutex<VecDeque<Identity>>,
     store: Arc<Store>,
     policy: PolicySettings,
+    /// `None` while the canary is off.
+    canaries: Option<Arc<Canaries>>,
     metrics: Arc<Metrics>,
 }
 
@@ -78,6 +82,8 @@ pub(crate) enum ObjectEnd {
     Versions(Vec<Version>),
     /// The verdict is reported, its effect is not possible.
     Refused { error: EffectError, stage: Stage, status: Status },
+    /// The same of a canary, whose round reports it.
+    CanaryRefused,
 }
 
 /// A failure, and what was known by then.
@@ -95,8 +101,13 @@ impl From<Failure> for Interrupted {
 }
 
 impl Pipeline {
-    pub(crate) fn new(store: Arc<Store>, policy: PolicySettings, metrics: Arc<Metrics>) -> Self {
-        Self { applied: Mutex::default(), store, policy, metrics }
+    pub(crate) fn new(
+        store: Arc<Store>,
+        policy: PolicySettings,
+        canaries: Option<Arc<Canaries>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { applied: Mutex::default(), store, policy, canaries, metrics }
     }
 
     /// Takes one object to its end.
@@ -104,6 +115,17 @@ impl Pipeline {
     /// # Errors
     /// [`Interrupted`], when a later attempt may get further.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<ObjectEnd, Interrupted> {
+        match self.expecting(job.object).await {
+            None => self.run_rounds(job).await,
+            Some(canaries) => {
+                let ended = self.run_rounds(job).await;
+                canaries::tell(canaries, job.object, &ended).await;
+                ended
+            }
+        }
+    }
+
+    async fn run_rounds(&self, job: &Job<'_>) -> Result<ObjectEnd, Interrupted> {
         let deadline = Instant::now() + DEADLINE;
         let mut before: Option<Box<Examined>> = None;
         let mut changed = false;
@@ -118,7 +140,7 @@ impl Pipeline {
                 }
             }
             let examined = match found? {
-                Found::Examined(examined) => examined,
+                Found::Examined(examined) => self.recognise(examined).await,
                 Found::Gone => return Ok(ObjectEnd::Gone),
                 Found::AppliedBefore => return Ok(ObjectEnd::Applied),
                 Found::Versions(versions) => return Ok(ObjectEnd::Versions(versions)),

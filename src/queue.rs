@@ -4,7 +4,7 @@
 //! fault and is then dropped whole. A [`Consumer`] consumes one queue. A [`Delivery`] is one
 //! message with its [`History`](headers::History). A [`Disposition`] says how it is settled. Copies of a message are
 //! published and confirmed before the original is acknowledged, so a crash can duplicate a message
-//! but cannot lose one.
+//! but cannot lose one. The [`Journal`] is a stream of the facts that replicas must agree on.
 
 mod channels;
 mod consumer;
@@ -13,6 +13,7 @@ mod delivery;
 mod error;
 mod headers;
 mod inlet;
+mod journal;
 mod publisher;
 mod redrive;
 mod results;
@@ -25,6 +26,7 @@ pub(crate) use self::consumer::{Consumer, Next};
 pub(crate) use self::delivery::Delivery;
 pub(crate) use self::error::OpenError;
 pub(crate) use self::inlet::{Inlet, NotTaken};
+pub(crate) use self::journal::{Entry, Journal, JournalError};
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
 pub(crate) use self::session::{Session, inspect};

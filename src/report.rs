@@ -43,6 +43,7 @@ pub(crate) struct Report {
     /// The engine's name for the reason why it did not look into the object.
     heuristic: Option<String>,
     action: Action,
+    trigger: Trigger,
     /// Why the effect that an earlier report announced was not possible.
     error: Option<EffectError>,
     engine: Option<EngineInfo>,
@@ -52,6 +53,16 @@ pub(crate) struct Report {
     attempt: u32,
     #[serde(skip)]
     is_of_deletion: bool,
+}
+
+/// Why an object was scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Trigger {
+    /// Somebody uploaded it.
+    Upload,
+    /// It is a canary of ours.
+    Canary,
 }
 
 /// Which attempt at an object a report is about.
@@ -125,6 +136,7 @@ impl From<EngineState> for EngineInfo {
 #[derive(Debug, Clone)]
 pub(crate) struct Examined {
     pub(crate) identity: Identity,
+    pub(crate) trigger: Trigger,
     pub(crate) verdict: Verdict,
     /// Absent when nothing was downloaded.
     pub(crate) sha256: Option<String>,
@@ -201,6 +213,7 @@ impl Report {
             signature,
             heuristic,
             action,
+            trigger: examined.trigger,
             error,
             engine: examined.engine.clone(),
             event_time: object.event_time.clone(),
@@ -238,6 +251,7 @@ impl Report {
             signature: None,
             heuristic: None,
             action,
+            trigger: Trigger::Upload,
             error: None,
             engine: None,
             event_time: object.event_time.clone(),

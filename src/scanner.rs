@@ -6,7 +6,6 @@
 //! everything clean) and a harmless text clean (with a bad signature or rule it calls everything
 //! infected). A verdict is believed only after the same test, begun after the verdict.
 
-mod canary;
 mod clamav_rest;
 mod clamd;
 mod connect;
@@ -14,6 +13,7 @@ mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod proof;
+mod samples;
 mod version;
 mod watch;
 
@@ -29,6 +29,7 @@ use crate::tls::Trust;
 use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
+pub(crate) use self::samples::{eicar, harmless};
 pub(crate) use self::version::Version;
 pub(crate) use self::watch::EngineWatch;
 
@@ -106,11 +107,11 @@ impl Scanner {
             let begun = Instant::now();
             let protocol = match &self.protocol {
                 Protocol::ClamavRest(server) => {
-                    let dialect = server.dialect(canary::eicar()).await?;
+                    let dialect = server.dialect(samples::eicar()).await?;
                     Proved::ClamavRest(server.clone(), dialect)
                 }
                 Protocol::Clamd(server) => {
-                    let answer = server.scan(Sample::Bytes(canary::eicar())).await?;
+                    let answer = server.scan(Sample::Bytes(samples::eicar())).await?;
                     expect_infected(answer)?;
                     Proved::Clamd(server.clone())
                 }

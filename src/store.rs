@@ -15,6 +15,7 @@ mod fetch;
 pub(crate) mod fuzzing;
 mod identity;
 mod key;
+mod own;
 mod probe;
 mod request;
 mod survey;
@@ -26,6 +27,7 @@ pub(crate) use self::buffer::{Buffer, BufferReader};
 pub(crate) use self::effects::Applied;
 pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};
+pub(crate) use self::own::{OwnFault, Removal};
 pub(crate) use self::survey::{Bearing, Finding};
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! What is known of an object's bytes. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
 /// What an engine found out about the bytes of an object.
@@ -40,7 +40,9 @@ pub(crate) enum UnscannableReason {
 }
 
 /// What the tag and the report say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, Serialize, Deserialize,
+)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {

@@ -1,11 +1,13 @@
 //! The workers of both queues, on one broker session after the other.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::{Daemon, Fatal};
+use crate::canary::Canaries;
 use crate::courier::Courier;
 use crate::failure::{Failure, Reason};
 use crate::health::Part;
@@ -25,6 +27,8 @@ const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// Both workers, and the names on the broker.
 pub(super) struct Workers {
     topology: Topology,
+    /// Only with `CANARY_EVERY`.
+    canaries: Option<Arc<Canaries>>,
     notifications: Arc<Worker<Notifications>>,
     /// Only with a webhook.
     reports: Option<Arc<Worker<Reports>>>,
@@ -37,7 +41,8 @@ impl Workers {
     pub(super) async fn new(daemon: &Daemon) -> Result<Self, Fatal> {
         let settings = &daemon.settings;
         let topology =
-            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some())
+                .with_journal(settings.canary.is_some());
         let shared = Shared::new(
             settings.ladder.clone(),
             Arc::clone(&daemon.health),
@@ -45,7 +50,10 @@ impl Workers {
             daemon.shutdown.clone(),
             settings.shutdown_grace,
         );
-        let handler = notifications(daemon).await?;
+        let store = Store::new(&settings.store, &settings.trust).await;
+        let store = Arc::new(store.map_err(Fatal::Configuration)?);
+        let canaries = canaries(daemon, &store);
+        let handler = notifications(daemon, store, canaries.clone())?;
         let (queue, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
         let notifications = Arc::new(Worker::new(handler, queue, slots, shared.clone()));
         let reports = match (reports(daemon)?, topology.reports.clone()) {
@@ -54,7 +62,7 @@ impl Workers {
             }
             _ => None,
         };
-        Ok(Self { topology, notifications, reports, inlet: watch::Sender::new(None) })
+        Ok(Self { topology, canaries, notifications, reports, inlet: watch::Sender::new(None) })
     }
 
     /// The way to the broker, session after session.
@@ -121,6 +129,7 @@ impl Workers {
         let exit = tokio::select! {
             exit = self.run_workers(&session) => exit,
             never = session.keep_bound() => match never {},
+            never = self.send_canaries(&session) => match never {},
         };
         self.inlet.send_replace(None);
         session.close().await;
@@ -133,9 +142,21 @@ impl Workers {
             }
             WorkerExit::SessionLost => {
                 daemon.metrics.sessions_lost.inc();
+                if let Some(canaries) = &self.canaries {
+                    canaries.session_lost();
+                }
                 daemon.health.down(Part::Broker, "the session was lost");
                 Ok(false)
             }
+        }
+    }
+
+    /// Sends canaries, where they are on, for as long as it is polled.
+    async fn send_canaries(&self, session: &Session) -> Infallible {
+        match &self.canaries {
+            // Boxed: most of what a session's future would take is this.
+            Some(canaries) => Box::pin(canaries.run(session)).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -161,17 +182,26 @@ async fn run_worker<H: Handler>(worker: &Arc<Worker<H>>, session: &Session) -> W
     exit
 }
 
-async fn notifications(daemon: &Daemon) -> Result<Notifications, Fatal> {
+fn canaries(daemon: &Daemon, store: &Arc<Store>) -> Option<Arc<Canaries>> {
     let Daemon { settings, health, metrics, .. } = daemon;
-    let trust = &settings.trust;
-    let store = Store::new(&settings.store, trust).await.map_err(Fatal::Configuration)?;
-    let scanner = Scanner::new(&settings.scanner, trust).map_err(|error| {
+    let (canary, policy) = (settings.canary.clone()?, settings.policy.clone());
+    let (store, health, metrics) = (Arc::clone(store), Arc::clone(health), Arc::clone(metrics));
+    Some(Arc::new(Canaries::new(canary, policy, store, health, metrics)))
+}
+
+fn notifications(
+    daemon: &Daemon,
+    store: Arc<Store>,
+    canaries: Option<Arc<Canaries>>,
+) -> Result<Notifications, Fatal> {
+    let Daemon { settings, health, metrics, .. } = daemon;
+    let scanner = Scanner::new(&settings.scanner, &settings.trust).map_err(|error| {
         Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
     })?;
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
     let engine =
         EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
-    Ok(Notifications::new(store, engine, settings.policy.clone(), health, metrics))
+    Ok(Notifications::new(store, engine, settings.policy.clone(), canaries, health, metrics))
 }
 
 fn reports(daemon: &Daemon) -> Result<Option<Reports>, Fatal> {

@@ -22,6 +22,7 @@ impl Reader<'_> {
         let policy = self.policy();
         let publish = self.publish();
         let intake = self.intake();
+        let canary = self.canary();
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
@@ -34,6 +35,7 @@ impl Reader<'_> {
             policy: policy?,
             publish: publish?,
             intake: intake?,
+            canary: canary?,
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,
@@ -298,7 +300,7 @@ fn is_signing_secret(text: &str) -> bool {
 }
 
 /// A delay of the retry ladder: a number and `s`, `m` or `h`, at most 24 hours.
-fn tier(text: &str) -> Option<Tier> {
+pub(super) fn tier(text: &str) -> Option<Tier> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.starts_with(['0', '+']) {
         return None;

@@ -339,3 +339,28 @@ fn the_intake_is_off_unless_it_has_an_address_and_then_needs_a_token() {
     let short = warnings(&[("INTAKE_ADDR", "127.0.0.1:1"), ("INTAKE_TOKEN", "0123456789abcdef t")]);
     assert!(short.contains("can be guessed") && !short.contains("cdef"), "{short}");
 }
+
+#[test]
+fn the_canary_needs_buckets_and_a_deadline_that_is_shorter_than_its_interval() {
+    let canary = |pairs: &[(&str, &str)]| settings(&with(pairs)).canary;
+    let (every, buckets) = (("CANARY_EVERY", "5m"), ("CANARY_BUCKETS", "a-1, b.2"));
+    assert_eq!(canary(&[]), None);
+    let on = canary(&[every, buckets]).unwrap();
+    assert_eq!((on.every.as_secs(), on.deadline.as_secs(), on.report), (300, 60, false));
+    assert_eq!(on.buckets, ["a-1", "b.2"]);
+    let short = canary(&[("CANARY_EVERY", "20s"), buckets]).unwrap();
+    assert_eq!(short.deadline.as_secs(), 10);
+    assert!(problems(&with(&[every])).contains("CANARY_BUCKETS is required"));
+    let deadline = |text| problems(&with(&[every, buckets, ("CANARY_DEADLINE", text)]));
+    for bad in ["5m", "6m", "0s", "1"] {
+        assert!(deadline(bad).contains("CANARY_DEADLINE"), "{bad}");
+    }
+    for bad in ["9s", "25h", "often"] {
+        assert!(problems(&with(&[("CANARY_EVERY", bad), buckets])).contains("CANARY_EVERY"));
+    }
+    for bad in ["a,,b", "a,a", "a/b", ","] {
+        assert!(problems(&with(&[every, ("CANARY_BUCKETS", bad)])).contains("CANARY_BUCKETS"));
+    }
+    let loaded = load(&with(&[buckets])).unwrap();
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("CANARY_EVERY")));
+}

@@ -35,6 +35,7 @@ impl Pipeline {
                 if plan.report && plan.action != Action::Delete {
                     self.report(job, examined, plan.action, None).await?;
                 }
+                self.tell_applied(examined, plan.action).await;
                 log_end(examined, plan.action);
                 let newer = !examined.as_announced;
                 Ok(Some(if newer { ObjectEnd::Superseded } else { ObjectEnd::Applied }))
@@ -45,6 +46,7 @@ impl Pipeline {
                     let error = Some(EffectError::TagUnsupported);
                     self.report(job, examined, Action::No, error).await?;
                 }
+                self.tell_applied(examined, Action::No).await;
                 log_end(examined, Action::No);
                 Ok(Some(ObjectEnd::Applied))
             }
@@ -96,6 +98,9 @@ impl Pipeline {
     ) -> Result<Option<ObjectEnd>, Failure> {
         self.give_up_effect(examined, error).await;
         self.report(job, examined, Action::No, Some(error)).await?;
+        if self.tell_refused(examined, error).await {
+            return Ok(Some(ObjectEnd::CanaryRefused));
+        }
         if error == EffectError::Locked {
             return Ok(Some(ObjectEnd::Locked));
         }
@@ -131,6 +136,9 @@ impl Pipeline {
         outbox: &Outbox,
     ) -> Result<(), Failure> {
         let Some(first) = objects.first() else { return Ok(()) };
+        if interrupted.known.as_ref().is_some_and(|known| self.is_unreported(known)) {
+            return Ok(());
+        }
         let report = if let Some(examined) = &interrupted.known {
             let error = match interrupted.failure.stage {
                 Stage::Delete => EffectError::DeleteFailed,
@@ -201,6 +209,9 @@ impl Pipeline {
         action: Action,
         error: Option<EffectError>,
     ) -> Result<(), Failure> {
+        if self.is_unreported(examined) {
+            return Ok(());
+        }
         let report = Report::of(job.object, examined, job.attempt, action, error);
         let number = job.reported.fetch_add(1, Ordering::Relaxed) + 1;
         self.send(job.outbox, report.at(job.attempt, number)).await

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::event::Version;
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::metrics::Timed;
-use crate::report::{EngineInfo, Examined};
+use crate::report::{EngineInfo, Examined, Trigger};
 use crate::store::{Fetched, Identity};
 use crate::verdict::{UnscannableReason, Verdict};
 
@@ -53,6 +53,7 @@ impl Pipeline {
         let unread = |identity: Identity, reason, started| {
             Found::Examined(Box::new(Examined {
                 identity,
+                trigger: Trigger::Upload,
                 verdict: Verdict::Unscannable { reason, heuristic: None },
                 sha256: None,
                 as_announced: true,
@@ -107,6 +108,7 @@ impl Pipeline {
         self.metrics.scanned_bytes.inc_by(downloaded.length());
         Ok(Found::Examined(Box::new(Examined {
             identity: downloaded.identity.clone(),
+            trigger: Trigger::Upload,
             verdict,
             sha256: Some(sha256),
             as_announced: downloaded.as_announced,

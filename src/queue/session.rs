@@ -22,6 +22,7 @@ use super::channels::Channels;
 use super::consumer::Consumer;
 use super::error::OpenError;
 use super::inlet::Inlet;
+use super::journal::{Journal, Reader};
 use super::publisher::Publisher;
 use super::results::Results;
 use super::topology::{Topology, WorkQueue};
@@ -143,6 +144,26 @@ impl Session {
             Ok(consumer) => Ok(consumer?),
             Err(_) => Err(OpenError::Unreachable("no answer to basic.consume".to_owned())),
         }
+    }
+
+    /// Opens the journal, with a reader that stands before its first entry.
+    ///
+    /// # Errors
+    /// When the broker fails, refuses, does not answer, or the topology has no journal.
+    pub(crate) async fn journal(&self) -> Result<(Arc<Journal>, Reader), OpenError> {
+        let opened = async {
+            let Some(name) = &self.topology.journal else {
+                return Err(OpenError::Forbidden("journal: it is not switched on".to_owned()));
+            };
+            // It may have been deleted since the session was opened.
+            self.topology.declare_journal(&self.consuming, name).await?;
+            let reader = Reader::open(&self.consuming, name).await?;
+            let journal = Journal::new(Arc::clone(&self.publishing), &self.topology, name);
+            Ok((Arc::new(journal), reader))
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, opened)
+            .await
+            .map_err(|_| OpenError::Unreachable("no answer about the journal".to_owned()))?
     }
 
     /// Opens a channel on the consuming connection.

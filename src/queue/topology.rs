@@ -21,6 +21,14 @@ use crate::retry::Ladder;
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// Reports in the record of deletions, about 1 KiB each. The oldest are dropped first.
 const MAX_LOGGED_REPORTS: i64 = 10_000;
+/// Older entries of the journal are dropped; as `RabbitMQ` writes it, seven days.
+const JOURNAL_MAX_AGE: &str = "7D";
+/// The oldest entries are dropped beyond this. An entry takes 100 to 500 bytes, and a replica reads
+/// all of them when a session opens.
+const JOURNAL_MAX_BYTES: i64 = 16 << 20;
+/// `RabbitMQ` drops whole segments, whose default size of 500 MB would be kept for ever.
+/// Source: <https://www.rabbitmq.com/docs/streams#retention>
+const JOURNAL_SEGMENT_BYTES: i64 = 1 << 20;
 
 /// A queue that is consumed, with its retry queues and its dead-letter queue.
 #[derive(Debug, Clone)]
@@ -48,6 +56,8 @@ pub(crate) struct Topology {
     pub(crate) results: String,
     /// The record of deletions: their reports, newest last. Used without a webhook.
     pub(crate) log: String,
+    /// The stream of facts that replicas must agree on; `None` where no feature needs it.
+    pub(super) journal: Option<String>,
     /// The reports queue, also where it is not used.
     reports_queue: String,
     ladder: Ladder,
@@ -75,11 +85,18 @@ impl Topology {
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
             log: format!("{reports}.log"),
+            journal: None,
             reports_queue: reports,
             ladder: ladder.clone(),
             input: Input::new(settings),
             queue_type: settings.queue_type,
         }
+    }
+
+    /// The same topology with the journal, if it is `needed`.
+    pub(crate) fn with_journal(self, needed: bool) -> Self {
+        let journal = needed.then(|| format!("{}.journal", self.notifications.queue));
+        Self { journal, ..self }
     }
 
     /// Declares and binds everything that is missing.
@@ -92,6 +109,9 @@ impl Topology {
         own_exchange(connection, &self.internal, ExchangeKind::Direct).await?;
         own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
         self.declare_around(connection, &self.notifications).await?;
+        if let Some(journal) = &self.journal {
+            self.declare_journal(connection, journal).await?;
+        }
         match &self.reports {
             Some(reports) => {
                 own_queue(connection, &reports.queue, self.arguments()).await?;
@@ -128,6 +148,28 @@ impl Topology {
         }
         own_queue(connection, dead, self.arguments()).await?;
         bind(connection, dead, &self.internal, dead).await
+    }
+
+    /// Declares the journal.
+    ///
+    /// # Errors
+    /// As [`Self::declare`].
+    pub(super) async fn declare_journal(
+        &self,
+        connection: &Connection,
+        journal: &str,
+    ) -> Result<(), OpenError> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), text("stream"));
+        arguments.insert("x-max-age".into(), text(JOURNAL_MAX_AGE));
+        for (name, bytes) in [
+            ("x-max-length-bytes", JOURNAL_MAX_BYTES),
+            ("x-stream-max-segment-size-bytes", JOURNAL_SEGMENT_BYTES),
+        ] {
+            arguments.insert(name.into(), AMQPValue::LongLongInt(bytes));
+        }
+        own_queue(connection, journal, arguments).await?;
+        bind(connection, journal, &self.internal, journal).await
     }
 
     /// Declares the record of deletions, and warns of a reports queue that nothing consumes.

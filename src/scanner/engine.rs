@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::proof::Proof;
 use super::{
-    Answer, Proved, Sample, Scanner, UnscannableReason, Verdict, Version, canary, expect_infected,
-    fault, is_refusal, meaning,
+    Answer, Proved, Sample, Scanner, UnscannableReason, Verdict, Version, expect_infected, fault,
+    is_refusal, meaning, samples,
 };
 use crate::failure::{Failure, Reason, Stage};
 use crate::store::Buffer;
@@ -263,12 +263,12 @@ impl Engine {
 
     /// Fails unless the engine calls the EICAR test file infected.
     async fn expect_eicar(&self) -> Result<(), Failure> {
-        expect_infected(self.protocol.scan(Sample::Bytes(canary::eicar())).await?)
+        expect_infected(self.protocol.scan(Sample::Bytes(samples::eicar())).await?)
     }
 
     /// Fails unless the engine calls a harmless text clean.
     async fn expect_clean(&self) -> Result<(), Failure> {
-        let found = match meaning(self.protocol.scan(Sample::Bytes(canary::harmless())).await?) {
+        let found = match meaning(self.protocol.scan(Sample::Bytes(samples::harmless())).await?) {
             Verdict::Clean => return Ok(()),
             Verdict::Infected { signature: name }
             | Verdict::Unscannable { heuristic: Some(name), .. } => name,
@@ -287,8 +287,8 @@ impl Engine {
     async fn test_limits(&self) -> Result<(), Failure> {
         let mut reported = true;
         for (sample, reason) in [
-            (canary::encrypted_zip(), UnscannableReason::Encrypted),
-            (canary::nested_zip(), UnscannableReason::LimitsExceeded),
+            (samples::encrypted_zip(), UnscannableReason::Encrypted),
+            (samples::nested_zip(), UnscannableReason::LimitsExceeded),
         ] {
             let verdict = meaning(self.protocol.scan(Sample::Bytes(sample)).await?);
             reported &= matches!(verdict, Verdict::Unscannable { reason: r, .. } if r == reason);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
+use crate::canary::Canaries;
 use crate::config::PolicySettings;
 use crate::event::{self, Malformed, Notification, ObjectRef};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
@@ -28,21 +29,24 @@ pub(crate) struct Notifications {
     pipeline: Pipeline,
     store: Arc<Store>,
     engine: EngineWatch,
+    canaries: Option<Arc<Canaries>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
 impl Notifications {
     pub(crate) fn new(
-        store: Store,
+        store: Arc<Store>,
         engine: EngineWatch,
         policy: PolicySettings,
+        canaries: Option<Arc<Canaries>>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let store = Arc::new(store);
-        let pipeline = Pipeline::new(Arc::clone(&store), policy, Arc::clone(&metrics));
-        Self { pipeline, store, engine, health, metrics }
+        let metrics_of_pipeline = Arc::clone(&metrics);
+        let pipeline =
+            Pipeline::new(Arc::clone(&store), policy, canaries.clone(), metrics_of_pipeline);
+        Self { pipeline, store, engine, canaries, health, metrics }
     }
 
     async fn handle_object(
@@ -72,6 +76,7 @@ impl Notifications {
             Ok(ObjectEnd::Applied) => Outcome::Done(NotificationEnd::Applied),
             Ok(ObjectEnd::Superseded) => Outcome::Done(NotificationEnd::Superseded),
             Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
+            Ok(ObjectEnd::CanaryRefused) => Outcome::Done(NotificationEnd::CanaryRefused),
             Ok(ObjectEnd::Gone) => gone(delivery, object),
             Ok(ObjectEnd::Versions(versions)) => {
                 tracing::info!(
@@ -169,6 +174,12 @@ impl Handler for Notifications {
                 Outcome::Split([&**written, &decoded].map(exact).to_vec())
             }
             Ok(Notification::Many(parts)) => Outcome::Split(parts.clone()),
+            Ok(Notification::Marker(id)) => {
+                if let Some(canaries) = &self.canaries {
+                    canaries.marker_came(*id).await;
+                }
+                Outcome::Done(NotificationEnd::Ignored)
+            }
             Ok(Notification::Ignored) => Outcome::Done(NotificationEnd::Ignored),
             Err(malformed) => {
                 let detail = format!("{malformed} ({} bytes)", delivery.body.len());

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod broker;
+mod canary;
 mod commands;
 mod encryption;
 mod endpoints;

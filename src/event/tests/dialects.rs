@@ -1,5 +1,7 @@
 //! Messages that wrap records, or have none.
 
+use serde_json::json;
+
 use super::*;
 
 /// From "HTTP/HTTPS notification JSON format" in the documentation of Amazon SNS.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod broker;
+mod canary;
 mod engine;
 mod host;
 mod intake;
@@ -35,6 +36,7 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(webhook::all());
     all.extend(host::all());
     all.extend(messages::all());
+    all.extend(canary::all());
     all
 }
 

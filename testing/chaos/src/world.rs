@@ -190,6 +190,7 @@ impl World {
         ];
         overrides.extend(setup.settings.iter().copied());
         let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
+        send_canaries(&mut first);
         let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
         if setup.unread_stdout {
             first.leave_stdout_unread();
@@ -391,5 +392,13 @@ impl World {
     pub(super) async fn a_while(&self, milliseconds: std::ops::Range<u64>) {
         let pause = self.ledger.random(|rng| rng.u64(milliseconds));
         tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// Names the bucket, where canaries are sent.
+fn send_canaries(daemon: &mut Daemon) {
+    if daemon.env().contains_key("CANARY_EVERY") {
+        let bucket = daemon.names.bucket.clone();
+        daemon.set_env("CANARY_BUCKETS", &bucket);
     }
 }

@@ -97,7 +97,7 @@ fn waiting(stack: &Stack) -> usize {
 }
 
 async fn accepted(daemon: &Daemon) -> u64 {
-    let page = daemon.page("/metrics").await.unwrap();
+    let page = daemon.page("/metrics").await.unwrap_or_default();
     let line = "avscan_intake_total{outcome=\"accepted\"} ";
     page.lines().find_map(|text| text.strip_prefix(line)?.parse().ok()).unwrap_or_default()
 }

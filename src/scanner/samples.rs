@@ -11,12 +11,12 @@ const EICAR_BACKWARDS: &[u8; 68] =
 const NESTING: usize = 110;
 
 /// The EICAR test file.
-pub(super) fn eicar() -> Bytes {
+pub(crate) fn eicar() -> Bytes {
     EICAR_BACKWARDS.iter().rev().copied().collect()
 }
 
 /// A harmless text, a new one each time, so that no cache knows it.
-pub(super) fn harmless() -> Bytes {
+pub(crate) fn harmless() -> Bytes {
     let id = uuid::Uuid::new_v4().simple();
     format!("A harmless text that a virus scanner has to call clean. {id}\n").into()
 }

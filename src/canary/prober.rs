@@ -1,0 +1,271 @@
+//! Does a round: claims it, writes two canaries to each bucket, waits, concludes, cleans up.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::conclude::{Clock, Limits, Marker, Probe, Step, conclude};
+use super::fact::{End, Fact, Outcome, Sample};
+use super::ledger::Progress;
+use super::{Canaries, PREFIX};
+use crate::event;
+use crate::policy::{self, Action, Context};
+use crate::queue::{Journal, JournalError};
+use crate::scanner;
+use crate::store::{OwnFault, Removal};
+use crate::verdict::Verdict;
+
+/// How often a round looks at the time.
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
+/// Most that one look adds to the time: a process that was stopped has not waited.
+const MAX_TICK: Duration = Duration::from_secs(1);
+
+/// A canary that this replica writes.
+struct Sent {
+    sample: Sample,
+    key: String,
+    sha256: String,
+    body: Bytes,
+    /// What has to be done to it.
+    action: Action,
+    /// When the store answered to its upload.
+    written: Instant,
+    /// It came back, and that was measured.
+    measured: bool,
+}
+
+/// What a round says about a bucket, and why.
+type Concluded = (Outcome, String);
+
+impl Canaries {
+    /// Waits until a round is due and everything that it needs is up.
+    pub(super) async fn wait_until_due(&self) {
+        loop {
+            let left = self.state().begun.map_or(Duration::ZERO, |begun| {
+                self.settings.every.saturating_sub(begun.elapsed())
+            });
+            if !self.is_suspended() && left.is_zero() {
+                return;
+            }
+            let pause = if left.is_zero() { TICK_INTERVAL } else { left };
+            tokio::time::sleep(pause.min(TICK_INTERVAL)).await;
+        }
+    }
+
+    /// Claims the next round. `None`: another replica was first.
+    pub(super) async fn claim(&self, journal: &Journal) -> Result<Option<u64>, JournalError> {
+        let last = self.state().ledger.claim();
+        let round = last.map_or(0, |claim| claim.round).saturating_add(1);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at = i64::try_from(now.as_secs()).unwrap_or_default();
+        journal.append_and_read(&Fact::Claimed { round, by: self.me, at }).await?;
+        let claim = self.state().ledger.claim();
+        let won = claim.is_some_and(|claim| (claim.round, claim.by) == (round, self.me));
+        tracing::debug!(round, won, "round of the source canary");
+        Ok(won.then_some(round))
+    }
+
+    /// Does the round in all buckets at once.
+    pub(super) async fn do_round(&self, journal: &Journal, round: u64) -> Result<(), JournalError> {
+        let buckets = &self.settings.buckets;
+        let probes = buckets.iter().map(|bucket| self.probe(journal, round, bucket));
+        futures_util::future::try_join_all(probes).await.map(drop)
+    }
+
+    /// Does the round in one bucket.
+    async fn probe(&self, journal: &Journal, round: u64, bucket: &str) -> Result<(), JournalError> {
+        let mut sent = Vec::new();
+        let concluded = match self.prepare(journal, round, bucket).await? {
+            Ok(()) => self.send_and_wait(journal, round, bucket, &mut sent).await?,
+            Err(why) => (Outcome::Unproved, why),
+        };
+        let (mut outcome, mut why) = concluded;
+        self.conclude(journal, round, bucket, outcome, &why).await?;
+        for canary in &sent {
+            let removed = self.remove(journal, bucket, &canary.key, &canary.sha256).await?;
+            // Objects that cannot be removed must not become more with each round.
+            if let Err(fault @ OwnFault::Denied { .. }) = removed
+                && outcome == Outcome::Up
+            {
+                (outcome, why) =
+                    (Outcome::Unproved, format!("canaries cannot be removed: {fault}"));
+                self.conclude(journal, round, bucket, outcome, &why).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn conclude(
+        &self,
+        journal: &Journal,
+        round: u64,
+        bucket: &str,
+        outcome: Outcome,
+        why: &str,
+    ) -> Result<(), JournalError> {
+        let (bucket, why) = (bucket.to_owned(), why.to_owned());
+        journal.append(&Fact::Concluded { round, bucket, outcome, why }).await
+    }
+
+    /// Makes sure that what is written can be removed again. The inner error says why not.
+    async fn prepare(
+        &self,
+        journal: &Journal,
+        round: u64,
+        bucket: &str,
+    ) -> Result<Result<(), String>, JournalError> {
+        match self.store.keeps_new_objects(bucket).await {
+            Ok(false) => {}
+            Ok(true) => {
+                let why = "the bucket has a default retention, so canaries could not be removed: \
+                           take it out of CANARY_BUCKETS";
+                return Ok(Err(why.to_owned()));
+            }
+            Err(fault) => return Ok(Err(fault.to_string())),
+        }
+        let leftovers = self.state().ledger.leftovers(bucket, self.me, round);
+        for (key, sha256) in leftovers {
+            if let Err(fault) = self.remove(journal, bucket, &key, &sha256).await? {
+                return Ok(Err(format!("canaries of earlier rounds cannot be removed: {fault}")));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Writes both canaries, and waits until they come back or it is clear that they do not.
+    async fn send_and_wait(
+        &self,
+        journal: &Journal,
+        round: u64,
+        bucket: &str,
+        sent: &mut Vec<Sent>,
+    ) -> Result<Concluded, JournalError> {
+        for sample in [Sample::Clean, Sample::Eicar] {
+            let canary = self.make(sample);
+            let Sent { key, sha256, body, .. } = &canary;
+            let announced = Fact::Announced {
+                round,
+                by: self.me,
+                bucket: bucket.to_owned(),
+                key: key.clone(),
+                sha256: sha256.clone(),
+                sample,
+            };
+            // Before it is written: a worker must never have it before it can be known.
+            journal.append_and_read(&announced).await?;
+            let written = self.store.put_own(bucket, key, body.clone()).await;
+            sent.push(Sent { written: Instant::now(), ..canary });
+            if let Err(fault) = written {
+                return Ok((Outcome::Unproved, format!("a canary cannot be written: {fault}")));
+            }
+        }
+        self.wait(journal, bucket, sent).await
+    }
+
+    async fn wait(
+        &self,
+        journal: &Journal,
+        bucket: &str,
+        sent: &mut [Sent],
+    ) -> Result<Concluded, JournalError> {
+        let limits = Limits::new(self.settings.every, self.settings.deadline);
+        let mut clock = Clock { running: Duration::ZERO, marker: Marker::Unsent };
+        let marker = Uuid::new_v4();
+        let mut changed = self.changed.subscribe();
+        let mut looked = Instant::now();
+        loop {
+            let passed = std::mem::replace(&mut looked, Instant::now()).elapsed().min(MAX_TICK);
+            // The deadline runs only while notifications are taken.
+            if !self.is_suspended() {
+                clock.running += passed;
+            }
+            if matches!(clock.marker, Marker::Sent(_)) && self.state().ledger.came(marker) {
+                clock.marker = Marker::Came(clock.running);
+            }
+            match self.look(bucket, sent, clock, limits) {
+                Step::End(finding) => return Ok((finding.outcome(), finding.to_string())),
+                Step::SendMarker => {
+                    journal.enqueue_notification(&event::marker(marker)).await?;
+                    clock.marker = Marker::Sent(clock.running);
+                }
+                Step::Wait => {}
+            }
+            tokio::select! {
+                // Fails only without a sender, and we hold it.
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(TICK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// What to do, from how far the canaries have come.
+    fn look(&self, bucket: &str, sent: &mut [Sent], clock: Clock, limits: Limits) -> Step {
+        let state = self.state();
+        let mut probes = Vec::new();
+        for canary in sent {
+            // One that is forgotten was removed by somebody else.
+            let progress = state.ledger.canary(bucket, &canary.key);
+            let progress = progress.map_or(&Progress::Ended(End::Gone), |known| &known.progress);
+            let applied = matches!(progress, Progress::Ended(End::Applied { .. }));
+            if applied && !std::mem::replace(&mut canary.measured, true) {
+                self.board.came_back(canary.written.elapsed());
+            }
+            probes.push(Probe { sample: canary.sample, action: canary.action, progress });
+        }
+        conclude(&probes, clock, limits)
+    }
+
+    /// A canary under a name that nobody can know before.
+    fn make(&self, sample: Sample) -> Sent {
+        let (body, verdict) = match sample {
+            Sample::Clean => (scanner::harmless(), Verdict::Clean),
+            // Not made unique: engines need not find EICAR with anything behind it. Its key is.
+            Sample::Eicar => (scanner::eicar(), Verdict::Infected { signature: String::new() }),
+        };
+        let context = Context { repeated: false, pinned: true };
+        Sent {
+            sample,
+            key: format!("{PREFIX}{}", Uuid::new_v4().simple()),
+            sha256: hex::encode(Sha256::digest(&body)),
+            body,
+            action: policy::plan(&verdict, &self.policy, context).action,
+            written: Instant::now(),
+            measured: false,
+        }
+    }
+
+    /// Removes a canary, if its bytes are still those that were announced. The inner error says why
+    /// it may be there; a later round tries again.
+    async fn remove(
+        &self,
+        journal: &Journal,
+        bucket: &str,
+        key: &str,
+        sha256: &str,
+    ) -> Result<Result<(), OwnFault>, JournalError> {
+        match self.store.remove_own(bucket, key, sha256).await {
+            Ok(Removal::Gone) => {}
+            Ok(Removal::NotOurs) => {
+                tracing::warn!(bucket, key, "other bytes than the canary's are there: left alone");
+            }
+            Err(fault) => {
+                tracing::debug!(bucket, key, %fault, "a canary is not removed");
+                return Ok(Err(fault));
+            }
+        }
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        journal.append_and_read(&Fact::Removed { bucket, key }).await.map(Ok)
+    }
+
+    /// Whether something is down that a canary needs; shown, with the reason.
+    fn is_suspended(&self) -> bool {
+        let missing = self.health.readiness().missing;
+        let why: Vec<String> =
+            missing.iter().map(|(part, reason)| format!("{part} is down ({reason})")).collect();
+        let why = (!why.is_empty()).then(|| why.join(", "));
+        self.board.suspend(why.as_deref());
+        why.is_some()
+    }
+}

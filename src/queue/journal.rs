@@ -1,0 +1,234 @@
+//! The journal: a stream of the facts that replicas must agree on.
+//!
+//! Every replica appends to it and reads all of it. The order of its entries is the same for all, and
+//! decides; clocks do not. Each feature has its own kinds of entries, and skips what it cannot read:
+//! the kinds of others, those of newer versions, and what does not come from us.
+//!
+//! A decision is as good as what was read before it: [`Journal::read_to_end`] appends an entry and
+//! waits until it comes. It lives on a session. What fails here does not end the session: scans need
+//! no journal.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub(super) use self::reader::Reader;
+use super::channels::{PERSISTENT, confirming};
+use super::topology::Topology;
+use crate::failure::causes;
+
+/// A broker that takes longer to confirm an entry, or to deliver it, has no usable journal.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two entries that are appended only to find the end. It bounds what somebody who makes us
+/// ask can write into the journal, and with it how fast older entries are dropped.
+const MARK_INTERVAL: Duration = Duration::from_millis(20);
+/// An entry that is appended to find the end, and says nothing.
+const MARK: &[u8] = br#"{"kind":"mark"}"#;
+
+/// Why the journal cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the journal cannot be used: {0}")]
+pub(crate) struct JournalError(String);
+
+impl From<lapin::Error> for JournalError {
+    fn from(error: lapin::Error) -> Self {
+        Self(causes(&error))
+    }
+}
+
+/// One entry that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry<E> {
+    /// Its place in the stream; grows from entry to entry.
+    pub(crate) offset: u64,
+    /// What it says.
+    pub(crate) content: E,
+}
+
+/// The journal of one session.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    connection: Arc<Connection>,
+    /// `None` before the first entry and after a fault. One publish is in flight at a time, so that
+    /// a returned message is matched.
+    channel: tokio::sync::Mutex<Option<Channel>>,
+    exchange: ShortString,
+    /// The stream, and the routing key that leads to it.
+    name: ShortString,
+    /// The queue of notifications.
+    notifications: ShortString,
+    /// Those who wait until an entry of their own was read, by its message id.
+    waiting: Mutex<HashMap<Uuid, oneshot::Sender<()>>>,
+    /// When the last successful reading to the end began.
+    end_read: tokio::sync::Mutex<Option<Instant>>,
+    /// Nothing is read any more.
+    closed: CancellationToken,
+}
+
+impl Journal {
+    pub(super) fn new(connection: Arc<Connection>, topology: &Topology, name: &str) -> Self {
+        Self {
+            connection,
+            channel: tokio::sync::Mutex::new(None),
+            exchange: topology.internal.as_str().into(),
+            name: name.into(),
+            notifications: topology.notifications.queue.as_str().into(),
+            waiting: Mutex::default(),
+            end_read: tokio::sync::Mutex::new(None),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Reads from the first entry on, for as long as the future is polled, and hands `fold` what can
+    /// be read as an `E`, in the order of the stream. Dropping it closes the journal.
+    ///
+    /// Returns only when the journal cannot be read any more.
+    pub(crate) async fn follow<E: DeserializeOwned>(
+        &self,
+        mut reader: Reader,
+        mut fold: impl FnMut(Entry<E>),
+    ) -> JournalError {
+        let _closed = self.closed.clone().drop_guard();
+        loop {
+            let line = match reader.next().await {
+                Ok(line) => line,
+                Err(error) => return error,
+            };
+            if let Ok(content) = serde_json::from_slice(&line.body) {
+                fold(Entry { offset: line.offset, content });
+            }
+            // After the fold: who waits for the entry finds everything up to it taken in.
+            if let Some(waiting) = line.id.and_then(|id| self.waiting().remove(&id)) {
+                // An error means that nobody waits any more.
+                let _nobody_waits = waiting.send(()).is_err();
+            }
+        }
+    }
+
+    /// Appends an entry. Returns once the broker has confirmed it.
+    ///
+    /// # Errors
+    /// When it is not confirmed in time. It may be in the stream all the same.
+    pub(crate) async fn append<E: Serialize + Sync>(&self, entry: &E) -> Result<(), JournalError> {
+        self.publish(&self.name, Uuid::new_v4(), &json(entry)?).await
+    }
+
+    /// Appends an entry. Returns once it was read, and with it everything before it.
+    ///
+    /// # Errors
+    /// As [`Self::append`], and when it is not read in time.
+    pub(crate) async fn append_and_read<E: Serialize + Sync>(
+        &self,
+        entry: &E,
+    ) -> Result<(), JournalError> {
+        self.publish_and_read(&json(entry)?).await
+    }
+
+    /// Returns once everything was read that was appended, by anyone, before this was called.
+    ///
+    /// # Errors
+    /// As [`Self::append_and_read`].
+    pub(crate) async fn read_to_end(&self) -> Result<(), JournalError> {
+        let called = Instant::now();
+        // One mark serves all who wait for it.
+        let mut end_read = self.end_read.lock().await;
+        if end_read.is_some_and(|begun| begun >= called) {
+            return Ok(());
+        }
+        if let Some(last) = *end_read {
+            tokio::time::sleep_until((last + MARK_INTERVAL).into()).await;
+        }
+        let begun = Instant::now();
+        self.publish_and_read(MARK).await?;
+        *end_read = Some(begun);
+        Ok(())
+    }
+
+    /// Puts a message of ours into the queue of notifications, behind all that are there.
+    ///
+    /// # Errors
+    /// When it is not confirmed in time.
+    pub(crate) async fn enqueue_notification(&self, body: &[u8]) -> Result<(), JournalError> {
+        self.publish(&self.notifications, Uuid::new_v4(), body).await
+    }
+
+    async fn publish_and_read(&self, body: &[u8]) -> Result<(), JournalError> {
+        let id = Uuid::new_v4();
+        let (sender, read) = oneshot::channel();
+        // Before it is published: it may be read before its confirm arrives.
+        self.waiting().insert(id, sender);
+        let answer = async {
+            self.publish(&self.name, id, body).await?;
+            tokio::select! {
+                answer = tokio::time::timeout(ANSWER_TIMEOUT, read) => match answer {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(JournalError("an entry was confirmed, and never came".to_owned())),
+                },
+                () = self.closed.cancelled() => Err(is_closed()),
+            }
+        };
+        let answer = answer.await;
+        self.waiting().remove(&id);
+        answer
+    }
+
+    async fn publish(&self, key: &ShortString, id: Uuid, body: &[u8]) -> Result<(), JournalError> {
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(id.simple().to_string().into());
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let confirmed = async {
+            let mut channel = self.channel.lock().await;
+            // Taken out: a late confirm would be attached to the wrong publish.
+            let taken = match channel.take().filter(|channel| channel.status().connected()) {
+                Some(taken) => taken,
+                None => confirming(&self.connection).await?,
+            };
+            let published =
+                taken.basic_publish(self.exchange.clone(), key.clone(), options, body, properties);
+            let confirmed = published.await?.await?;
+            *channel = Some(taken);
+            Ok::<_, lapin::Error>(confirmed)
+        };
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, confirmed) => answer,
+            () = self.closed.cancelled() => return Err(is_closed()),
+        };
+        match answer {
+            // The broker confirms a returned message too: success is a confirm without a return.
+            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
+            Ok(Ok(Confirmation::Ack(Some(_)))) => {
+                Err(JournalError(format!("no queue takes {key}")))
+            }
+            Ok(Ok(_)) => Err(JournalError("the broker refuses an entry".to_owned())),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(JournalError("an entry is not confirmed in time".to_owned())),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, oneshot::Sender<()>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn json(entry: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(entry).map_err(|error| JournalError(causes(&error)))
+}
+
+fn is_closed() -> JournalError {
+    JournalError("it is not read any more".to_owned())
+}

@@ -1,0 +1,153 @@
+//! Objects of our own: writes them, and removes them if they still are what was written.
+
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use bytes::Bytes;
+
+use super::survey::{brief, status};
+use super::{Applied, Fetched, Look, Store};
+use crate::event::ObjectRef;
+use crate::failure::{Failure, Reason};
+
+/// Nothing that we write is longer, in bytes.
+const MAX_OWN: u64 = 1024;
+
+/// Why an object of our own could not be written or removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OwnFault {
+    /// A right is missing.
+    #[error("a right is missing: allow s3:{right} ({answer})")]
+    Denied {
+        /// As S3 calls it, without the prefix.
+        right: &'static str,
+        /// What the store answered.
+        answer: String,
+    },
+    /// Anything else; it may pass.
+    #[error("the store fails: {0}")]
+    Failed(String),
+}
+
+/// What became of an object that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// It is not there, or not any more.
+    Gone,
+    /// Other bytes are there. They were left alone.
+    NotOurs,
+}
+
+impl Store {
+    /// Writes an object under a key that nobody else uses.
+    ///
+    /// # Errors
+    /// When the store does not confirm it. It may be there all the same.
+    pub(crate) async fn put_own(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Bytes,
+    ) -> Result<(), OwnFault> {
+        // A repeat by the SDK could write a second version of it.
+        let once = Builder::new().retry_config(RetryConfig::disabled());
+        let put = self.client.put_object().bucket(bucket).key(key).body(ByteStream::from(body));
+        let put = put.content_type("text/plain").customize().config_override(once).send().await;
+        put.map(drop).map_err(|error| refused("PutObject", &error))
+    }
+
+    /// Whether every new object of the bucket is kept by a rule of retention.
+    ///
+    /// # Errors
+    /// When the store does not say.
+    pub(crate) async fn keeps_new_objects(&self, bucket: &str) -> Result<bool, OwnFault> {
+        let asked = self.client.get_object_lock_configuration().bucket(bucket).send().await;
+        match asked {
+            Ok(answer) => {
+                let rule = answer.object_lock_configuration.and_then(|lock| lock.rule);
+                Ok(rule.is_some_and(|rule| rule.default_retention.is_some()))
+            }
+            Err(error) => match (status(&error), error.code()) {
+                (_, Some("NoSuchBucket")) => Err(OwnFault::Failed(brief(&error))),
+                // There is no such configuration, or the store has no such thing.
+                (Some(404 | 405 | 501), _)
+                | (_, Some("NotImplemented" | "InvalidRequest" | "MethodNotAllowed")) => Ok(false),
+                _ => Err(refused("GetBucketObjectLockConfiguration", &error)),
+            },
+        }
+    }
+
+    /// Removes what is under the key, if these are the bytes with this SHA-256: exactly this version,
+    /// or as long as the `ETag` is that of these bytes.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    pub(crate) async fn remove_own(
+        &self,
+        bucket: &str,
+        key: &str,
+        sha256: &str,
+    ) -> Result<Removal, OwnFault> {
+        let object = ObjectRef {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            version_id: None,
+            // What is under the name now; versions below it are not asked for.
+            uncovered: true,
+            etag: None,
+            size: None,
+            sequencer: None,
+            event_time: None,
+            file: None,
+        };
+        let get = |failure: Failure| of_failure("GetObject", failure);
+        let download = match self.open(&object, Look::First).await.map_err(get)? {
+            Fetched::Download(download) => download,
+            Fetched::Gone => return Ok(Removal::Gone),
+            Fetched::TooLarge(_) | Fetched::Unreadable(_) | Fetched::Versions(_) => {
+                return Ok(Removal::NotOurs);
+            }
+        };
+        if download.identity.bytes() > MAX_OWN {
+            return Ok(Removal::NotOurs);
+        }
+        let downloaded = download.receive().await.map_err(get)?;
+        if downloaded.sha256().await.map_err(get)? != sha256 {
+            return Ok(Removal::NotOurs);
+        }
+        let right = match downloaded.identity.version_id() {
+            Some(_) => "DeleteObjectVersion",
+            None => "DeleteObject",
+        };
+        let deleted = self.delete(&downloaded.identity).await;
+        match deleted.map_err(|failure| of_failure(right, failure))? {
+            Applied::Done => Ok(Removal::Gone),
+            Applied::Changed => Ok(Removal::NotOurs),
+            Applied::Denied => {
+                Err(OwnFault::Denied { right, answer: "the deletion is denied".to_owned() })
+            }
+            refused => Err(OwnFault::Failed(format!("the object cannot be removed: {refused:?}"))),
+        }
+    }
+}
+
+fn refused<E>(right: &'static str, error: &SdkError<E, HttpResponse>) -> OwnFault
+where
+    E: ProvideErrorMetadata + RequestId + std::error::Error + 'static,
+{
+    let answer = brief(error);
+    match status(error) {
+        Some(403) => OwnFault::Denied { right, answer },
+        _ => OwnFault::Failed(answer),
+    }
+}
+
+fn of_failure(right: &'static str, failure: Failure) -> OwnFault {
+    match failure.reason {
+        Reason::StoreDenied => OwnFault::Denied { right, answer: failure.detail },
+        _ => OwnFault::Failed(failure.detail),
+    }
+}
