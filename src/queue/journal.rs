@@ -16,9 +16,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Connection};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -26,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(super) use self::reader::Reader;
-use super::channels::{PERSISTENT, confirming};
+use super::channels::{Answer, Channels};
 use super::topology::Topology;
 use crate::failure::causes;
 
@@ -35,6 +34,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two entries that are appended only to find the end. It bounds what somebody who makes us
 /// ask can write into the journal, and with it how fast older entries are dropped.
 const MARK_INTERVAL: Duration = Duration::from_millis(20);
+/// Entries that are appended at once, each on a channel of its own.
+const MAX_IN_FLIGHT: usize = 4;
 /// An entry that is appended to find the end, and says nothing.
 const MARK: &[u8] = br#"{"kind":"mark"}"#;
 
@@ -61,15 +62,12 @@ pub(crate) struct Entry<E> {
 /// The journal of one session.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    connection: Arc<Connection>,
-    /// `None` before the first entry and after a fault. One publish is in flight at a time, so that
-    /// a returned message is matched.
-    channel: tokio::sync::Mutex<Option<Channel>>,
+    channels: Channels,
     exchange: ShortString,
     /// The stream, and the routing key that leads to it.
-    name: ShortString,
+    name: String,
     /// The queue of notifications.
-    notifications: ShortString,
+    notifications: String,
     /// Those who wait until an entry of their own was read, by its message id.
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<()>>>,
     /// When the last successful reading to the end began.
@@ -81,11 +79,10 @@ pub(crate) struct Journal {
 impl Journal {
     pub(super) fn new(connection: Arc<Connection>, topology: &Topology, name: &str) -> Self {
         Self {
-            connection,
-            channel: tokio::sync::Mutex::new(None),
+            channels: Channels::new(connection, MAX_IN_FLIGHT),
             exchange: topology.internal.as_str().into(),
-            name: name.into(),
-            notifications: topology.notifications.queue.as_str().into(),
+            name: name.to_owned(),
+            notifications: topology.notifications.queue.clone(),
             waiting: Mutex::default(),
             end_read: tokio::sync::Mutex::new(None),
             closed: CancellationToken::new(),
@@ -185,36 +182,18 @@ impl Journal {
         answer
     }
 
-    async fn publish(&self, key: &ShortString, id: Uuid, body: &[u8]) -> Result<(), JournalError> {
+    async fn publish(&self, key: &str, id: Uuid, body: &[u8]) -> Result<(), JournalError> {
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
-            .with_delivery_mode(PERSISTENT)
             .with_message_id(id.simple().to_string().into());
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let confirmed = async {
-            let mut channel = self.channel.lock().await;
-            // Taken out: a late confirm would be attached to the wrong publish.
-            let taken = match channel.take().filter(|channel| channel.status().connected()) {
-                Some(taken) => taken,
-                None => confirming(&self.connection).await?,
-            };
-            let published =
-                taken.basic_publish(self.exchange.clone(), key.clone(), options, body, properties);
-            let confirmed = published.await?.await?;
-            *channel = Some(taken);
-            Ok::<_, lapin::Error>(confirmed)
-        };
+        let published = self.channels.publish(self.exchange.clone(), key, body, properties);
         let answer = tokio::select! {
-            answer = tokio::time::timeout(ANSWER_TIMEOUT, confirmed) => answer,
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, published) => answer,
             () = self.closed.cancelled() => return Err(is_closed()),
         };
         match answer {
-            // The broker confirms a returned message too: success is a confirm without a return.
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(Confirmation::Ack(Some(_)))) => {
-                Err(JournalError(format!("no queue takes {key}")))
-            }
-            Ok(Ok(_)) => Err(JournalError("the broker refuses an entry".to_owned())),
+            Ok(Ok(Answer::Confirmed)) => Ok(()),
+            Ok(Ok(other)) => Err(JournalError(format!("an entry for {key}: {other}"))),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(JournalError("an entry is not confirmed in time".to_owned())),
         }
