@@ -100,12 +100,20 @@ impl Daemon {
 
     /// Starts the intake, where there is one. It stops with the daemon.
     fn intake(&self, workers: &Workers) -> Result<Option<JoinHandle<()>>, Fatal> {
-        let Some(settings) = &self.settings.intake else { return Ok(None) };
+        let ended = workers.intake_ended().clone();
+        let Some(settings) = &self.settings.intake else {
+            ended.cancel();
+            return Ok(None);
+        };
         let listener = Intake::listen(settings).map_err(|error| {
             Fatal::Other(format!("INTAKE_ADDR {} cannot be used: {error}", settings.address))
         })?;
         let intake = Intake::new(settings.clone(), workers.to_broker(), Arc::clone(&self.metrics));
-        Ok(Some(tokio::spawn(intake.serve(listener, self.shutdown.clone()))))
+        let stop = self.shutdown.clone();
+        Ok(Some(tokio::spawn(async move {
+            let _ended = ended.drop_guard();
+            intake.serve(listener, stop).await;
+        })))
     }
 }
 

@@ -19,6 +19,7 @@ mod fact;
 mod ledger;
 mod prober;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 use self::board::Board;
 pub(crate) use self::fact::End;
-use self::fact::Fact;
+use self::fact::{Fact, Sample};
 use self::ledger::Ledger;
 use crate::config::{CanarySettings, PolicySettings};
 use crate::health::Health;
@@ -40,6 +41,8 @@ use crate::store::Store;
 pub(crate) const PREFIX: &str = ".avscan-canary/";
 /// For a worker's question or word to the journal. A delivery waits for it.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a claim that another replica, or a wrong entry, was before.
+const CLAIM_PAUSE: Duration = Duration::from_secs(1);
 /// Before a journal that failed is opened again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -64,6 +67,8 @@ struct State {
     journal: Option<Arc<Journal>>,
     /// When the last round began.
     begun: Option<Instant>,
+    /// When the last round about each bucket ended.
+    concluded: HashMap<String, Instant>,
 }
 
 impl Canaries {
@@ -112,8 +117,9 @@ impl Canaries {
             self.caught_up(journal);
             loop {
                 self.wait_until_due().await;
-                if let Some(round) = self.claim(journal).await? {
-                    self.do_round(journal, round).await?;
+                match self.claim(journal).await? {
+                    Some(round) => self.do_round(journal, round).await?,
+                    None => tokio::time::sleep(CLAIM_PAUSE).await,
                 }
             }
         }
@@ -126,6 +132,9 @@ impl Canaries {
 
     /// Takes in an entry of the journal.
     fn take(&self, entry: Entry<Fact>) {
+        if !entry.content.is_genuine() {
+            return;
+        }
         let mut state = self.state();
         let before = state.ledger.claim();
         let concluded = match &entry.content {
@@ -141,6 +150,9 @@ impl Canaries {
             state.begun = Instant::now().checked_sub(age.min(self.settings.every));
         }
         if let Some(bucket) = concluded.filter(|_| live) {
+            if let Some(at) = state.concluded.get_mut(&bucket) {
+                *at = Instant::now();
+            }
             self.show(&state.ledger, &bucket);
         }
         drop(state);
@@ -184,10 +196,11 @@ impl Canaries {
     /// be read: then it is scanned, acted upon and reported as any object is. A canary that is
     /// reported is a nuisance; an object that is not would be a way past the scanner.
     pub(crate) async fn is_canary(&self, bucket: &str, key: &str, sha256: Option<&str>) -> bool {
-        if !key.starts_with(PREFIX) {
+        let (Some(sha256), Some(journal)) = (sha256, self.journal()) else { return false };
+        // The journal is asked only about what can be one.
+        if ![Sample::Clean, Sample::Eicar].iter().any(|sample| sample.is(key, sha256)) {
             return false;
         }
-        let (Some(sha256), Some(journal)) = (sha256, self.journal()) else { return false };
         match tokio::time::timeout(WORKER_TIMEOUT, journal.read_to_end()).await {
             Ok(Ok(())) => self.state().ledger.is_canary(bucket, key, sha256),
             Ok(Err(error)) => {

@@ -29,7 +29,7 @@ use crate::tls::Trust;
 use crate::verdict::{UnscannableReason, Verdict};
 
 pub(crate) use self::engine::{Engine, EngineState};
-pub(crate) use self::samples::{eicar, harmless};
+pub(crate) use self::samples::eicar;
 pub(crate) use self::version::Version;
 pub(crate) use self::watch::EngineWatch;
 

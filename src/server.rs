@@ -32,8 +32,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// What a peer may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections open at once. Beyond it one is closed for each new one: the oldest that has not
-    /// been [preferred](Peer::prefer), or else the oldest.
+    /// Connections open at once. Beyond it the oldest that has not been [preferred](Peer::prefer) is
+    /// closed for a new one; where all are preferred, the new one is.
     pub(crate) connections: usize,
     /// Time for the TLS handshake, and for the headers of a request. Between two requests it is the
     /// time that an idle connection is kept.
@@ -115,9 +115,10 @@ pub(crate) async fn serve<H, A>(
         };
         open.retain(|(_, connection)| !connection.is_finished());
         if open.len() >= limits.connections {
-            let oldest = open.iter().position(|(peer, _)| !peer.is_preferred()).unwrap_or_default();
-            if let Some((_, connection)) = open.remove(oldest) {
-                connection.abort();
+            let oldest = open.iter().position(|(peer, _)| !peer.is_preferred());
+            match oldest.and_then(|oldest| open.remove(oldest)) {
+                Some((_, connection)) => connection.abort(),
+                None => continue,
             }
         }
         let peer = Peer::default();

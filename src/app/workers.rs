@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Daemon, Fatal};
 use crate::canary::Canaries;
@@ -34,6 +35,8 @@ pub(super) struct Workers {
     reports: Option<Arc<Worker<Reports>>>,
     /// The way into the queue for the intake; `None` without a session.
     inlet: watch::Sender<Option<Inlet>>,
+    /// The intake has answered all of its requests, or there is none.
+    intake_ended: CancellationToken,
 }
 
 impl Workers {
@@ -62,7 +65,20 @@ impl Workers {
             }
             _ => None,
         };
-        Ok(Self { topology, canaries, notifications, reports, inlet: watch::Sender::new(None) })
+        let intake_ended = CancellationToken::new();
+        Ok(Self {
+            topology,
+            canaries,
+            notifications,
+            reports,
+            inlet: watch::Sender::new(None),
+            intake_ended,
+        })
+    }
+
+    /// To be cancelled once the intake needs no session any more.
+    pub(super) fn intake_ended(&self) -> &CancellationToken {
+        &self.intake_ended
     }
 
     /// The way to the broker, session after session.
@@ -131,6 +147,13 @@ impl Workers {
             never = session.keep_bound() => match never {},
             never = self.send_canaries(&session) => match never {},
         };
+        if matches!(exit, WorkerExit::Drained) {
+            // What senders have begun is still confirmed. The intake's drain is bounded.
+            tokio::select! {
+                () = self.intake_ended.cancelled() => {}
+                () = session.lost().cancelled() => {}
+            }
+        }
         self.inlet.send_replace(None);
         session.close().await;
         match exit {

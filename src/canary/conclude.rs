@@ -70,6 +70,8 @@ pub(super) enum Finding {
     Wrong { sample: Sample, status: Status, action: Action },
     /// No notification came, and others that were queued later did.
     NotAnnounced(Sample),
+    /// Nothing was said of it in the journal, but the object was acted on.
+    Unsaid(Sample),
     /// Its notification came, and the work on it fails.
     Failing { sample: Sample, reason: String },
     /// Its notification came, and the work on it does not end.
@@ -94,7 +96,7 @@ impl Finding {
                 Outcome::Down
             }
             // Somebody else may remove objects, or a replica was killed between effect and entry.
-            Self::Vanished(_) => Outcome::Unproved,
+            Self::Vanished(_) | Self::Unsaid(_) => Outcome::Unproved,
         }
     }
 }
@@ -110,6 +112,11 @@ impl fmt::Display for Finding {
                 f,
                 "no notification of the {sample} canary came, and the queue was worked on: check \
                  the bucket's event settings, and the way from the store to the queue"
+            ),
+            Self::Unsaid(sample) => write!(
+                f,
+                "the {sample} canary was acted on by a replica that did not say so in the journal: do all \
+                 have the same CANARY settings?"
             ),
             Self::Failing { sample, reason } => {
                 write!(f, "the {sample} canary was announced, and the work on it fails: {reason}")

@@ -1,10 +1,14 @@
 //! What the journal says about canaries.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use strum::{Display, IntoStaticStr};
 use uuid::Uuid;
 
+use super::PREFIX;
 use crate::policy::Action;
+use crate::scanner;
 use crate::verdict::Status;
 
 /// One entry.
@@ -59,6 +63,37 @@ pub(super) enum Sample {
     Eicar,
 }
 
+impl Sample {
+    /// The bytes of the canary of this name. They follow from it, so that the journal, into which
+    /// others may write, cannot make anything else a canary.
+    pub(super) fn body(self, key: &str) -> Bytes {
+        match self {
+            Self::Clean => format!("A harmless text of the source canary {key}\n").into(),
+            // Not made unique: engines need not find EICAR with anything behind it. Its key is.
+            Self::Eicar => scanner::eicar(),
+        }
+    }
+
+    /// Whether a canary can have this name and this SHA-256.
+    pub(super) fn is(self, key: &str, sha256: &str) -> bool {
+        let name = key.strip_prefix(PREFIX);
+        let random = |name: &str| {
+            name.len() == 32 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        name.is_some_and(random) && sha256 == hex::encode(Sha256::digest(self.body(key)))
+    }
+}
+
+impl Fact {
+    /// Whether a replica of ours can have said it.
+    pub(super) fn is_genuine(&self) -> bool {
+        match self {
+            Self::Announced { key, sha256, sample, .. } => sample.is(key, sha256),
+            _ => true,
+        }
+    }
+}
+
 /// How the work on a canary ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
@@ -82,4 +117,32 @@ pub(super) enum Outcome {
     Down,
     /// Nothing: the round could not be done, or not decided.
     Unproved,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_replica_would_write_is_announced() {
+        let key = format!("{PREFIX}0123456789abcdef0123456789abcdef");
+        let announced = |key: &str, sample: Sample, body: &[u8]| Fact::Announced {
+            round: 1,
+            by: Uuid::nil(),
+            bucket: "b".to_owned(),
+            key: key.to_owned(),
+            sha256: hex::encode(Sha256::digest(body)),
+            sample,
+        };
+        for sample in [Sample::Clean, Sample::Eicar] {
+            assert!(announced(&key, sample, &sample.body(&key)).is_genuine());
+            assert!(!announced(&key, sample, b"").is_genuine());
+            assert!(!announced(&key, sample, b"other bytes").is_genuine());
+        }
+        for odd in ["data/_SUCCESS", PREFIX, &key[1..], &format!("{key}0"), &key.to_uppercase()] {
+            assert!(!announced(odd, Sample::Eicar, &Sample::Eicar.body(odd)).is_genuine(), "{odd}");
+        }
+        let other = format!("{PREFIX}{}", "1".repeat(32));
+        assert!(!announced(&key, Sample::Clean, &Sample::Clean.body(&other)).is_genuine());
+    }
 }

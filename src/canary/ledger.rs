@@ -9,6 +9,12 @@ use super::fact::{End, Fact, Outcome, Sample};
 
 /// Canaries that are remembered. A round has two for each bucket, and removes them.
 const MAX_CANARIES: usize = 10_000;
+/// Buckets that are remembered.
+const MAX_BUCKETS: usize = 1_000;
+/// The highest number of the first round that is read.
+const MAX_FIRST_ROUND: u64 = 1 << 62;
+/// Numbers that one claim may leave out.
+const MAX_STEP: u64 = 1 << 32;
 /// Markers that are remembered.
 const MAX_MARKERS: usize = 1_000;
 /// Objects of earlier rounds that one round removes from a bucket.
@@ -89,7 +95,8 @@ impl Ledger {
             }
             Fact::Concluded { round, bucket, outcome, why } => {
                 let before = self.conclusions.get(&bucket);
-                if before.is_none_or(|before| before.round <= round) {
+                let is_room = before.is_some() || self.conclusions.len() < MAX_BUCKETS;
+                if is_room && before.is_none_or(|before| before.round <= round) {
                     self.conclusions.insert(bucket, Conclusion { round, outcome, why });
                 }
             }
@@ -97,10 +104,18 @@ impl Ledger {
         }
     }
 
-    /// The first claim of a round wins it. The number must be the next one, so that a wrong entry
-    /// cannot use up all numbers; the first entry of the journal may have any.
+    /// The first claim of a round wins it. A replica that did not find the last claims any more, since
+    /// the journal dropped them, begins anew and then follows the higher numbers of the others. A step
+    /// is bounded, so that a wrong entry cannot use up all numbers.
     fn claimed(&mut self, claim: Claim) {
-        if self.claim.is_none_or(|last| last.round.checked_add(1) == Some(claim.round)) {
+        let next = match self.claim {
+            None => claim.round <= MAX_FIRST_ROUND,
+            Some(last) => claim
+                .round
+                .checked_sub(last.round)
+                .is_some_and(|step| (1..=MAX_STEP).contains(&step)),
+        };
+        if next {
             self.claim = Some(claim);
         }
     }
@@ -222,10 +237,12 @@ mod tests {
         assert_eq!(winner(&[(7, OTHER), (7, ME)]), Some((7, OTHER)));
         assert_eq!(winner(&[(7, OTHER), (8, ME), (8, OTHER)]), Some((8, ME)));
         // Late, forged, or of a replica that has not read on.
-        for odd in [0, 7, 9, u64::MAX] {
+        for odd in [0, 7, 8 + MAX_STEP, u64::MAX] {
             assert_eq!(winner(&[(7, OTHER), (odd, ME)]), Some((7, OTHER)), "{odd}");
         }
-        assert_eq!(winner(&[(u64::MAX, OTHER), (0, ME)]), Some((u64::MAX, OTHER)));
+        assert_eq!(winner(&[(u64::MAX, OTHER), (0, ME)]), Some((0, ME)));
+        // It began anew, and follows the others.
+        assert_eq!(winner(&[(1, ME), (900, OTHER)]), Some((900, OTHER)));
     }
 
     #[test]

@@ -6,14 +6,13 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::conclude::{Clock, Limits, Marker, Probe, Step, conclude};
+use super::conclude::{Clock, Finding, Limits, Marker, Probe, Step, conclude};
 use super::fact::{End, Fact, Outcome, Sample};
 use super::ledger::Progress;
 use super::{Canaries, PREFIX};
 use crate::event;
 use crate::policy::{self, Action, Context};
 use crate::queue::{Journal, JournalError};
-use crate::scanner;
 use crate::store::{OwnFault, Removal};
 use crate::verdict::Verdict;
 
@@ -21,6 +20,9 @@ use crate::verdict::Verdict;
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 /// Most that one look adds to the time: a process that was stopped has not waited.
 const MAX_TICK: Duration = Duration::from_secs(1);
+
+/// Added to the time after which an old result does not count any more.
+const SILENCE_GRACE: Duration = Duration::from_mins(1);
 
 /// A canary that this replica writes.
 struct Sent {
@@ -46,11 +48,29 @@ impl Canaries {
             let left = self.state().begun.map_or(Duration::ZERO, |begun| {
                 self.settings.every.saturating_sub(begun.elapsed())
             });
-            if !self.is_suspended() && left.is_zero() {
+            let suspended = self.is_suspended();
+            if !suspended && left.is_zero() {
                 return;
             }
+            self.look_for_silence(suspended);
             let pause = if left.is_zero() { TICK_INTERVAL } else { left };
             tokio::time::sleep(pause.min(TICK_INTERVAL)).await;
+        }
+    }
+
+    /// An "up" must not stay for ever when no round ends any more.
+    fn look_for_silence(&self, suspended: bool) {
+        let limit = 2 * self.settings.every + self.settings.deadline + SILENCE_GRACE;
+        let mut state = self.state();
+        for bucket in &self.settings.buckets {
+            let since = state.concluded.entry(bucket.clone()).or_insert_with(Instant::now);
+            if suspended || since.elapsed() > limit {
+                if !suspended {
+                    let why = format!("no round ended for {} s", since.elapsed().as_secs());
+                    self.board.show(bucket, Outcome::Unproved, &why);
+                }
+                *since = Instant::now();
+            }
         }
     }
 
@@ -185,7 +205,10 @@ impl Canaries {
                 clock.marker = Marker::Came(clock.running);
             }
             match self.look(bucket, sent, clock, limits) {
-                Step::End(finding) => return Ok((finding.outcome(), finding.to_string())),
+                Step::End(finding) => {
+                    let finding = self.confirmed(bucket, sent, finding).await;
+                    return Ok((finding.outcome(), finding.to_string()));
+                }
                 Step::SendMarker => {
                     journal.enqueue_notification(&event::marker(marker)).await?;
                     clock.marker = Marker::Sent(clock.running);
@@ -198,6 +221,20 @@ impl Canaries {
                 () = tokio::time::sleep(TICK_INTERVAL) => {}
             }
         }
+    }
+
+    /// Looks at the object before the alarm that nothing was done to it: a replica that could not use
+    /// the journal at that moment has done its work, and said nothing.
+    async fn confirmed(&self, bucket: &str, sent: &[Sent], finding: Finding) -> Finding {
+        let (Finding::NotAnnounced(sample) | Finding::Stuck(sample)) = finding else {
+            return finding;
+        };
+        for canary in sent.iter().filter(|canary| canary.sample == sample) {
+            if self.store.was_acted_on(bucket, &canary.key, &self.policy.tag_key).await {
+                return Finding::Unsaid(sample);
+            }
+        }
+        finding
     }
 
     /// What to do, from how far the canaries have come.
@@ -219,15 +256,16 @@ impl Canaries {
 
     /// A canary under a name that nobody can know before.
     fn make(&self, sample: Sample) -> Sent {
-        let (body, verdict) = match sample {
-            Sample::Clean => (scanner::harmless(), Verdict::Clean),
-            // Not made unique: engines need not find EICAR with anything behind it. Its key is.
-            Sample::Eicar => (scanner::eicar(), Verdict::Infected { signature: String::new() }),
+        let key = format!("{PREFIX}{}", Uuid::new_v4().simple());
+        let body = sample.body(&key);
+        let verdict = match sample {
+            Sample::Clean => Verdict::Clean,
+            Sample::Eicar => Verdict::Infected { signature: String::new() },
         };
         let context = Context { repeated: false, pinned: true };
         Sent {
             sample,
-            key: format!("{PREFIX}{}", Uuid::new_v4().simple()),
+            key,
             sha256: hex::encode(Sha256::digest(&body)),
             body,
             action: policy::plan(&verdict, &self.policy, context).action,

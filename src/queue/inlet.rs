@@ -1,11 +1,12 @@
 //! Takes notifications that did not come by the store's exchange into the notifications queue.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Connection};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Answer, Channels};
@@ -28,6 +29,10 @@ pub(crate) struct Inlet {
     queue: Arc<str>,
     lost: CancellationToken,
     blocked: watch::Receiver<bool>,
+    /// Held by a publish while the broker is silent; `silent` is set then. What was published and not
+    /// confirmed stays in the client's buffers, so that no more than one may try.
+    probing: Arc<Semaphore>,
+    silent: Arc<AtomicBool>,
 }
 
 /// Why a notification is not known to be in the queue. It may be there.
@@ -57,6 +62,8 @@ impl Inlet {
             queue: topology.notifications.queue.as_str().into(),
             lost,
             blocked,
+            probing: Arc::new(Semaphore::new(1)),
+            silent: Arc::default(),
         }
     }
 
@@ -69,6 +76,11 @@ impl Inlet {
         if *blocked.borrow() {
             return Err(NotTaken::Blocked);
         }
+        let _probe = if self.silent.load(Ordering::Relaxed) {
+            Some(self.probing.try_acquire().map_err(|_| NotTaken::NoAnswer)?)
+        } else {
+            None
+        };
         let properties = BasicProperties::default().with_content_type("application/json".into());
         let (exchange, queue) = (self.internal.clone(), &self.queue);
         let answer = tokio::select! {
@@ -76,8 +88,12 @@ impl Inlet {
             answer = self.channels.publish(exchange, queue, body, properties) => answer,
             Ok(_) = blocked.wait_for(|blocked| *blocked) => return Err(NotTaken::Blocked),
             () = self.lost.cancelled() => return Err(NotTaken::NoAnswer),
-            () = tokio::time::sleep(CONFIRM_TIMEOUT) => return Err(NotTaken::NoAnswer),
+            () = tokio::time::sleep(CONFIRM_TIMEOUT) => {
+                self.silent.store(true, Ordering::Relaxed);
+                return Err(NotTaken::NoAnswer);
+            }
         };
+        self.silent.store(false, Ordering::Relaxed);
         match answer {
             Ok(Answer::Confirmed) => Ok(()),
             Ok(Answer::Returned | Answer::Refused) => Err(NotTaken::Refused),

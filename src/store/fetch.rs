@@ -201,6 +201,10 @@ impl Store {
             let detail = "an answer without ETag, or with another version than was asked for";
             return Err(fault::suspect(Stage::Fetch, Reason::BodyOfUnknownObject, detail));
         }
+        // A bucket without versions answers with what the name has. What was announced is the file.
+        if object.file.is_some() && identity.version_id().is_none() {
+            return Ok(GetAnswer::Gone { marker: false });
+        }
         // Only a whole object of a known length can be told from one that broke off. A proxy that
         // sends a part, or no length, must not get half a file called clean.
         if output.content_range().is_some() || output.content_length().is_none_or(|n| n < 0) {

@@ -80,6 +80,15 @@ impl Store {
         }
     }
 
+    /// Whether a worker has acted on an object of ours: it is gone, or has the tag `tag_key`. `false`
+    /// where the store does not say.
+    pub(crate) async fn was_acted_on(&self, bucket: &str, key: &str, tag_key: &str) -> bool {
+        match self.client.get_object_tagging().bucket(bucket).key(key).send().await {
+            Ok(answer) => answer.tag_set.iter().any(|tag| tag.key == tag_key),
+            Err(error) => (status(&error), error.code()) == (Some(404), Some("NoSuchKey")),
+        }
+    }
+
     /// Removes what is under the key, if these are the bytes with this SHA-256: exactly this version,
     /// or as long as the `ETag` is that of these bytes.
     ///
