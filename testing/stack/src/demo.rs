@@ -79,7 +79,8 @@ pub async fn run(state: &State) -> Result<ExitCode> {
     }
     say!("");
     say!("{right} of {all} as expected; report: status/action/reason or signature; ms: from the");
-    say!("upload until tag or deletion and report were there. `make down` stops everything.");
+    say!("upload until tag or deletion and report were there, of which up to 3000 until the store");
+    say!("posts its webhook. `make down` stops everything.");
     Ok(if right == all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
