@@ -47,6 +47,11 @@ pub(super) fn all() -> Vec<Scenario> {
             repeats,
         )
         .senders(2, 3),
+        Scenario::new(
+            "intake-gateway-folder",
+            "the broker is killed and down for 5 s; the gateway's folder keeps what is refused",
+            gateway_folder,
+        ),
     ]
 }
 
@@ -68,6 +73,25 @@ fn broker_down(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         });
         fed.await?;
         struck(world);
+        Ok(())
+    })
+}
+
+/// Nothing but the gateway's own calls brings events: what it gets no 200 for, it has to keep.
+fn gateway_folder(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    Box::pin(async {
+        world.daemons[0].by_webhook_alone()?;
+        let fed = world.while_feeding(OBJECTS, 8, async |world| {
+            sleep(2.0).await;
+            world.restart("rabbitmq", Some(Duration::from_secs(5))).await?;
+            world.healed();
+            Ok(())
+        });
+        fed.await?;
+        let refused = world.metric("avscan_intake_total{outcome=\"unavailable\"}").await?;
+        if refused == 0 {
+            world.wrongs.push("no webhook was ever turned away".to_owned());
+        }
         Ok(())
     })
 }
