@@ -22,6 +22,8 @@ use crate::stats::{Percentiles, Spread, as_f64};
 const SENDERS: [usize; 3] = [1, 8, 64];
 /// How long each rate is measured.
 const MEASURED: Duration = Duration::from_secs(4);
+/// After the queue was emptied.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 const TOKEN: &str = "the-token-of-the-bench";
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -130,7 +132,7 @@ impl Bench {
         for channel in channels {
             channel.close(200, "done".into()).await.context("close")?;
         }
-        self.amqp.purge(&self.daemon.names.queue).await?;
+        self.empty().await?;
         Ok(rate)
     }
 
@@ -178,8 +180,15 @@ impl Bench {
         .await?
         .concat();
         let reached = as_f64(times.len()) / start.elapsed().as_secs_f64();
-        self.amqp.purge(&self.daemon.names.queue).await?;
+        self.empty().await?;
         Ok((reached, Percentiles::of(times).context("no answer")?))
+    }
+
+    /// Empties the queue, and lets the broker do what it puts off: it removes the segments then.
+    async fn empty(&self) -> Result<()> {
+        self.amqp.purge(&self.daemon.names.queue).await?;
+        tokio::time::sleep(SETTLE_TIME).await;
+        Ok(())
     }
 
     async fn sender(&self) -> Result<BufReader<TcpStream>> {

@@ -1,5 +1,6 @@
 //! What the source canary has to notice, and what it must not take for a lost subscription.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::types::NotificationConfiguration;
@@ -7,7 +8,9 @@ use futures_util::future::LocalBoxFuture;
 use lapin::types::FieldTable;
 use peers::error::{Context, Result};
 use peers::proxy::Fault;
+use peers::scripted::{Reply, Server};
 use stack::clamd::Database;
+use stack::webhooks::Route;
 
 use crate::ledger::{OBJECTS, joined};
 use crate::scenario::{Scenario, sleep};
@@ -121,8 +124,31 @@ fn store_reset(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     })
 }
 
+/// Publishes the store's events to its exchange, as MinIO's AMQP target does: a message that no queue
+/// takes counts as sent.
+async fn announce_by_amqp(world: &World) -> Result<Server> {
+    let (events, mut received) = tokio::sync::mpsc::unbounded_channel::<Arc<Vec<u8>>>();
+    let target = Server::start(move |request| {
+        // The other end lives as long as the scenario.
+        drop(events.send(Arc::clone(&request.body)));
+        Reply::new(200, "")
+    });
+    let intakes = vec![target.url().trim_start_matches("http://").to_owned()];
+    let names = world.daemons[0].names.clone();
+    world.stack.route(&names.bucket, &Route { intakes, by_webhook_alone: false })?;
+    let amqp = world.amqp().await?;
+    tokio::spawn(async move {
+        while let Some(event) = received.recv().await {
+            drop(amqp.offer(&names.exchange, &names.routing_key, &event, &[]).await);
+        }
+    });
+    Ok(target)
+}
+
 fn binding(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
+        let target = announce_by_amqp(world).await?;
+        world.disks.push(Box::new(target));
         expect_up(world).await?;
         let channel = world.amqp().await?;
         let channel = channel.channel().await?;
