@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use self::board::Board;
 pub(crate) use self::fact::End;
-use self::fact::{Fact, Sample};
+use self::fact::{Fact, PREFIX, Sample};
 use self::ledger::Ledger;
 use crate::config::{CanarySettings, PolicySettings};
 use crate::health::Health;
@@ -37,8 +37,6 @@ use crate::metrics::Metrics;
 use crate::queue::{Entry, Journal, JournalError, Session};
 use crate::store::Store;
 
-/// How the keys of canaries begin.
-pub(crate) const PREFIX: &str = ".avscan-canary/";
 /// For a worker's question or word to the journal. A delivery waits for it.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a claim that another replica, or a wrong entry, was before.

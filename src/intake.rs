@@ -34,10 +34,6 @@ use crate::server::{self, Limits, Peer};
 
 /// The only path.
 pub(crate) const PATH: &str = "/events";
-/// Longest body, bytes. A notification of one object has about 1 KiB.
-const MAX_BODY: usize = 1 << 20;
-/// Time for the body of a request.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests worked on at once; each may hold a body.
 const MAX_IN_FLIGHT: usize = 64;
 /// Idle connections are kept for longer than the 20 s after which senders commonly close them, so

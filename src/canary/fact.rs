@@ -6,10 +6,12 @@ use sha2::{Digest, Sha256};
 use strum::{Display, IntoStaticStr};
 use uuid::Uuid;
 
-use super::PREFIX;
 use crate::policy::Action;
 use crate::scanner;
 use crate::verdict::Status;
+
+/// How the keys of canaries begin.
+pub(super) const PREFIX: &str = ".avscan-canary/";
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

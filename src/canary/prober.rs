@@ -6,10 +6,10 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::Canaries;
 use super::conclude::{Clock, Finding, Limits, Marker, Probe, Step, conclude};
-use super::fact::{End, Fact, Outcome, Sample};
+use super::fact::{End, Fact, Outcome, PREFIX, Sample};
 use super::ledger::Progress;
-use super::{Canaries, PREFIX};
 use crate::event;
 use crate::policy::{self, Action, Context};
 use crate::queue::{Journal, JournalError};

@@ -6,7 +6,6 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, W
 use hyper::{Response, StatusCode};
 use strum::IntoStaticStr;
 
-use super::MAX_BODY;
 use crate::queue::NotTaken;
 
 /// What became of a request; the label of its metric.
@@ -28,7 +27,7 @@ pub(crate) enum Answer {
     Encoded,
     /// Neither a length nor chunks.
     NoLength,
-    /// A body larger than [`MAX_BODY`].
+    /// A body larger than 1 MiB.
     TooLarge,
     /// A body that did not come in time, or broke off.
     Incomplete,
@@ -137,8 +136,6 @@ impl Answer {
         response
     }
 }
-
-const _: () = assert!(MAX_BODY == 1 << 20, "the texts above name it");
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
-use super::{BODY_TIMEOUT, MAX_BODY};
+
+/// Longest body, bytes; answers and docs name it. A notification of one object has about 1 KiB.
+const MAX_BODY: usize = 1 << 20;
+/// Time for the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rest of a rejected body that is read: a sender that is still writing would lose the answer, since
 /// closing with unread bytes resets the connection.
