@@ -31,15 +31,16 @@ use self::board::Board;
 pub(crate) use self::fact::End;
 use self::fact::{Fact, PREFIX, Sample};
 use self::ledger::Ledger;
+use self::prober::Way;
 use crate::config::{CanarySettings, PolicySettings};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::queue::{Entry, Journal, JournalError, Session};
+use crate::queue::{Inlet, Journal, JournalError, Session};
 use crate::store::Store;
 
-/// For a worker's question or word to the journal. A delivery waits for it.
+/// For a worker, to read the journal to its end or to append to it. A delivery waits for it.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a claim that another replica, or a wrong entry, was before.
+/// Pause after a lost claim.
 const CLAIM_PAUSE: Duration = Duration::from_secs(1);
 /// Before a journal that failed is opened again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
@@ -54,7 +55,7 @@ pub(crate) struct Canaries {
     /// This replica's name in the journal.
     me: Uuid,
     state: Mutex<State>,
-    /// Told of each entry that was read.
+    /// Changes with each entry that was read.
     changed: watch::Sender<()>,
 }
 
@@ -90,8 +91,8 @@ impl Canaries {
                 Ok((journal, reader)) => {
                     *self.state() = State::default();
                     let error = tokio::select! {
-                        error = journal.follow(reader, |entry| self.take(entry)) => error,
-                        error = self.work(&journal) => error,
+                        error = journal.follow(reader, |fact| self.take(fact)) => error,
+                        error = self.work(&journal, session.inlet()) => error,
                     };
                     self.state().journal = None;
                     error.to_string()
@@ -109,14 +110,14 @@ impl Canaries {
     }
 
     /// Does rounds until the journal fails.
-    async fn work(&self, journal: &Arc<Journal>) -> JournalError {
+    async fn work(&self, journal: &Arc<Journal>, inlet: &Inlet) -> JournalError {
         let worked: Result<Infallible, JournalError> = async {
             journal.read_to_end().await?;
             self.caught_up(journal);
             loop {
                 self.wait_until_due().await;
                 match self.claim(journal).await? {
-                    Some(round) => self.do_round(journal, round).await?,
+                    Some(round) => self.do_round(Way { journal, inlet }, round).await?,
                     None => tokio::time::sleep(CLAIM_PAUSE).await,
                 }
             }
@@ -129,17 +130,17 @@ impl Canaries {
     }
 
     /// Takes in an entry of the journal.
-    fn take(&self, entry: Entry<Fact>) {
-        if !entry.content.is_genuine() {
+    fn take(&self, fact: Fact) {
+        if !fact.is_genuine() {
             return;
         }
         let mut state = self.state();
         let before = state.ledger.claim();
-        let concluded = match &entry.content {
+        let concluded = match &fact {
             Fact::Concluded { bucket, .. } => Some(bucket.clone()),
             _ => None,
         };
-        state.ledger.apply(entry.content);
+        state.ledger.apply(fact);
         let live = state.journal.is_some();
         if let Some(claim) = state.ledger.claim().filter(|claim| Some(*claim) != before) {
             // Of what was read from the past only the clock tells when it was. A time in the future
@@ -178,14 +179,14 @@ impl Canaries {
         self.settings.report
     }
 
-    /// Says that a worker has the notification of this object. Returns whether a canary is expected
+    /// Records that a worker has the notification of this object. Returns whether a canary is expected
     /// under its name.
     pub(crate) async fn arrived(&self, bucket: &str, key: &str) -> bool {
         // Not read to the end: nothing is decided by it.
         let expected = key.starts_with(PREFIX) && self.state().ledger.is_expected(bucket, key);
         if expected {
             let (bucket, key) = (bucket.to_owned(), key.to_owned());
-            self.say(Fact::Arrived { bucket, key }).await;
+            self.record(Fact::Arrived { bucket, key }).await;
         }
         expected
     }
@@ -212,25 +213,24 @@ impl Canaries {
         }
     }
 
-    /// Says how the work on a canary ended.
+    /// Records how the work on a canary ended.
     pub(crate) async fn ended(&self, bucket: &str, key: &str, end: End) {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        self.say(Fact::Ended { bucket, key, end }).await;
+        self.record(Fact::Ended { bucket, key, end }).await;
     }
 
-    /// Says that the marker came.
+    /// Records that the marker came.
     pub(crate) async fn marker_came(&self, id: Uuid) {
-        self.say(Fact::MarkerCame { id }).await;
+        self.record(Fact::MarkerCame { id }).await;
     }
 
-    /// A worker's word to the prober. One that is lost costs the round its proof, and no object its
-    /// scan.
-    async fn say(&self, fact: Fact) {
+    /// Appends a fact for the prober. Without it a round may end unproved; no scan depends on it.
+    async fn record(&self, fact: Fact) {
         let Some(journal) = self.journal() else { return };
         match tokio::time::timeout(WORKER_TIMEOUT, journal.append(&fact)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "not told to the prober"),
-            Err(_) => tracing::debug!("not told to the prober: no answer"),
+            Ok(Err(error)) => tracing::debug!(%error, "not recorded in the journal"),
+            Err(_) => tracing::debug!("not recorded in the journal: no answer"),
         }
     }
 

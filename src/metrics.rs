@@ -1,5 +1,5 @@
-//! Counters and measurements for `/metrics`. Labels come from enums and constants, never from
-//! object names, URLs or error texts.
+//! Counters and measurements for `/metrics`. Labels come from enums, constants and the
+//! configuration, never from object names, URLs or error texts.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;

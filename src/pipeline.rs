@@ -119,7 +119,7 @@ impl Pipeline {
             None => self.run_rounds(job).await,
             Some(canaries) => {
                 let ended = self.run_rounds(job).await;
-                canaries::tell(canaries, job.object, &ended).await;
+                canaries::record(canaries, job.object, &ended).await;
                 ended
             }
         }

@@ -26,7 +26,7 @@ pub(crate) use self::consumer::{Consumer, Next};
 pub(crate) use self::delivery::Delivery;
 pub(crate) use self::error::OpenError;
 pub(crate) use self::inlet::{Inlet, NotTaken};
-pub(crate) use self::journal::{Entry, Journal, JournalError};
+pub(crate) use self::journal::{Journal, JournalError};
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
 pub(crate) use self::session::{Session, inspect};

@@ -39,7 +39,7 @@ impl Board {
         Self { health, metrics, shown: Mutex::default() }
     }
 
-    /// Shows the latest word on a bucket. An alarm stays until a round finds the source up.
+    /// Shows the latest result for a bucket. An alarm stays until a round finds the source up.
     pub(super) fn show(&self, bucket: &str, outcome: Outcome, why: &str) {
         let mut shown = self.lock();
         let before = shown.sources.get(bucket).cloned();

@@ -1,4 +1,4 @@
-//! What the journal says about canaries.
+//! The entries about canaries in the journal.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ pub(super) enum Fact {
     /// A worker has the marker, so what was queued before it was taken.
     #[serde(rename = "canary_marker_came")]
     MarkerCame { id: Uuid },
-    /// What a round says about a bucket.
+    /// The result of a round for a bucket.
     #[serde(rename = "canary_concluded")]
     Concluded { round: u64, bucket: String, outcome: Outcome, why: String },
     /// The object is not there any more, or not ours any more.
@@ -87,7 +87,7 @@ impl Sample {
 }
 
 impl Fact {
-    /// Whether a replica of ours can have said it.
+    /// Whether a replica can have written it.
     pub(super) fn is_genuine(&self) -> bool {
         match self {
             Self::Announced { key, sha256, sample, .. } => sample.is(key, sha256),
@@ -108,7 +108,7 @@ pub(crate) enum End {
     Gone,
 }
 
-/// What a round says about a bucket.
+/// The result of a round for a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, Serialize, Deserialize)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 #[serde(rename_all = "snake_case")]

@@ -55,7 +55,7 @@ pub(super) struct Claim {
     pub(super) at: i64,
 }
 
-/// The latest word on a bucket.
+/// The latest result for a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conclusion {
     round: u64,
@@ -94,9 +94,11 @@ impl Ledger {
                 self.markers.push_front(id);
             }
             Fact::Concluded { round, bucket, outcome, why } => {
+                // Of a round that nobody claimed there is no result.
+                let is_claimed = self.claim.is_some_and(|last| round <= last.round);
                 let before = self.conclusions.get(&bucket);
                 let is_room = before.is_some() || self.conclusions.len() < MAX_BUCKETS;
-                if is_room && before.is_none_or(|before| before.round <= round) {
+                if is_claimed && is_room && before.is_none_or(|before| before.round <= round) {
                     self.conclusions.insert(bucket, Conclusion { round, outcome, why });
                 }
             }
@@ -166,7 +168,7 @@ impl Ledger {
         self.markers.contains(&marker)
     }
 
-    /// The latest word on each bucket.
+    /// The latest result for each bucket.
     pub(super) fn conclusions(&self) -> &BTreeMap<String, Conclusion> {
         &self.conclusions
     }
@@ -294,7 +296,11 @@ mod tests {
             outcome,
             why: String::new(),
         };
-        let ledger = ledger([concluded(2, Outcome::Down), concluded(1, Outcome::Up)]);
+        let mut ledger =
+            ledger([claimed(2, ME), concluded(2, Outcome::Down), concluded(1, Outcome::Up)]);
+        assert_eq!(ledger.conclusions()["b"].outcome, Outcome::Down);
+        // Nor does one that was not begun overrule all that come.
+        ledger.apply(concluded(u64::MAX, Outcome::Up));
         assert_eq!(ledger.conclusions()["b"].outcome, Outcome::Down);
     }
 

@@ -12,7 +12,7 @@ use super::fact::{End, Fact, Outcome, PREFIX, Sample};
 use super::ledger::Progress;
 use crate::event;
 use crate::policy::{self, Action, Context};
-use crate::queue::{Journal, JournalError};
+use crate::queue::{Inlet, Journal, JournalError};
 use crate::store::{OwnFault, Removal};
 use crate::verdict::Verdict;
 
@@ -23,6 +23,14 @@ const MAX_TICK: Duration = Duration::from_secs(1);
 
 /// Added to the time after which an old result does not count any more.
 const SILENCE_GRACE: Duration = Duration::from_mins(1);
+
+/// What a round needs of the broker session.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) journal: &'a Journal,
+    /// For the marker.
+    pub(super) inlet: &'a Inlet,
+}
 
 /// A canary that this replica writes.
 struct Sent {
@@ -38,7 +46,7 @@ struct Sent {
     measured: bool,
 }
 
-/// What a round says about a bucket, and why.
+/// The result of a round for a bucket, and why.
 type Concluded = (Outcome, String);
 
 impl Canaries {
@@ -88,17 +96,18 @@ impl Canaries {
     }
 
     /// Does the round in all buckets at once.
-    pub(super) async fn do_round(&self, journal: &Journal, round: u64) -> Result<(), JournalError> {
+    pub(super) async fn do_round(&self, way: Way<'_>, round: u64) -> Result<(), JournalError> {
         let buckets = &self.settings.buckets;
-        let probes = buckets.iter().map(|bucket| self.probe(journal, round, bucket));
+        let probes = buckets.iter().map(|bucket| self.probe(way, round, bucket));
         futures_util::future::try_join_all(probes).await.map(drop)
     }
 
     /// Does the round in one bucket.
-    async fn probe(&self, journal: &Journal, round: u64, bucket: &str) -> Result<(), JournalError> {
+    async fn probe(&self, way: Way<'_>, round: u64, bucket: &str) -> Result<(), JournalError> {
+        let journal = way.journal;
         let mut sent = Vec::new();
         let concluded = match self.prepare(journal, round, bucket).await? {
-            Ok(()) => self.send_and_wait(journal, round, bucket, &mut sent).await?,
+            Ok(()) => self.send_and_wait(way, round, bucket, &mut sent).await?,
             Err(why) => (Outcome::Unproved, why),
         };
         let (mut outcome, mut why) = concluded;
@@ -157,7 +166,7 @@ impl Canaries {
     /// Writes both canaries, and waits until they come back or it is clear that they do not.
     async fn send_and_wait(
         &self,
-        journal: &Journal,
+        way: Way<'_>,
         round: u64,
         bucket: &str,
         sent: &mut Vec<Sent>,
@@ -174,22 +183,17 @@ impl Canaries {
                 sample,
             };
             // Before it is written: a worker must never have it before it can be known.
-            journal.append_and_read(&announced).await?;
+            way.journal.append_and_read(&announced).await?;
             let written = self.store.put_own(bucket, key, body.clone()).await;
             sent.push(Sent { written: Instant::now(), ..canary });
             if let Err(fault) = written {
                 return Ok((Outcome::Unproved, format!("a canary cannot be written: {fault}")));
             }
         }
-        self.wait(journal, bucket, sent).await
+        Ok(self.wait(way.inlet, bucket, sent).await)
     }
 
-    async fn wait(
-        &self,
-        journal: &Journal,
-        bucket: &str,
-        sent: &mut [Sent],
-    ) -> Result<Concluded, JournalError> {
+    async fn wait(&self, inlet: &Inlet, bucket: &str, sent: &mut [Sent]) -> Concluded {
         let limits = Limits::new(self.settings.every, self.settings.deadline);
         let mut clock = Clock { running: Duration::ZERO, marker: Marker::Unsent };
         let marker = Uuid::new_v4();
@@ -207,11 +211,14 @@ impl Canaries {
             match self.look(bucket, sent, clock, limits) {
                 Step::End(finding) => {
                     let finding = self.confirmed(bucket, sent, finding).await;
-                    return Ok((finding.outcome(), finding.to_string()));
+                    return (finding.outcome(), finding.to_string());
                 }
                 Step::SendMarker => {
-                    journal.enqueue_notification(&event::marker(marker)).await?;
-                    clock.marker = Marker::Sent(clock.running);
+                    // One that was not taken is sent again with the next look.
+                    match inlet.take(&event::marker(marker)).await {
+                        Ok(()) => clock.marker = Marker::Sent(clock.running),
+                        Err(error) => tracing::debug!(%error, "the marker is not queued"),
+                    }
                 }
                 Step::Wait => {}
             }

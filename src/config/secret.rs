@@ -43,8 +43,8 @@ impl Secret {
         self.lock().clone()
     }
 
-    /// Reads the file again. Where this side is the one that checks, a value that was taken out of the
-    /// file must stop working, so that no refusal is waited for.
+    /// Reads the file again, without a refusal. For a secret that the daemon itself checks: a value
+    /// that was removed from the file must stop working.
     pub(crate) fn reread(&self) {
         let held = self.held();
         self.replaced_after(&held);
@@ -53,8 +53,9 @@ impl Secret {
     /// Reads the file again after a peer refused `refused`; returns whether the value differs from
     /// that now.
     ///
-    /// Only a refusal replaces a secret that a peer checks: the file may be updated before the peer is. A file that is
-    /// missing, empty or unusable, as during its replacement, leaves the old value in place.
+    /// Only a refusal replaces a secret that a peer checks: the file may be updated before the peer
+    /// is. A file that is missing, empty or unusable, as during its replacement, leaves the old value
+    /// in place.
     pub(crate) fn replaced_after(&self, refused: &SecretString) -> bool {
         if let Some(Source { variable, path, usable }) = &self.0.source {
             match read(path) {

@@ -1,5 +1,5 @@
-//! What is different for a canary: it is not reported unless that is asked for, and its round is told
-//! what became of it.
+//! What is different for a canary: it is reported only if `REPORT_CANARY` is set, and its end is
+//! recorded for its round.
 
 use super::{Interrupted, ObjectEnd, Pipeline};
 use crate::canary::{Canaries, End};
@@ -10,7 +10,7 @@ use crate::report::{EffectError, Examined, Trigger};
 use crate::verdict::Status;
 
 impl Pipeline {
-    /// Those who wait for this object, if a canary is expected under its name.
+    /// The canaries, if one is expected under the object's name.
     pub(super) async fn expecting(&self, object: &ObjectRef) -> Option<&Canaries> {
         let canaries = self.canaries.as_deref()?;
         canaries.arrived(&object.bucket, &object.key).await.then_some(canaries)
@@ -33,33 +33,33 @@ impl Pipeline {
         examined.trigger == Trigger::Canary && !reported
     }
 
-    /// Tells the round of a canary that its effect is done.
-    pub(super) async fn tell_applied(&self, examined: &Examined, action: Action) {
+    /// Records for the round of a canary that its effect is done.
+    pub(super) async fn record_applied(&self, examined: &Examined, action: Action) {
         let status = Status::from(&examined.verdict);
-        self.tell_end(examined, End::Applied { status, action }).await;
+        self.record_end(examined, End::Applied { status, action }).await;
     }
 
-    /// Tells the round of a canary that its effect was refused. Returns whether it is one.
-    pub(super) async fn tell_refused(&self, examined: &Examined, error: EffectError) -> bool {
-        self.tell_end(examined, End::Failed { reason: error.to_string() }).await;
+    /// Records for the round of a canary that its effect was refused. Returns whether it is one.
+    pub(super) async fn record_refused(&self, examined: &Examined, error: EffectError) -> bool {
+        self.record_end(examined, End::Failed { reason: error.to_string() }).await;
         examined.trigger == Trigger::Canary
     }
 
-    async fn tell_end(&self, examined: &Examined, end: End) {
+    async fn record_end(&self, examined: &Examined, end: End) {
         if let (Trigger::Canary, Some(canaries)) = (examined.trigger, &self.canaries) {
             canaries.ended(&examined.identity.bucket, &examined.identity.key, end).await;
         }
     }
 }
 
-/// Tells the round of an expected canary why this delivery did not get to an effect.
-pub(super) async fn tell(
+/// Records for the round of an expected canary why this delivery did not get to an effect.
+pub(super) async fn record(
     canaries: &Canaries,
     object: &ObjectRef,
     ended: &Result<ObjectEnd, Interrupted>,
 ) {
     let end = match ended {
-        // It said so itself, or each version gets a delivery of its own.
+        // It is recorded already, or each version gets a delivery of its own.
         Ok(ObjectEnd::CanaryRefused | ObjectEnd::Versions(_)) => return,
         // Gone, or other bytes are there; of a canary that was applied this changes nothing.
         Ok(_) => End::Gone,

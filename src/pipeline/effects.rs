@@ -35,7 +35,7 @@ impl Pipeline {
                 if plan.report && plan.action != Action::Delete {
                     self.report(job, examined, plan.action, None).await?;
                 }
-                self.tell_applied(examined, plan.action).await;
+                self.record_applied(examined, plan.action).await;
                 log_end(examined, plan.action);
                 let newer = !examined.as_announced;
                 Ok(Some(if newer { ObjectEnd::Superseded } else { ObjectEnd::Applied }))
@@ -46,7 +46,7 @@ impl Pipeline {
                     let error = Some(EffectError::TagUnsupported);
                     self.report(job, examined, Action::No, error).await?;
                 }
-                self.tell_applied(examined, Action::No).await;
+                self.record_applied(examined, Action::No).await;
                 log_end(examined, Action::No);
                 Ok(Some(ObjectEnd::Applied))
             }
@@ -98,7 +98,7 @@ impl Pipeline {
     ) -> Result<Option<ObjectEnd>, Failure> {
         self.give_up_effect(examined, error).await;
         self.report(job, examined, Action::No, Some(error)).await?;
-        if self.tell_refused(examined, error).await {
+        if self.record_refused(examined, error).await {
             return Ok(Some(ObjectEnd::CanaryRefused));
         }
         if error == EffectError::Locked {

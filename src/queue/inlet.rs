@@ -93,7 +93,9 @@ impl Inlet {
                 return Err(NotTaken::NoAnswer);
             }
         };
-        self.silent.store(false, Ordering::Relaxed);
+        if answer.is_ok() {
+            self.silent.store(false, Ordering::Relaxed);
+        }
         match answer {
             Ok(Answer::Confirmed) => Ok(()),
             Ok(Answer::Returned | Answer::Refused) => Err(NotTaken::Refused),

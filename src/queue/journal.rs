@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const MARK_INTERVAL: Duration = Duration::from_millis(20);
 /// Entries that are appended at once, each on a channel of its own.
 const MAX_IN_FLIGHT: usize = 4;
-/// An entry that is appended to find the end, and says nothing.
+/// An entry that is appended only to find the end.
 const MARK: &[u8] = br#"{"kind":"mark"}"#;
 
 /// Why the journal cannot be used.
@@ -50,15 +50,6 @@ impl From<lapin::Error> for JournalError {
     }
 }
 
-/// One entry that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry<E> {
-    /// Its place in the stream; grows from entry to entry.
-    pub(crate) offset: u64,
-    /// What it says.
-    pub(crate) content: E,
-}
-
 /// The journal of one session.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -66,8 +57,6 @@ pub(crate) struct Journal {
     exchange: ShortString,
     /// The stream, and the routing key that leads to it.
     name: String,
-    /// The queue of notifications.
-    notifications: String,
     /// Those who wait until an entry of their own was read, by its message id.
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<()>>>,
     /// When the last successful reading to the end began.
@@ -82,7 +71,6 @@ impl Journal {
             channels: Channels::new(connection, MAX_IN_FLIGHT),
             exchange: topology.internal.as_str().into(),
             name: name.to_owned(),
-            notifications: topology.notifications.queue.clone(),
             waiting: Mutex::default(),
             end_read: tokio::sync::Mutex::new(None),
             closed: CancellationToken::new(),
@@ -96,7 +84,7 @@ impl Journal {
     pub(crate) async fn follow<E: DeserializeOwned>(
         &self,
         mut reader: Reader,
-        mut fold: impl FnMut(Entry<E>),
+        mut fold: impl FnMut(E),
     ) -> JournalError {
         let _closed = self.closed.clone().drop_guard();
         loop {
@@ -104,8 +92,8 @@ impl Journal {
                 Ok(line) => line,
                 Err(error) => return error,
             };
-            if let Ok(content) = serde_json::from_slice(&line.body) {
-                fold(Entry { offset: line.offset, content });
+            if let Ok(entry) = serde_json::from_slice(&line.body) {
+                fold(entry);
             }
             // After the fold: who waits for the entry finds everything up to it taken in.
             if let Some(waiting) = line.id.and_then(|id| self.waiting().remove(&id)) {
@@ -120,7 +108,7 @@ impl Journal {
     /// # Errors
     /// When it is not confirmed in time. It may be in the stream all the same.
     pub(crate) async fn append<E: Serialize + Sync>(&self, entry: &E) -> Result<(), JournalError> {
-        self.publish(&self.name, Uuid::new_v4(), &json(entry)?).await
+        self.publish(Uuid::new_v4(), &json(entry)?).await
     }
 
     /// Appends an entry. Returns once it was read, and with it everything before it.
@@ -154,21 +142,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts a message of ours into the queue of notifications, behind all that are there.
-    ///
-    /// # Errors
-    /// When it is not confirmed in time.
-    pub(crate) async fn enqueue_notification(&self, body: &[u8]) -> Result<(), JournalError> {
-        self.publish(&self.notifications, Uuid::new_v4(), body).await
-    }
-
     async fn publish_and_read(&self, body: &[u8]) -> Result<(), JournalError> {
         let id = Uuid::new_v4();
         let (sender, read) = oneshot::channel();
         // Before it is published: it may be read before its confirm arrives.
         self.waiting().insert(id, sender);
         let answer = async {
-            self.publish(&self.name, id, body).await?;
+            self.publish(id, body).await?;
             tokio::select! {
                 answer = tokio::time::timeout(ANSWER_TIMEOUT, read) => match answer {
                     Ok(Ok(())) => Ok(()),
@@ -182,18 +162,18 @@ impl Journal {
         answer
     }
 
-    async fn publish(&self, key: &str, id: Uuid, body: &[u8]) -> Result<(), JournalError> {
+    async fn publish(&self, id: Uuid, body: &[u8]) -> Result<(), JournalError> {
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_message_id(id.simple().to_string().into());
-        let published = self.channels.publish(self.exchange.clone(), key, body, properties);
+        let published = self.channels.publish(self.exchange.clone(), &self.name, body, properties);
         let answer = tokio::select! {
             answer = tokio::time::timeout(ANSWER_TIMEOUT, published) => answer,
             () = self.closed.cancelled() => return Err(is_closed()),
         };
         match answer {
             Ok(Ok(Answer::Confirmed)) => Ok(()),
-            Ok(Ok(other)) => Err(JournalError(format!("an entry for {key}: {other}"))),
+            Ok(Ok(other)) => Err(JournalError(format!("an entry was not taken: {other}"))),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(JournalError("an entry is not confirmed in time".to_owned())),
         }

@@ -155,7 +155,6 @@ impl Session {
             let Some(name) = &self.topology.journal else {
                 return Err(OpenError::Forbidden("journal: it is not switched on".to_owned()));
             };
-            // It may have been deleted since the session was opened.
             self.topology.declare_journal(&self.consuming, name).await?;
             let reader = Reader::open(&self.consuming, name).await?;
             let journal = Journal::new(Arc::clone(&self.publishing), &self.topology, name);

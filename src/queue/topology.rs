@@ -109,9 +109,6 @@ impl Topology {
         own_exchange(connection, &self.internal, ExchangeKind::Direct).await?;
         own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
         self.declare_around(connection, &self.notifications).await?;
-        if let Some(journal) = &self.journal {
-            self.declare_journal(connection, journal).await?;
-        }
         match &self.reports {
             Some(reports) => {
                 own_queue(connection, &reports.queue, self.arguments()).await?;
@@ -150,7 +147,8 @@ impl Topology {
         bind(connection, dead, &self.internal, dead).await
     }
 
-    /// Declares the journal.
+    /// Declares the journal. Not part of [`Self::declare`]: a broker without streams can do all the
+    /// rest.
     ///
     /// # Errors
     /// As [`Self::declare`].

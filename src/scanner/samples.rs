@@ -16,7 +16,7 @@ pub(crate) fn eicar() -> Bytes {
 }
 
 /// A harmless text, a new one each time, so that no cache knows it.
-pub(crate) fn harmless() -> Bytes {
+pub(super) fn harmless() -> Bytes {
     let id = uuid::Uuid::new_v4().simple();
     format!("A harmless text that a virus scanner has to call clean. {id}\n").into()
 }

@@ -20,9 +20,8 @@ use url::Url;
 
 pub(super) use self::minio::amqp as minio_amqp;
 use crate::config::BrokerSettings;
+use crate::intake;
 
-/// The path of the intake.
-const INTAKE_PATH: &str = "/events";
 /// Stands for a token of `INTAKE_TOKEN`, which is never printed.
 const TOKEN: &str = "INTAKE_TOKEN";
 /// All uploads. An event of this family that brings no bytes is ignored by the daemon.
@@ -139,7 +138,7 @@ impl Deployment<'_> {
                 (scheme, authority)
             }
         };
-        format!("{scheme}://{login}{authority}{INTAKE_PATH}")
+        format!("{scheme}://{login}{authority}{}", intake::PATH)
     }
 
     /// The same for a store that cannot send a bearer token. It sends user and password of a URL by

@@ -11,7 +11,7 @@ use super::JournalError;
 /// Entries that the broker sends ahead. A consumer of a stream needs a limit, and has to acknowledge
 /// what it was sent to get more. Source: <https://www.rabbitmq.com/docs/streams#consuming>
 const PREFETCH: u16 = 200;
-/// Where an entry stands in the stream.
+/// The argument that says where to begin.
 const OFFSET: &str = "x-stream-offset";
 
 /// A consumer of the stream, from its first entry on.
@@ -23,7 +23,6 @@ pub(crate) struct Reader {
 
 /// One message of the stream.
 pub(super) struct Line {
-    pub(super) offset: u64,
     /// The message id, if it is one of ours.
     pub(super) id: Option<Uuid>,
     pub(super) body: Vec<u8>,
@@ -57,13 +56,8 @@ impl Reader {
         if !message.acker.ack(BasicAckOptions::default()).await? {
             return Err(JournalError("its channel is closed".to_owned()));
         }
-        let headers = message.properties.headers().as_ref();
-        let offset = match headers.and_then(|headers| headers.inner().get(OFFSET)) {
-            Some(AMQPValue::LongLongInt(offset)) => u64::try_from(*offset).unwrap_or_default(),
-            _ => 0,
-        };
         let id = message.properties.message_id().as_ref();
         let id = id.and_then(|id| Uuid::try_parse(id.as_str()).ok());
-        Ok(Line { offset, id, body: message.data })
+        Ok(Line { id, body: message.data })
     }
 }

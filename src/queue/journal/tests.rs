@@ -43,13 +43,7 @@ async fn replica(session: &Session) -> (Arc<Journal>, Arc<Mutex<Vec<u32>>>) {
     let numbers: Arc<Mutex<Vec<u32>>> = Arc::default();
     let (read, following) = (Arc::clone(&numbers), Arc::clone(&journal));
     tokio::spawn(async move {
-        let mut last = None;
-        let fold = |entry: Entry<Fact>| {
-            assert!(last.replace(entry.offset) < Some(entry.offset), "offsets grow");
-            let Fact::Number { n } = entry.content;
-            read.lock().unwrap().push(n);
-        };
-        following.follow(reader, fold).await
+        following.follow(reader, |Fact::Number { n }| read.lock().unwrap().push(n)).await
     });
     (journal, numbers)
 }
@@ -125,7 +119,7 @@ async fn one_mark_serves_all_who_wait_for_the_end() {
     let marks = Arc::new(Mutex::new(0));
     let (count, following) = (Arc::clone(&marks), Arc::clone(&again));
     tokio::spawn(async move {
-        let fold = |_: Entry<serde_json::Value>| *count.lock().unwrap() += 1;
+        let fold = |_: serde_json::Value| *count.lock().unwrap() += 1;
         following.follow(reader, fold).await
     });
     again.read_to_end().await.unwrap();

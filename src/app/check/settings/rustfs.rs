@@ -10,9 +10,9 @@
 use serde_json::json;
 
 use super::{
-    CREATIONS, Deployment, INTAKE_PATH, IntakeEndpoint, REMOVALS, REPLACES, TOKEN, WHY_REMOVALS,
-    amqp_url,
+    CREATIONS, Deployment, IntakeEndpoint, REMOVALS, REPLACES, TOKEN, WHY_REMOVALS, amqp_url,
 };
+use crate::intake;
 
 pub(super) fn text(deployment: &Deployment<'_>) -> String {
     format!(
@@ -20,7 +20,7 @@ pub(super) fn text(deployment: &Deployment<'_>) -> String {
          # Objects that arrive by replication are not announced: scan them where they are uploaded.\n\
          # RustFS on the disks of a MinIO does not take over its event settings: subscribe every bucket again.\n",
         by_amqp(deployment),
-        deployment.intake.map(|intake| by_webhook(deployment, intake)).unwrap_or_default()
+        deployment.intake.map(|endpoint| by_webhook(deployment, endpoint)).unwrap_or_default()
     )
 }
 
@@ -50,10 +50,10 @@ fn by_amqp(deployment: &Deployment<'_>) -> String {
     )
 }
 
-fn by_webhook(deployment: &Deployment<'_>, intake: IntakeEndpoint) -> String {
+fn by_webhook(deployment: &Deployment<'_>, endpoint: IntakeEndpoint) -> String {
     let url = deployment.intake_url("");
-    let origin = url.trim_end_matches(INTAKE_PATH);
-    let authority = if intake.tls {
+    let origin = url.trim_end_matches(intake::PATH);
+    let authority = if endpoint.tls {
         "# With a private authority:\n\
          # RUSTFS_NOTIFY_WEBHOOK_CLIENT_CA_SCAN=/path/ca.crt\n"
     } else {

@@ -63,15 +63,18 @@ fn struck(world: &mut World) {
     }
 }
 
+fn feed_while_broker_is_down(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+    world.while_feeding(OBJECTS, 8, async |world| {
+        sleep(2.0).await;
+        world.restart("rabbitmq", Some(Duration::from_secs(5))).await?;
+        world.healed();
+        Ok(())
+    })
+}
+
 fn broker_down(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
-        let fed = world.while_feeding(OBJECTS, 8, async |world| {
-            sleep(2.0).await;
-            world.restart("rabbitmq", Some(Duration::from_secs(5))).await?;
-            world.healed();
-            Ok(())
-        });
-        fed.await?;
+        feed_while_broker_is_down(world).await?;
         struck(world);
         Ok(())
     })
@@ -81,13 +84,7 @@ fn broker_down(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 fn gateway_folder(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         world.daemons[0].by_webhook_alone()?;
-        let fed = world.while_feeding(OBJECTS, 8, async |world| {
-            sleep(2.0).await;
-            world.restart("rabbitmq", Some(Duration::from_secs(5))).await?;
-            world.healed();
-            Ok(())
-        });
-        fed.await?;
+        feed_while_broker_is_down(world).await?;
         let refused = world.metric("avscan_intake_total{outcome=\"unavailable\"}").await?;
         if refused == 0 {
             world.wrongs.push("no webhook was ever turned away".to_owned());
