@@ -125,7 +125,7 @@ fn store_reset(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
 }
 
 /// Publishes the store's events to its exchange, as MinIO's AMQP target does: a message that no queue
-/// takes counts as sent.
+/// takes counts as sent. Source: `internal/event/target/amqp.go` of minio/minio.
 async fn announce_by_amqp(world: &World) -> Result<Server> {
     let (events, mut received) = tokio::sync::mpsc::unbounded_channel::<Arc<Vec<u8>>>();
     let target = Server::start(move |request| {
