@@ -194,6 +194,26 @@ async fn two_replicas_do_one_round_and_both_show_it() {
     assert_eq!(metric(&first, name).await + metric(&second, name).await, 2);
 }
 
+/// As when a replica without the settings works on it: the object is acted on, and the journal has
+/// nothing about it.
+#[tokio::test]
+async fn a_canary_that_was_acted_on_without_a_record_raises_no_alarm() {
+    let daemon = sending(&[]).await;
+    until(&daemon, true).await;
+    Stack::from_env().route(&daemon.names.bucket, &Route::default()).unwrap();
+    let s3 = daemon.s3();
+    let started = Instant::now();
+    while !daemon.output().contains("did not say so in the journal") {
+        assert!(started.elapsed() < LONG, "{}", daemon.output());
+        for key in left(&daemon).await {
+            // It may be removed by now.
+            drop(s3.set_tags(&key, &[("scanned", "clean")]).await);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!daemon.output().contains("source is down"), "{}", daemon.output());
+}
+
 #[tokio::test]
 async fn a_lost_subscription_is_noticed_within_two_intervals() {
     let stack = Stack::from_env();
