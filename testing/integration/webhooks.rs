@@ -188,16 +188,22 @@ async fn versions_in_seaweedfs_are_scanned_each_by_its_id() {
         let put = s3.client.put_object().bucket(&s3.bucket).key("d/k").body(content.into());
         put.send().await.unwrap().version_id.unwrap()
     };
-    let (old, bad) = (put(b"old".to_vec()).await, put(eicar()).await);
     // The removal of a version announces the one that is current then. At the same time as the upload
-    // of that one, both would be scanned.
+    // of that one, both would be scanned: one upload after the other.
+    let old = put(b"old".to_vec()).await;
+    scene.daemon.reports_on("d/k", 1, SOON).await.unwrap();
+    scene.quiet().await;
+    let bad = put(eicar()).await;
     scene.daemon.reports_on("d/k", 2, SOON).await.unwrap();
     scene.quiet().await;
     let new = put(b"new".to_vec()).await;
     let reports = scene.daemon.reports_on("d/k", 3, SOON).await.unwrap();
     let of = |version: &str| {
         let mine = |report: &&Received| report.json()["version_id"] == version;
-        reports.iter().find(mine).unwrap().json()["status"].as_str().unwrap().to_owned()
+        let all = || reports.iter().map(Received::json).collect::<Vec<_>>();
+        let report = reports.iter().find(mine);
+        let report = report.unwrap_or_else(|| panic!("no report on {version}: {:?}", all()));
+        report.json()["status"].as_str().unwrap().to_owned()
     };
     assert_eq!([of(&old), of(&bad), of(&new)], ["clean", "infected", "clean"]);
     scene.quiet().await;

@@ -137,6 +137,9 @@ async fn play(
         let mut world = World::start(shared, scenario.setup.clone(), rng).await?;
         let ran = (scenario.run)(&mut world).await;
         ran.context(scenario.name)?;
+        if !scenario.expected.alarms {
+            no_alarm(&mut world);
+        }
         let tally = account(&mut world, scenario.expected).await?;
         if scenario.setup.bucket == Bucket::Gateway && scenario.name == "calm" {
             windows.extend(delete_windows(&world));
@@ -155,6 +158,15 @@ async fn play(
         seconds: start.elapsed().as_secs_f64(),
         wrongs: tally.wrongs.clone(),
         tally,
+    }
+}
+
+/// The canary must not report a source as down where none is.
+fn no_alarm(world: &mut World) {
+    for daemon in &world.daemons {
+        let output = daemon.output();
+        let alarms = output.lines().filter(|line| line.contains("source is down"));
+        world.wrongs.extend(alarms.map(|line| format!("a false alarm: {line}")));
     }
 }
 

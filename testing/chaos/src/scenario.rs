@@ -34,6 +34,7 @@ impl Scenario {
             settings: Vec::new(),
             unread_stdout: false,
             sending: None,
+            canary: true,
         };
         Self { name, what, short: false, setup, expected: Expected::default(), run }
     }
@@ -73,6 +74,12 @@ impl Scenario {
     /// The process that would log a deletion may be killed first, or may never get the answer.
     pub(super) fn deletions_unsaid(mut self) -> Self {
         self.expected.deletions_unsaid = true;
+        self
+    }
+
+    /// Sources are broken, and the canary has to say so.
+    pub(super) fn alarms(mut self) -> Self {
+        self.expected.alarms = true;
         self
     }
 

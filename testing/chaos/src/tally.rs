@@ -56,6 +56,8 @@ pub(super) struct Expected {
     pub(super) reports_park: bool,
     /// The store fails, so that its client repeats requests.
     pub(super) store_fails: bool,
+    /// The canary reports a source as down.
+    pub(super) alarms: bool,
     /// The line after a deletion may be missing.
     pub(super) deletions_unsaid: bool,
 }

@@ -64,6 +64,8 @@ pub(super) struct Setup {
     pub(super) sending: Option<Sending>,
     /// The daemons' standard output is a pipe that nothing reads.
     pub(super) unread_stdout: bool,
+    /// Canaries are sent beside the scenario's own objects, where the store announces by itself.
+    pub(super) canary: bool,
 }
 
 /// What all scenarios of a run share.
@@ -188,6 +190,9 @@ impl World {
             // The account reads the audit lines.
             ("LOG_FORMAT", "json"),
         ];
+        if setup.canary && setup.bucket == Bucket::Gateway {
+            overrides.extend([("CANARY_EVERY", "20s"), ("CANARY_DEADLINE", "6s")]);
+        }
         overrides.extend(setup.settings.iter().copied());
         let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
         send_canaries(&mut first);
