@@ -1,7 +1,9 @@
 //! Builds the daemon from its configuration and runs it: admin server, workers, broker sessions.
 
 mod check;
+mod receipts;
 mod redrive;
+mod verify;
 mod workers;
 
 use std::io::Write;
@@ -12,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::check::{StoreKind, check, healthcheck};
+pub use self::receipts::{new_receipt_key, public_receipt_key};
 pub use self::redrive::{Redrive, redrive};
+pub use self::verify::{Address, Verify, verify};
 use self::workers::Workers;
 use crate::admin;
 use crate::config::{Loaded, Settings};

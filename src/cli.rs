@@ -1,6 +1,8 @@
 //! The command line.
 
-use bucket_av_scanner::app::{Redrive, StoreKind};
+use std::path::PathBuf;
+
+use bucket_av_scanner::app::{Address, Redrive, StoreKind, Verify};
 use bucket_av_scanner::config::{VARIABLES, Variable};
 use clap::{Args, Parser, Subcommand};
 
@@ -19,8 +21,39 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Move what was parked in the dead-letter queue back to its queue
     Redrive(RedriveArgs),
+    /// Say whether an object has a receipt that calls its bytes clean
+    Verify(VerifyArgs),
+    /// Make the key that signs receipts, or print its public part
+    #[command(subcommand)]
+    ReceiptKey(ReceiptKey),
     /// Ask the /readyz of the daemon on this host
     Healthcheck,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[arg(value_name = "OBJECT", help = "s3://BUCKET/KEY or s3://BUCKET/KEY?versionId=VERSION")]
+    address: Address,
+    /// Read the bytes too, and compare their SHA-256
+    #[arg(long)]
+    download: bool,
+    /// Trust the keys in this PEM file, and no others
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+}
+
+impl From<VerifyArgs> for Verify {
+    fn from(VerifyArgs { address, download, public_key }: VerifyArgs) -> Self {
+        Self { address, download, public_key }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ReceiptKey {
+    #[command(about = "Print a new private key, for RECEIPT_KEY")]
+    New,
+    #[command(about = "Print the public part of RECEIPT_KEY, for RECEIPT_TRUSTED_KEYS")]
+    Public,
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +102,7 @@ fn settings() -> String {
     format!(
         "Settings (environment, or lower case in the YAML file):\n{rows}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
-         Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else."
+         Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;\n\
+         of verify: 0 verified clean, 1 not, 3 could not be found out."
     )
 }

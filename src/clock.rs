@@ -12,6 +12,13 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }
 
+/// `at` in milliseconds since 1970; 0 for an earlier time.
+#[must_use]
+pub(crate) fn millis(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Now in RFC 3339, UTC.
 #[must_use]
 pub(crate) fn now() -> String {

@@ -5,6 +5,7 @@ mod address;
 mod canary;
 mod intake;
 mod reader;
+mod receipts;
 mod secret;
 mod settings;
 mod source;
@@ -20,6 +21,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 pub(crate) use self::canary::CanarySettings;
+pub(crate) use self::receipts::ReceiptSettings;
 pub(crate) use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub(crate) intake: Option<IntakeSettings>,
     /// The source canary, if it is on.
     pub(crate) canary: Option<CanarySettings>,
+    /// Receipts.
+    pub(crate) receipts: ReceiptSettings,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
     /// The certificate authorities of `TLS_CA_FILE`.
@@ -300,6 +304,35 @@ pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
             settings.warn(&texts, &mut warnings);
             Ok(Loaded { settings, warnings, effective })
         }
+        _ => Err(reader.problems),
+    }
+}
+
+/// What is needed to look at objects, without an engine or a broker.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The object store.
+    pub(crate) store: StoreSettings,
+    /// The certificate authorities of `TLS_CA_FILE`.
+    pub(crate) trust: Trust,
+    /// The key of the status tag.
+    pub(crate) tag_key: String,
+    /// Receipts.
+    pub(crate) receipts: ReceiptSettings,
+}
+
+/// Reads what is needed to look at objects: such a command must not fail for a setting that only the
+/// daemon needs.
+///
+/// # Errors
+/// Every problem, not just the first.
+#[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
+pub fn inspection(env: &HashMap<String, String>) -> Result<Inspection, Problems> {
+    let mut problems = Problems::default();
+    let texts = source::read(env, &mut problems);
+    let mut reader = reader::Reader { texts: &texts, env, problems };
+    match reader.inspection() {
+        Some(inspection) if reader.problems.0.is_empty() => Ok(inspection),
         _ => Err(reader.problems),
     }
 }

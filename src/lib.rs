@@ -10,6 +10,7 @@
 //! - `store` fetches, tags and deletes one exact version of an object;
 //! - `scanner` streams a download to an engine and reads its verdict;
 //! - `policy` says what a verdict means for the object;
+//! - `receipt` signs and checks receipts, and says what an object's tags prove;
 //! - `report` is the result of one object: its JSON, its id;
 //! - `canary` proves that uploads are announced, with objects of its own;
 //! - `pipeline` runs one object through fetch, scan, plan and effects;
@@ -37,6 +38,8 @@ mod store;
 mod scanner;
 
 mod policy;
+
+mod receipt;
 
 mod report;
 

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bucket_av_scanner::config::{self, Loaded};
+use bucket_av_scanner::config::{self, Inspection, Loaded, Problems};
 use bucket_av_scanner::{app, shutdown, telemetry};
 use clap::Parser;
 
-use crate::cli::{CheckArgs, Cli, Command};
+use crate::cli::{CheckArgs, Cli, Command, ReceiptKey};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -32,6 +32,13 @@ fn main() -> ExitCode {
         Some(Command::Redrive(args)) => {
             configured(&env, |loaded| block_on(app::redrive(&loaded.settings, args.into())))
         }
+        Some(Command::Verify(args)) => {
+            inspecting(&env, |settings| block_on(app::verify(settings, args.into())))
+        }
+        Some(Command::ReceiptKey(ReceiptKey::New)) => app::new_receipt_key(),
+        Some(Command::ReceiptKey(ReceiptKey::Public)) => {
+            inspecting(&env, |settings| app::public_receipt_key(&settings))
+        }
         None => configured(&env, |loaded| match telemetry::init(&loaded.settings.log) {
             Ok(_log) => block_on(run(loaded)),
             Err(error) => complain(&error.to_string()),
@@ -39,17 +46,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the configuration, sets up TLS, and runs `work`.
+/// Reads the whole configuration, sets up TLS, and runs `work`.
 fn configured(env: &HashMap<String, String>, work: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
-    let loaded = match config::load(env) {
-        Ok(loaded) => loaded,
+    with(config::load(env), work)
+}
+
+/// The same with the settings alone that are needed to look at objects.
+fn inspecting(
+    env: &HashMap<String, String>,
+    work: impl FnOnce(Inspection) -> ExitCode,
+) -> ExitCode {
+    with(config::inspection(env), work)
+}
+
+fn with<S>(settings: Result<S, Problems>, work: impl FnOnce(S) -> ExitCode) -> ExitCode {
+    let settings = match settings {
+        Ok(settings) => settings,
         Err(problems) => return complain(&problems.to_string()),
     };
     // Several clients share the process; without a choice made here each may make its own.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return complain("the TLS library was set up twice");
     }
-    work(loaded)
+    work(settings)
 }
 
 async fn run(loaded: Loaded) -> ExitCode {

@@ -10,6 +10,7 @@
 mod canaries;
 mod effects;
 mod examine;
+mod tagging;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
@@ -25,6 +26,7 @@ use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::{Metrics, Timed};
 use crate::queue::Outbox;
+use crate::receipt::Keys;
 use crate::report::{Attempt, EffectError, Examined};
 use crate::scanner::Engine;
 use crate::store::{Identity, Look, Store};
@@ -47,6 +49,7 @@ pub(crate) struct Pipeline {
     applied: Mutex<VecDeque<Identity>>,
     store: Arc<Store>,
     policy: PolicySettings,
+    keys: Arc<Keys>,
     /// `None` while the canary is off.
     canaries: Option<Arc<Canaries>>,
     metrics: Arc<Metrics>,
@@ -104,10 +107,11 @@ impl Pipeline {
     pub(crate) fn new(
         store: Arc<Store>,
         policy: PolicySettings,
+        keys: Arc<Keys>,
         canaries: Option<Arc<Canaries>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { applied: Mutex::default(), store, policy, canaries, metrics }
+        Self { applied: Mutex::default(), store, policy, keys, canaries, metrics }
     }
 
     /// Takes one object to its end.

@@ -1,5 +1,7 @@
 //! The result of one object: its JSON, its id. The format is `docs/report.schema.json`.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 use strum::{Display, IntoStaticStr};
 use uuid::Uuid;
@@ -100,6 +102,8 @@ pub(crate) enum EffectError {
     NoIdentity,
     /// Other bytes are there now.
     Superseded,
+    /// The object has a receipt of a later scan, or by a newer database.
+    NewerVerdict,
 }
 
 impl EffectError {
@@ -142,9 +146,9 @@ pub(crate) struct Examined {
     pub(crate) sha256: Option<String>,
     /// These are the bytes that the notification announced, not newer ones.
     pub(crate) as_announced: bool,
-    pub(crate) engine: Option<EngineInfo>,
-    pub(crate) started: String,
-    pub(crate) finished: String,
+    pub(crate) engine: Option<EngineState>,
+    pub(crate) started: SystemTime,
+    pub(crate) finished: SystemTime,
 }
 
 impl Examined {
@@ -215,10 +219,10 @@ impl Report {
             action,
             trigger: examined.trigger,
             error,
-            engine: examined.engine.clone(),
+            engine: examined.engine.clone().map(EngineInfo::from),
             event_time: object.event_time.clone(),
-            scan_started: Some(examined.started.clone()),
-            scan_finished: Some(examined.finished.clone()),
+            scan_started: Some(clock::rfc3339(examined.started)),
+            scan_finished: Some(clock::rfc3339(examined.finished)),
             attempt: attempt.number,
             is_of_deletion,
         }

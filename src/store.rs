@@ -14,6 +14,7 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod identity;
+mod inspect;
 mod key;
 mod own;
 mod probe;
@@ -24,9 +25,10 @@ mod trial;
 mod versions;
 
 pub(crate) use self::buffer::{Buffer, BufferReader};
-pub(crate) use self::effects::Applied;
+pub(crate) use self::effects::{Applied, KeyValue, MAX_TAGS, Tagged, Tags};
 pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};
+pub(crate) use self::inspect::TagsSeen;
 pub(crate) use self::own::{OwnFault, Removal};
 pub(crate) use self::survey::{Bearing, Finding};
 

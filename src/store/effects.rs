@@ -12,6 +12,8 @@ pub(super) mod compare;
 mod delete;
 mod tag;
 
+pub(crate) use self::tag::{KeyValue, MAX_TAGS, Tagged, Tags};
+
 use std::sync::atomic::Ordering;
 
 use super::Store;
@@ -23,6 +25,8 @@ use crate::failure::{Failure, Stage};
 pub(crate) enum Applied {
     /// The scanned bytes carry the tag, or are gone.
     Done,
+    /// As above, and the store has changed the bytes' `Last-Modified` with the tag.
+    Touched,
     /// Other bytes are there now; they were not touched.
     Changed,
     /// The store denies it.

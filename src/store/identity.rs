@@ -41,7 +41,7 @@ pub(crate) enum Pin {
 }
 
 impl Identity {
-    pub(super) fn new(
+    pub(crate) fn new(
         bucket: &str,
         key: &str,
         version_id: Option<&str>,
@@ -69,7 +69,7 @@ impl Identity {
     }
 
     /// The same identity with the `Last-Modified` of the answer.
-    pub(super) fn with_modified(mut self, modified: Option<&DateTime>) -> Self {
+    pub(crate) fn with_modified(mut self, modified: Option<&DateTime>) -> Self {
         self.modified = modified.map(DateTime::secs);
         self
     }
@@ -88,6 +88,11 @@ impl Identity {
     /// Length in bytes, 0 if the store did not send it.
     pub(crate) fn bytes(&self) -> u64 {
         self.length.unwrap_or(0)
+    }
+
+    /// `Last-Modified` in seconds since 1970, if the store sent it.
+    pub(crate) const fn modified(&self) -> Option<i64> {
+        self.modified
     }
 
     /// The version id to send in a request about these bytes: a real one, or `null`.

@@ -15,6 +15,7 @@ use crate::health::{Health, Part};
 use crate::metrics::{Metrics, NotificationEnd};
 use crate::pipeline::{Interrupted, Job, ObjectEnd, Pipeline};
 use crate::queue::{Cause, Delivery, Publisher};
+use crate::receipt::Keys;
 use crate::report::Attempt;
 use crate::scanner::EngineWatch;
 use crate::store::{Look, Store};
@@ -39,13 +40,14 @@ impl Notifications {
         store: Arc<Store>,
         engine: EngineWatch,
         policy: PolicySettings,
+        keys: Arc<Keys>,
         canaries: Option<Arc<Canaries>>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let metrics_of_pipeline = Arc::clone(&metrics);
         let pipeline =
-            Pipeline::new(Arc::clone(&store), policy, canaries.clone(), metrics_of_pipeline);
+            Pipeline::new(Arc::clone(&store), policy, keys, canaries.clone(), metrics_of_pipeline);
         Self { pipeline, store, engine, canaries, health, metrics }
     }
 

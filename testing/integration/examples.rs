@@ -1,6 +1,7 @@
 //! The receivers under `examples/` accept each report once, and refuse every report without a valid
 //! signature.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -29,7 +30,7 @@ async fn the_receiver_in_rust_takes_each_report_once_and_none_that_is_forged_or_
 async fn the_receiver_in_python_takes_each_report_once_and_none_that_is_forged_or_old() {
     let mut command = Command::new("python3");
     command.arg(checkout().join("examples/webhook_receiver.py"));
-    command.env("PYTHONPATH", python_package()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONPATH", python_packages()).env("PYTHONDONTWRITEBYTECODE", "1");
     takes_each_report_once(&Receiver::start(&mut command)).await;
 }
 
@@ -86,14 +87,20 @@ fn sign(secret: &str, id: &str, at: i64, body: &str) -> String {
 }
 
 /// The folder in which `testing/setup.sh --all` installs the imports of the Python example.
-fn python_package() -> PathBuf {
+/// The folders of the packages that the examples need, as `PYTHONPATH` names them.
+pub(super) fn python_packages() -> OsString {
     let tools = checkout().join(".stack/tools");
-    let wanted = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("standardwebhooks-") && !name.ends_with(".new")
+    let folders: Vec<PathBuf> =
+        tools.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    let package = |name: &str| {
+        let wanted = |path: &&PathBuf| {
+            let folder = path.file_name().unwrap_or_default().to_string_lossy();
+            folder.starts_with(&format!("{name}-")) && !folder.ends_with(".new")
+        };
+        let found = folders.iter().find(wanted);
+        found.unwrap_or_else(|| panic!("{name} is missing: run testing/setup.sh --all")).clone()
     };
-    let found = tools.read_dir().unwrap().map(|entry| entry.unwrap().path()).find(wanted);
-    found.unwrap_or_else(|| panic!("standardwebhooks is missing: run testing/setup.sh --all"))
+    std::env::join_paths(["standardwebhooks", "cryptography", "cffi"].map(package)).unwrap()
 }
 
 /// A receiver on its own port, killed when dropped.

@@ -18,6 +18,7 @@ mod limits;
 mod logging;
 mod messages;
 mod outbox;
+mod receipts;
 mod reports;
 mod rotation;
 mod stores;

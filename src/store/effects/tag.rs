@@ -1,4 +1,4 @@
-//! Sets one tag and keeps the others.
+//! Sets our tags and keeps the others.
 
 use std::sync::atomic::Ordering;
 
@@ -15,100 +15,132 @@ use crate::store::request::Request;
 use crate::store::{Identity, Pin, Store};
 
 /// The most tags that S3 allows on an object.
-const MAX_TAGS: usize = 10;
+pub(crate) const MAX_TAGS: usize = 10;
+
+/// Key and value of a tag.
+pub(crate) type KeyValue = (String, String);
+
+/// The scanned bytes as they were found, and their tags.
+#[derive(Debug)]
+pub(crate) struct Tagged {
+    /// What identifies the bytes where they were found.
+    pub(crate) identity: Identity,
+    /// The slot to name in a request; `None` is the bare name.
+    slot: Option<String>,
+    pub(crate) tags: Vec<KeyValue>,
+}
+
+/// The tags to set on the bytes, and to remove from them.
+#[derive(Debug)]
+pub(crate) struct Tags {
+    pub(crate) set: Vec<KeyValue>,
+    /// The keys of tags that must not stay.
+    pub(crate) remove: Vec<String>,
+    /// They say when the object was changed, so that must be as in [`Tagged::identity`] afterwards.
+    pub(crate) bind_modified: bool,
+}
 
 impl Store {
-    /// Sets the tag `key` to `value`; the object's other tags stay.
+    /// Finds the scanned bytes and reads their tags. The inner error says why they cannot be tagged.
     ///
     /// # Errors
     /// When a later attempt may succeed.
-    pub(crate) async fn tag(
+    pub(crate) async fn read_tags(
         &self,
         identity: &Identity,
-        key: &str,
-        value: &str,
-    ) -> Result<Applied, Failure> {
-        let tag = Tag::builder().key(key).value(value).build().map_err(unsendable)?;
-        match &identity.pin {
-            Pin::Version(version) => self.tag_version(identity, version, &tag).await,
-            Pin::Etag { etag, .. } => self.tag_by_etag(identity, etag, &tag).await,
-            Pin::Nothing => Ok(Applied::NoIdentity),
-        }
-    }
-
-    /// Tags a version. Its bytes never change, so nothing has to be compared.
-    async fn tag_version(
-        &self,
-        identity: &Identity,
-        version: &str,
-        tag: &Tag,
-    ) -> Result<Applied, Failure> {
-        let tags = match self.tags(identity, Some(version)).await {
-            Ok(tags) => tags,
-            Err(fault) => return self.effect_of(fault),
-        };
-        let Some(tags) = merged(tags, tag) else { return Ok(Applied::TagSetFull) };
-        let set = self.set_tags(identity, Some(version), tags).await;
-        set.map_or_else(|fault| self.effect_of(fault), |()| Ok(Applied::Done))
-    }
-
-    async fn tag_by_etag(
-        &self,
-        identity: &Identity,
-        etag: &str,
-        tag: &Tag,
-    ) -> Result<Applied, Failure> {
-        // Two requests that do not depend on each other.
-        let (current, tags) = tokio::join!(
-            self.compare(identity, etag, Stage::Tag, Modified::Compare),
-            self.tags(identity, None)
-        );
-        let (version, tags) = match current? {
-            Current::Name => (None, tags),
-            Current::NullVersion => (Some(NULL), self.tags(identity, Some(NULL)).await),
-            Current::Version(version) => return self.tag_version(identity, &version, tag).await,
-            Current::Changed | Current::Nothing => return Ok(Applied::Changed),
-            Current::Denied => return Ok(Applied::Denied),
+    ) -> Result<Result<Tagged, Applied>, Failure> {
+        let (found, slot, tags) = match &identity.pin {
+            // Its bytes never change, so nothing has to be compared.
+            Pin::Version(version) => {
+                let tags = self.tags(identity, Some(version)).await;
+                (identity.clone(), Some(version.clone()), tags)
+            }
+            Pin::Etag { etag, .. } => {
+                // Two requests that do not depend on each other.
+                let (current, tags) = tokio::join!(
+                    self.compare(identity, etag, Stage::Tag, Modified::Compare),
+                    self.tags(identity, None)
+                );
+                match current? {
+                    Current::Name => (identity.clone(), None, tags),
+                    Current::NullVersion => {
+                        let tags = self.tags(identity, Some(NULL)).await;
+                        (identity.clone(), Some(NULL.to_owned()), tags)
+                    }
+                    Current::Version(version) => {
+                        let tags = self.tags(identity, Some(&version)).await;
+                        let pin = Pin::Version(version.clone());
+                        (Identity { pin, ..identity.clone() }, Some(version), tags)
+                    }
+                    Current::Changed | Current::Nothing => return Ok(Err(Applied::Changed)),
+                    Current::Denied => return Ok(Err(Applied::Denied)),
+                }
+            }
+            Pin::Nothing => return Ok(Err(Applied::NoIdentity)),
         };
         match tags {
-            Ok(tags) => match merged(tags, tag) {
-                Some(tags) => self.tag_slot(identity, etag, version, tags, tag).await,
-                None => Ok(Applied::TagSetFull),
-            },
-            Err(fault) => self.effect_of(fault),
+            Ok(tags) => {
+                let tags = tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+                Ok(Ok(Tagged { identity: found, slot, tags }))
+            }
+            Err(fault) => self.effect_of(fault).map(Err),
         }
     }
 
-    /// Sets `tags` on what is under the bare name, or in the slot `null`, and compares again: the
-    /// bytes may have been replaced since the first comparison, and then the tag sits on bytes that
-    /// nobody scanned. Also without an answer, because the request may still have been carried out.
-    async fn tag_slot(
-        &self,
-        identity: &Identity,
-        etag: &str,
-        version: Option<&str>,
-        tags: Vec<Tag>,
-        tag: &Tag,
-    ) -> Result<Applied, Failure> {
-        let set = self.set_tags(identity, version, tags).await;
-        // Some stores change Last-Modified with a new tag.
-        let found = self.compare(identity, etag, Stage::Tag, Modified::Ignore).await;
-        match (found, version) {
-            (Ok(Current::Name), None) | (Ok(Current::NullVersion), Some(_)) => {
-                set.map_or_else(|fault| self.effect_of(fault), |()| Ok(Applied::Done))
-            }
-            (Ok(_), version) => {
-                self.retract(identity, version, tag).await;
+    /// Sets tags on what was found; the object's other tags stay. `Applied::Changed`: other bytes are
+    /// there now.
+    ///
+    /// # Errors
+    /// When a later attempt may succeed.
+    pub(crate) async fn write_tags(&self, found: &Tagged, tags: &Tags) -> Result<Applied, Failure> {
+        let Tagged { identity, slot, .. } = found;
+        let slot = slot.as_deref();
+        let merged = match merged(&found.tags, tags) {
+            Ok(Some(merged)) => merged,
+            Ok(None) => return Ok(Applied::TagSetFull),
+            Err(failure) => return Err(failure),
+        };
+        let set = self.set_tags(identity, slot, merged).await;
+        let Pin::Etag { etag, .. } = &identity.pin else {
+            return set.map_or_else(|fault| self.effect_of(fault), |()| Ok(Applied::Done));
+        };
+        // Compared again, because the bytes may have been replaced since the first comparison, and
+        // then the tags sit on bytes that nobody scanned. Also without an answer, because the request
+        // may still have been carried out.
+        let compare = async |modified| {
+            let current = self.compare(identity, etag, Stage::Tag, modified).await;
+            current.map(|current| {
+                matches!((&current, slot), (Current::Name, None) | (Current::NullVersion, Some(_)))
+            })
+        };
+        let mut applied = Applied::Done;
+        let mut same = Ok(false);
+        if tags.bind_modified {
+            same = compare(Modified::Compare).await;
+        }
+        if matches!(same, Ok(false)) {
+            // Some stores change Last-Modified with a new tag.
+            same = compare(Modified::Ignore).await;
+            applied = if tags.bind_modified { Applied::Touched } else { Applied::Done };
+        }
+        match same {
+            Ok(true) => set.map_or_else(|fault| self.effect_of(fault), |()| Ok(applied)),
+            Ok(false) => {
+                self.retract(identity, slot, &tags.set).await;
                 Ok(Applied::Changed)
             }
-            (Err(failure), version) => {
-                self.retract(identity, version, tag).await;
+            Err(failure) => {
+                self.retract(identity, slot, &tags.set).await;
                 Err(failure)
             }
         }
     }
 
-    async fn tags(&self, identity: &Identity, version: Option<&str>) -> Result<Vec<Tag>, Fault> {
+    pub(in crate::store) async fn tags(
+        &self,
+        identity: &Identity,
+        version: Option<&str>,
+    ) -> Result<Vec<Tag>, Fault> {
         match self.get_tags(identity, version).send().await {
             Ok(output) => {
                 self.has_tags.store(true, Ordering::Relaxed);
@@ -145,14 +177,16 @@ impl Store {
         }
     }
 
-    /// Removes our tag from bytes that it was not meant for, and only ours: somebody may have
-    /// tagged them rightly in the meantime. If this fails the tag stays until these bytes are
+    /// Removes our tags from bytes that they were not meant for, and only ours: somebody may have
+    /// tagged them rightly in the meantime. If this fails the tags stay until these bytes are
     /// scanned, which happens next; until then a missing tag is better than a wrong one.
-    async fn retract(&self, identity: &Identity, version: Option<&str>, tag: &Tag) {
+    async fn retract(&self, identity: &Identity, version: Option<&str>, ours: &[KeyValue]) {
         let retracted = async {
             let mut tags = self.tags(identity, version).await?;
             let before = tags.len();
-            tags.retain(|other| other.key() != tag.key() || other.value() != tag.value());
+            let is_ours =
+                |tag: &Tag| ours.iter().any(|(key, value)| *key == tag.key && *value == tag.value);
+            tags.retain(|tag| !is_ours(tag));
             if tags.len() == before {
                 return Ok(());
             }
@@ -168,14 +202,21 @@ impl Store {
     }
 }
 
-/// `tags` with `tag` set in them; `None` if the set is full.
-fn merged(mut tags: Vec<Tag>, tag: &Tag) -> Option<Vec<Tag>> {
-    tags.retain(|other| other.key() != tag.key());
-    if tags.len() >= MAX_TAGS {
-        return None;
+/// What the bytes have after it; `None` if the set is full.
+///
+/// # Errors
+/// When a tag cannot be sent.
+fn merged(found: &[KeyValue], tags: &Tags) -> Result<Option<Vec<Tag>>, Failure> {
+    let stays = |(key, _): &&KeyValue| {
+        !tags.set.iter().any(|(ours, _)| ours == key) && !tags.remove.contains(key)
+    };
+    let all: Vec<_> = found.iter().filter(stays).chain(&tags.set).collect();
+    if all.len() > MAX_TAGS {
+        return Ok(None);
     }
-    tags.push(tag.clone());
-    Some(tags)
+    let tag = |(key, value): &KeyValue| Tag::builder().key(key).value(value).build();
+    let all: Result<Vec<_>, _> = all.into_iter().map(tag).collect();
+    all.map(Some).map_err(unsendable)
 }
 
 /// A tag that the SDK cannot send.

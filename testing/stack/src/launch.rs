@@ -89,6 +89,7 @@ impl<'a> Launch<'a> {
             None => fresh(dir, program),
         };
         state.program = program.into();
+        state.keep_receipt_key()?;
         if options.double && state.settings.clamav_rest_url.is_none() {
             state.settings.clamav_rest_url = Some(http(free_port()));
         }
@@ -256,6 +257,7 @@ fn fresh(dir: &Path, program: &Path) -> State {
         sink_url: http(free_port()),
         reports: dir.join("reports.jsonl"),
         publish_secret: place::random_signing_secret(),
+        receipt_key: dir.join("receipt.pem"),
         daemon_url: None,
         test_signatures_only: false,
     };

@@ -122,6 +122,15 @@ pub fn random_signing_secret() -> String {
     format!("whsec_{}", STANDARD.encode(bytes))
 }
 
+/// A random Ed25519 private key in PEM. Source: RFC 8410, section 7.
+#[must_use]
+pub fn random_receipt_key() -> String {
+    let prefix = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
+    let seed = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+    let body = STANDARD.encode([prefix.as_slice(), &seed].concat());
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
+
 /// Makes every waiting loop end soon.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use peers::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::place;
 use crate::process::{Identity, Spec};
 
 /// Everything a client needs to use the stack.
@@ -59,6 +60,8 @@ pub struct Settings {
     pub reports: PathBuf,
     /// The secret that reports are signed with.
     pub publish_secret: String,
+    /// The private key that receipts are signed with.
+    pub receipt_key: PathBuf,
     /// Health and metrics of the stack's daemon, when there is one.
     pub daemon_url: Option<String>,
     /// Whether the EICAR test signature is the only one that the engine has.
@@ -163,6 +166,19 @@ impl State {
         write_private(&self.dir.join("env.sh"), exports.as_bytes())
     }
 
+    /// Writes a new key that receipts are signed with, if there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn keep_receipt_key(&self) -> Result<()> {
+        let file = &self.settings.receipt_key;
+        if file.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).context(self.dir.display())?;
+        write_private(file, place::random_receipt_key().as_bytes())
+    }
+
     /// The record of one service.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Record> {
@@ -230,6 +246,7 @@ impl State {
             ("CLAMD_ENDPOINT", engine),
             ("PUBLISH_URL", format!("{}/report", s.sink_url)),
             ("PUBLISH_SECRET", s.publish_secret.clone()),
+            ("RECEIPT_KEY_FILE", s.receipt_key.display().to_string()),
             ("REPORT_CLEAN", "true".into()),
         ]
         .into_iter()

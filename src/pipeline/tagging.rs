@@ -1,0 +1,106 @@
+//! Sets an object's status and, with a key, the receipt that proves it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Pipeline;
+use super::effects::to_its_end;
+use crate::clock;
+use crate::failure::Failure;
+use crate::receipt::{self, Database, Found, Keys, Statement};
+use crate::report::Examined;
+use crate::store::{Applied, Identity, Store, Tagged, Tags};
+use crate::verdict::Status;
+
+/// How the tagging of an object ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tagging {
+    Ended(Applied),
+    /// The receipt on it says more: its scan began later, or used a newer database. It was left alone.
+    Outranked,
+}
+
+impl Pipeline {
+    pub(super) async fn tag(
+        &self,
+        identity: &Identity,
+        statement: Statement,
+    ) -> Result<Tagging, Failure> {
+        let (store, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys));
+        let (identity, key) = (identity.clone(), self.policy.tag_key.clone());
+        to_its_end(async move { tag(&store, &keys, &key, &identity, &statement).await }).await
+    }
+}
+
+/// What a receipt says of an examined object.
+pub(super) fn statement(examined: &Examined) -> Statement {
+    Statement {
+        status: Status::from(&examined.verdict),
+        began: clock::millis(examined.started),
+        database: examined.engine.as_ref().map(|e| Database::from(&e.version)).unwrap_or_default(),
+        sha256: examined.sha256.clone(),
+    }
+}
+
+/// What a receipt says of an object that could not be examined.
+pub(super) fn unexamined() -> Statement {
+    Statement {
+        status: Status::No,
+        began: clock::millis(SystemTime::now()),
+        database: Database::default(),
+        sha256: None,
+    }
+}
+
+async fn tag(
+    store: &Store,
+    keys: &Keys,
+    tag_key: &str,
+    identity: &Identity,
+    statement: &Statement,
+) -> Result<Tagging, Failure> {
+    let receipt_key = receipt::tag_key(tag_key);
+    let status = (tag_key.to_owned(), statement.status.into_str().to_owned());
+    let (mut with_receipt, mut with_modified) = (true, true);
+    loop {
+        let found = match store.read_tags(identity).await? {
+            Ok(found) => found,
+            Err(applied) => return Ok(Tagging::Ended(applied)),
+        };
+        if is_outranked(&found, &receipt_key, keys, statement) {
+            return Ok(Tagging::Outranked);
+        }
+        let signing = keys.signing().filter(|_| with_receipt);
+        let bind_modified = with_modified
+            && signing.is_some()
+            && found.identity.version_id().is_none()
+            && found.identity.modified().is_some();
+        let mut set = vec![status.clone()];
+        set.extend(
+            signing.map(|key| {
+                (receipt_key.clone(), statement.sign(key, &found.identity, bind_modified))
+            }),
+        );
+        // A receipt must not say another status than the tag beside it.
+        let tags = Tags { set, remove: vec![receipt_key.clone()], bind_modified };
+        match store.write_tags(&found, &tags).await? {
+            // Once more, with one that does not become invalid by being set.
+            Applied::Touched => with_modified = false,
+            Applied::TagSetFull if signing.is_some() => {
+                tracing::info!("the object has too many tags for a receipt");
+                with_receipt = false;
+            }
+            applied => return Ok(Tagging::Ended(applied)),
+        }
+    }
+}
+
+fn is_outranked(found: &Tagged, receipt_key: &str, keys: &Keys, ours: &Statement) -> bool {
+    let receipt = found.tags.iter().find(|(key, _)| key == receipt_key);
+    receipt.is_some_and(|(_, receipt)| match receipt::check(receipt, keys, &found.identity) {
+        Found::Valid { statement, .. } => {
+            statement.outranks(ours, clock::millis(SystemTime::now()))
+        }
+        Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => false,
+    })
+}
