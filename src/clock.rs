@@ -19,6 +19,13 @@ pub(crate) fn millis(at: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A time in seconds since 1970, in RFC 3339.
+#[must_use]
+pub(crate) fn rfc3339_of_seconds(seconds: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(seconds);
+    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
 /// Now in RFC 3339, UTC.
 #[must_use]
 pub(crate) fn now() -> String {

@@ -9,6 +9,7 @@ mod receipts;
 mod secret;
 mod settings;
 mod source;
+mod sweeps;
 mod variables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,7 @@ use url::Url;
 pub(crate) use self::canary::CanarySettings;
 pub(crate) use self::receipts::ReceiptSettings;
 pub(crate) use self::secret::Secret;
+pub(crate) use self::sweeps::{SweepSelect, SweepSettings};
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
 use crate::tls::{ServerIdentity, Trust};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub(crate) canary: Option<CanarySettings>,
     /// Receipts.
     pub(crate) receipts: ReceiptSettings,
+    /// Sweeps that begin by themselves, if any do.
+    pub(crate) sweeps: Option<SweepSettings>,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
     /// The certificate authorities of `TLS_CA_FILE`.

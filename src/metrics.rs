@@ -36,6 +36,20 @@ pub(crate) enum NotificationEnd {
     Parked,
 }
 
+/// How a page of a sweep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum PageEnd {
+    /// It was the last one of its sweep.
+    Done,
+    /// The bucket had a sweep already.
+    Refused,
+    /// The sweep was over, or another message of it went on.
+    Dropped,
+    /// Moved to the dead-letter queue.
+    Parked,
+}
+
 /// An outcome of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
@@ -130,6 +144,12 @@ pub(crate) struct Metrics {
     reports: Family<OutcomeLabel, Counter>,
     /// Webhooks by what they were answered.
     intake: Family<OutcomeLabel, Counter>,
+    /// Messages of sweeps that brought no next page, by how they ended.
+    pages: Family<EndLabel, Counter>,
+    /// Objects that sweeps have looked at.
+    pub(crate) swept_listed: Counter,
+    /// Objects that sweeps have announced.
+    pub(crate) swept_announced: Counter,
     /// Reports that some foreign queue at the results exchange did not confirm.
     pub(crate) results_unconfirmed: Counter,
     /// Broker sessions that ended with an error.
@@ -166,6 +186,9 @@ impl Default for Metrics {
             dead_letters: Family::default(),
             reports: Family::default(),
             intake: Family::default(),
+            pages: Family::default(),
+            swept_listed: Counter::default(),
+            swept_announced: Counter::default(),
             results_unconfirmed: Counter::default(),
             sessions_lost: Counter::default(),
             database_age: Gauge::default(),
@@ -203,6 +226,17 @@ impl Default for Metrics {
         );
         r.register("reports", "Reports by outcome", metrics.reports.clone());
         r.register("intake", "Webhooks by what they were answered", metrics.intake.clone());
+        r.register("sweeps", "Sweeps by how they ended", metrics.pages.clone());
+        r.register(
+            "sweep_listed",
+            "Objects that sweeps have looked at",
+            metrics.swept_listed.clone(),
+        );
+        r.register(
+            "sweep_announced",
+            "Objects that sweeps have announced to be scanned",
+            metrics.swept_announced.clone(),
+        );
         r.register(
             "results_unconfirmed",
             "Reports that not every queue of others at the results exchange confirmed",
@@ -254,6 +288,11 @@ impl Metrics {
     /// Counts an outcome of a report.
     pub(crate) fn report(&self, end: ReportEnd) {
         self.reports.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
+    }
+
+    /// Counts the end of a sweep, or of a message of one.
+    pub(crate) fn page(&self, end: PageEnd) {
+        self.pages.get_or_create(&EndLabel { end: end.into() }).inc();
     }
 
     /// Counts a webhook by its answer, a word of a closed set.

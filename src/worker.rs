@@ -21,6 +21,7 @@ mod decision;
 mod gate;
 mod handler;
 mod notifications;
+mod pages;
 mod reports;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use self::consumer::ConsumerExit;
 pub(crate) use self::handler::Handler;
 pub(crate) use self::notifications::Notifications;
+pub(crate) use self::pages::Pages;
 pub(crate) use self::reports::Reports;
 use crate::failure::Failure;
 use crate::health::Health;

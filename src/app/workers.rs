@@ -45,8 +45,7 @@ impl Workers {
     pub(super) async fn new(daemon: &Daemon) -> Result<Self, Fatal> {
         let settings = &daemon.settings;
         let topology =
-            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some())
-                .with_journal(settings.canary.is_some());
+            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
         let shared = Shared::new(
             settings.ladder.clone(),
             Arc::clone(&daemon.health),

@@ -59,9 +59,9 @@ impl Reader<'_> {
     }
 }
 
-const BUCKETS: &str = "1 to 100 names of buckets, each once, as in uploads,media";
+pub(super) const BUCKETS: &str = "1 to 100 names of buckets, each once, as in uploads,media";
 
-fn bucket_names(text: &str) -> Option<Vec<String>> {
+pub(super) fn bucket_names(text: &str) -> Option<Vec<String>> {
     let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
     let is_name = |name: &String| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

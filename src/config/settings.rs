@@ -24,6 +24,8 @@ impl Reader<'_> {
         let intake = self.intake();
         let canary = self.canary();
         let receipts = self.receipts();
+        let signs = receipts.as_ref().is_some_and(|receipts| receipts.key.is_some());
+        let sweeps = self.sweeps(signs && policy.as_ref().is_some_and(|policy| policy.tag_files));
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
@@ -38,6 +40,7 @@ impl Reader<'_> {
             intake: intake?,
             canary: canary?,
             receipts: receipts?,
+            sweeps: sweeps?,
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,

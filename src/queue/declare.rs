@@ -96,14 +96,22 @@ async fn passive_exchange(
 /// Whether the queue exists.
 ///
 /// # Errors
-/// [`OpenError::Forbidden`] when the question is refused; others when the broker fails.
+/// As [`depth`].
 pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool, OpenError> {
+    Ok(depth(connection, queue).await?.is_some())
+}
+
+/// The number of messages that are ready in the queue; `None` if it does not exist.
+///
+/// # Errors
+/// [`OpenError::Forbidden`] when the question is refused; others when the broker fails.
+pub(super) async fn depth(connection: &Connection, queue: &str) -> Result<Option<u32>, OpenError> {
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     let channel = connection.create_channel().await?;
     match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
-        Ok(_) => Ok(true),
-        Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Ok(false),
-        Err(error) => forbidden(Err(error), || format!("queue {queue}")).map(|()| true),
+        Ok(found) => Ok(Some(found.message_count())),
+        Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Ok(None),
+        Err(error) => forbidden(Err(error), || format!("queue {queue}")).map(|()| None),
     }
 }
 

@@ -44,6 +44,12 @@ const MARK: &[u8] = br#"{"kind":"mark"}"#;
 #[error("the journal cannot be used: {0}")]
 pub(crate) struct JournalError(String);
 
+impl JournalError {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 impl From<lapin::Error> for JournalError {
     fn from(error: lapin::Error) -> Self {
         Self(causes(&error))
@@ -66,11 +72,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn new(connection: Arc<Connection>, topology: &Topology, name: &str) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, topology: &Topology) -> Self {
         Self {
             channels: Channels::new(connection, MAX_IN_FLIGHT),
             exchange: topology.internal.as_str().into(),
-            name: name.to_owned(),
+            name: topology.journal.clone(),
             waiting: Mutex::default(),
             end_read: tokio::sync::Mutex::new(None),
             closed: CancellationToken::new(),

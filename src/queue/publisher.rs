@@ -11,10 +11,11 @@ use lapin::types::{FieldTable, ShortString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Disposition;
+use super::{ANSWER_TIMEOUT, Disposition};
 use super::channels::{Answer, Channels};
-use super::declare::exists;
+use super::declare::{depth, exists};
 use super::delivery::Delivery;
+use super::error::OpenError;
 use super::headers::History;
 use super::results::{Announcement, Results};
 use super::topology::{Topology, WorkQueue};
@@ -198,6 +199,44 @@ impl Publisher {
         matches!(answer, Ok(Ok(false)))
     }
 
+    /// Publishes a message of our own to one of our queues. Returns once the broker has confirmed it, and
+    /// `false` if it was refused, as by a full queue.
+    ///
+    /// # Errors
+    /// [`Kind::Abandoned`]: not known to be there, and the session is lost.
+    pub(crate) async fn offer(&self, queue: &str, body: &[u8]) -> Result<bool, Failure> {
+        let properties = BasicProperties::default().with_content_type("application/json".into());
+        match self.answer(queue, body, properties).await {
+            Some(Ok(Answer::Confirmed)) => Ok(true),
+            Some(Ok(Answer::Refused)) => Ok(false),
+            other => Err(self.end_session(queue, other)),
+        }
+    }
+
+    /// The number of messages that are ready in these queues, together.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`]: the broker does not say.
+    pub(crate) async fn depth(&self, queues: &[&str]) -> Result<u64, Failure> {
+        let asked = async {
+            let mut sum = 0;
+            for queue in queues {
+                let found = depth(self.channels.connection(), queue).await?;
+                sum += u64::from(found.unwrap_or_default());
+            }
+            Ok::<_, OpenError>(sum)
+        };
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, asked) => answer,
+            () = self.lost.cancelled() => return Err(busy("the session is lost")),
+        };
+        match answer {
+            Ok(Ok(sum)) => Ok(sum),
+            Ok(Err(error)) => Err(busy(error)),
+            Err(_) => Err(busy("no answer")),
+        }
+    }
+
     /// Publishes `body` to one of our queues with these headers. Of the original's properties, only
     /// content type and message id are kept: a foreign user id, expiration or CC header would make
     /// the broker refuse, drop or duplicate the copy.
@@ -228,15 +267,30 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), Failure> {
+        match self.answer(queue, body, properties).await {
+            Some(Ok(Answer::Confirmed)) => Ok(()),
+            other => Err(self.end_session(queue, other)),
+        }
+    }
+
+    /// The broker's answer to a publish; `None` if there is none in time.
+    async fn answer(
+        &self,
+        queue: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Option<lapin::Result<Answer>> {
         let published = self.channels.publish(self.internal.clone(), queue, body, properties);
-        let answer = tokio::select! {
+        tokio::select! {
             biased;
             answer = published => Some(answer),
             () = self.overdue() => None,
             () = self.lost.cancelled() => None,
-        };
+        }
+    }
+
+    fn end_session(&self, queue: &str, answer: Option<lapin::Result<Answer>>) -> Failure {
         let problem = match answer {
-            Some(Ok(Answer::Confirmed)) => return Ok(()),
             Some(Ok(other)) => other.to_string(),
             Some(Err(error)) => crate::failure::causes(&error),
             None => "not confirmed in time".to_owned(),
@@ -248,6 +302,11 @@ impl Publisher {
         }
         // Every failed publish has stage `report`, also that of a retry copy: the words appear in
         // logs and metrics, and operators rely on them.
-        Err(Failure::new(Kind::Abandoned, Stage::Report, Reason::NotPublished, problem))
+        Failure::new(Kind::Abandoned, Stage::Report, Reason::NotPublished, problem)
     }
+}
+
+/// The failure of a question to the broker, which passes.
+fn busy(why: impl std::fmt::Display) -> Failure {
+    Failure::new(Kind::Busy, Stage::Event, Reason::NotPublished, why)
 }

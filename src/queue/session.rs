@@ -149,15 +149,12 @@ impl Session {
     /// Opens the journal, with a reader that stands before its first entry.
     ///
     /// # Errors
-    /// When the broker fails, refuses, does not answer, or the topology has no journal.
+    /// When the broker fails, refuses, or does not answer.
     pub(crate) async fn journal(&self) -> Result<(Arc<Journal>, Reader), OpenError> {
         let opened = async {
-            let Some(name) = &self.topology.journal else {
-                return Err(OpenError::Forbidden("journal: it is not switched on".to_owned()));
-            };
-            self.topology.declare_journal(&self.consuming, name).await?;
-            let reader = Reader::open(&self.consuming, name).await?;
-            let journal = Journal::new(Arc::clone(&self.publishing), &self.topology, name);
+            self.topology.declare_journal(&self.consuming).await?;
+            let reader = Reader::open(&self.consuming, &self.topology.journal).await?;
+            let journal = Journal::new(Arc::clone(&self.publishing), &self.topology);
             Ok((Arc::new(journal), reader))
         };
         tokio::time::timeout(ANSWER_TIMEOUT, opened)

@@ -56,8 +56,10 @@ pub(crate) struct Topology {
     pub(crate) results: String,
     /// The record of deletions: their reports, newest last. Used without a webhook.
     pub(crate) log: String,
-    /// The stream of facts that replicas must agree on; `None` where no feature needs it.
-    pub(super) journal: Option<String>,
+    /// Where each sweep stands; read by one replica at a time.
+    pub(crate) sweeps: WorkQueue,
+    /// The stream of facts that replicas must agree on. Declared by the first one that reads it.
+    pub(super) journal: String,
     /// The reports queue, also where it is not used.
     reports_queue: String,
     ladder: Ladder,
@@ -85,18 +87,13 @@ impl Topology {
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
             log: format!("{reports}.log"),
-            journal: None,
+            sweeps: WorkQueue::new("sweeps", format!("{work}.sweeps"), ladder),
+            journal: format!("{work}.journal"),
             reports_queue: reports,
             ladder: ladder.clone(),
             input: Input::new(settings),
             queue_type: settings.queue_type,
         }
-    }
-
-    /// The same topology with the journal, if it is `needed`.
-    pub(crate) fn with_journal(self, needed: bool) -> Self {
-        let journal = needed.then(|| format!("{}.journal", self.notifications.queue));
-        Self { journal, ..self }
     }
 
     /// Declares and binds everything that is missing.
@@ -109,6 +106,12 @@ impl Topology {
         own_exchange(connection, &self.internal, ExchangeKind::Direct).await?;
         own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
         self.declare_around(connection, &self.notifications).await?;
+        let mut arguments = self.arguments();
+        // The pages of a sweep have one order, whatever the number of replicas. Source:
+        // <https://www.rabbitmq.com/docs/consumers#single-active-consumer>
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        own_queue(connection, &self.sweeps.queue, arguments).await?;
+        self.declare_around(connection, &self.sweeps).await?;
         match &self.reports {
             Some(reports) => {
                 own_queue(connection, &reports.queue, self.arguments()).await?;
@@ -152,11 +155,8 @@ impl Topology {
     ///
     /// # Errors
     /// As [`Self::declare`].
-    pub(super) async fn declare_journal(
-        &self,
-        connection: &Connection,
-        journal: &str,
-    ) -> Result<(), OpenError> {
+    pub(super) async fn declare_journal(&self, connection: &Connection) -> Result<(), OpenError> {
+        let journal = self.journal.as_str();
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), text("stream"));
         arguments.insert("x-max-age".into(), text(JOURNAL_MAX_AGE));

@@ -23,6 +23,7 @@ mod reports;
 mod rotation;
 mod stores;
 mod survey;
+mod sweeps;
 mod trust;
 mod verdicts;
 mod versions;

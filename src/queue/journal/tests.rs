@@ -33,7 +33,7 @@ async fn session(stack: &Stack, queue: &str) -> Session {
     };
     let tier = Tier { name: "1s".to_owned(), delay: Duration::from_secs(1) };
     let ladder = Ladder { tiers: vec![tier], limit: 1 };
-    let topology = Topology::new(&settings, &ladder, false).with_journal(true);
+    let topology = Topology::new(&settings, &ladder, false);
     Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap()
 }
 

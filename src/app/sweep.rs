@@ -1,0 +1,329 @@
+//! The `sweep` command: asks for sweeps, shows how far they are, ends them.
+
+mod dry_run;
+
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::audit::Target;
+use super::receipts::keys;
+use super::{BAD_CONFIGURATION, say};
+use crate::clock;
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::queue::{Journal, Session, Topology};
+use crate::sweep::{End, Fact, Ledger, Order, Selection, State, Sweep, Why};
+
+/// Between two looks at how far the sweeps are.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two lines about it, where no terminal shows a bar.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// After which nobody seems to be there who takes a sweep.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What to sweep, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Buckets, each with a prefix or without.
+    pub targets: Vec<Target>,
+    /// Which objects.
+    pub select: Select,
+    /// Only objects uploaded within this time.
+    pub uploaded_within: Option<Duration>,
+    /// Only the current version of each object.
+    pub current_only: bool,
+    /// The most objects to announce in a second.
+    pub rate: Option<u32>,
+    /// Count, and announce nothing.
+    pub dry_run: bool,
+    /// Do not wait for the end.
+    pub detach: bool,
+}
+
+/// Which objects a sweep is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// Those without a valid receipt.
+    Missing,
+    /// Those, and those whose scan is older.
+    ScannedBefore(Duration),
+    /// Those, and those whose database is older than this time, in seconds since 1970.
+    DatabaseBefore(i64),
+    /// All.
+    All,
+}
+
+/// A session of the command, with all that the journal says of sweeps.
+struct Desk {
+    session: Session,
+    topology: Topology,
+    journal: Arc<Journal>,
+    ledger: Arc<Mutex<Ledger>>,
+    _following: AbortOnDropHandle<()>,
+}
+
+impl Desk {
+    async fn open(settings: &Settings) -> Result<Self, String> {
+        let topology =
+            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+        let metrics = Metrics::default();
+        let session = Session::open(&settings.broker, &settings.trust, &topology, &metrics);
+        let session = session.await.map_err(|error| error.to_string())?;
+        let (journal, reader) = session.journal().await.map_err(|error| error.to_string())?;
+        let ledger = Arc::<Mutex<Ledger>>::default();
+        let (followed, facts) = (Arc::clone(&journal), Arc::clone(&ledger));
+        let following = tokio::spawn(async move {
+            let apply = |fact: Fact| lock(&facts).apply(fact);
+            drop(followed.follow(reader, apply).await);
+        });
+        journal.read_to_end().await.map_err(|error| error.to_string())?;
+        let _following = AbortOnDropHandle::new(following);
+        Ok(Self { session, topology, journal, ledger, _following })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Objects that wait to be scanned.
+    async fn waiting(&self) -> Result<u64, String> {
+        let backlog = &self.topology.backlog;
+        let queues: Vec<&str> =
+            std::iter::once(&backlog.queue).chain(&backlog.retry).map(String::as_str).collect();
+        self.session.publisher().depth(&queues).await.map_err(|failure| failure.to_string())
+    }
+}
+
+/// Asks for the sweeps and waits for their end. Exit codes: 0 done or asked for, 1 not, 78
+/// configuration.
+pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
+    let keys = match keys(&settings.receipts) {
+        Ok(keys) => keys,
+        Err(error) => return complain(&error, BAD_CONFIGURATION),
+    };
+    let receipts = !keys.is_empty() && settings.policy.tag_files;
+    if !receipts && what.select != Select::All && what.uploaded_within.is_none() {
+        let line = "without RECEIPT_KEY nothing tells what was scanned: use --all or \
+                    --uploaded-within";
+        return complain(line, 1);
+    }
+    let mut buckets = HashSet::new();
+    if let Some(twice) = what.targets.iter().find(|target| !buckets.insert(&target.bucket)) {
+        let line = format!("{}: a bucket has one sweep at a time, name it once", twice.bucket);
+        return complain(&line, 1);
+    }
+    if what.dry_run {
+        return dry_run::dry_run(settings, keys, &what, receipts).await;
+    }
+    match Desk::open(settings).await {
+        Ok(desk) => {
+            let code = ask(&desk, &what, receipts).await;
+            desk.session.close().await;
+            code
+        }
+        Err(error) => complain(&error, 1),
+    }
+}
+
+/// The order for one target, as of `now` in milliseconds since 1970.
+fn order(what: &Request, target: &Target, receipts: bool, now: i64) -> Order {
+    let before = |age: Duration| {
+        now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+    };
+    let selection = match what.select {
+        _ if !receipts => Selection::All,
+        Select::Missing => Selection::Missing,
+        Select::ScannedBefore(age) => Selection::ScannedBefore(before(age)),
+        Select::DatabaseBefore(date) => Selection::DatabaseBefore(date),
+        Select::All => Selection::All,
+    };
+    Order {
+        bucket: target.bucket.clone(),
+        prefix: target.prefix.clone(),
+        selection,
+        uploaded_since: what.uploaded_within.map(|age| before(age) / 1000),
+        current_only: what.current_only,
+        rate: what.rate,
+    }
+}
+
+async fn ask(desk: &Desk, what: &Request, receipts: bool) -> ExitCode {
+    for target in &what.targets {
+        let running = desk.ledger().running(&target.bucket).map(describe);
+        if let Some(running) = running {
+            let line = format!("{}: {running}; `sweep cancel` ends it", target.bucket);
+            return complain(&line, 1);
+        }
+    }
+    let mut sweeps = Vec::new();
+    for target in &what.targets {
+        let now = clock::millis(SystemTime::now());
+        let state = State::first(now, order(what, target, receipts, now), Why::Asked, receipts);
+        let body = serde_json::to_vec(&state).map_err(|error| error.to_string());
+        let offered = match body {
+            Ok(body) => {
+                let offered = desk.session.publisher().offer(&desk.topology.sweeps.queue, &body);
+                offered.await.map_err(|failure| failure.to_string())
+            }
+            Err(error) => Err(error),
+        };
+        match offered {
+            Ok(true) => say(format!("{}: sweep {} is asked for", target.bucket, state.sweep)),
+            Ok(false) => return complain("the queue of sweeps is full", 1),
+            Err(error) => return complain(&error, 1),
+        }
+        sweeps.push(state.sweep);
+    }
+    if what.detach {
+        return ExitCode::SUCCESS;
+    }
+    match follow(desk, &sweeps).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => complain(&format!("{error}; the sweep goes on without this command"), 1),
+    }
+}
+
+/// Shows how far the sweeps are, until they are done and what they announced is taken. Returns whether
+/// all were done.
+async fn follow(desk: &Desk, sweeps: &[Uuid]) -> Result<bool, String> {
+    let started = Instant::now();
+    let (mut open, mut good): (Vec<Uuid>, bool) = (sweeps.to_vec(), true);
+    let (mut warned, mut shown) = (false, Instant::now());
+    loop {
+        let lost = tokio::time::timeout(LOOK_INTERVAL, desk.session.lost().cancelled()).await;
+        if lost.is_ok() {
+            return Err("the broker session is lost".to_owned());
+        }
+        open.retain(|id| match over(desk, *id) {
+            None => true,
+            Some((line, is_good)) => {
+                say(line);
+                good &= is_good;
+                false
+            }
+        });
+        let waiting = if open.is_empty() || shown.elapsed() >= LINE_INTERVAL {
+            desk.waiting().await?
+        } else {
+            continue_waiting(desk, &open, started, &mut warned);
+            continue;
+        };
+        if open.is_empty() && (waiting == 0 || !good) {
+            return Ok(good);
+        }
+        if shown.elapsed() >= LINE_INTERVAL {
+            shown = Instant::now();
+            for id in &open {
+                if let Some(line) = desk.ledger().sweep(*id).map(describe) {
+                    say(line);
+                }
+            }
+            say(format!("{waiting} objects wait to be scanned"));
+        }
+    }
+}
+
+/// Says once that nobody takes the sweep.
+fn continue_waiting(desk: &Desk, open: &[Uuid], started: Instant, warned: &mut bool) {
+    let ledger = desk.ledger();
+    let is_taken = open.iter().all(|id| ledger.sweep(*id).is_some());
+    if !is_taken && !*warned && started.elapsed() > PATIENCE {
+        *warned = true;
+        say("no daemon takes the sweep yet: is one running, with this queue?");
+    }
+}
+
+/// How a sweep ended, and whether well; `None` while it goes on.
+fn over(desk: &Desk, id: Uuid) -> Option<(String, bool)> {
+    let ledger = desk.ledger();
+    if let Some(because_of) = ledger.refused_because_of(id) {
+        return Some((format!("sweep {id} is refused: sweep {because_of} goes on"), false));
+    }
+    let sweep = ledger.sweep(id)?;
+    let end = sweep.end.as_ref()?;
+    Some((describe(sweep), *end == End::Done))
+}
+
+/// One line about a sweep.
+fn describe(sweep: &Sweep) -> String {
+    let Sweep { id, order, at, counts, end, .. } = sweep;
+    let how = match end {
+        None => "goes on".to_owned(),
+        Some(End::Done) => "is done".to_owned(),
+        Some(End::Cancelled) => "was cancelled".to_owned(),
+        Some(End::Failed(why)) => format!("failed: {why}"),
+    };
+    let began = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(*at).unwrap_or_default());
+    format!(
+        "sweep {id} of {}{}{} {how}: begun {}, {} looked at in this pass, {} announced, {} not found out",
+        order.bucket,
+        if order.prefix.is_empty() { "" } else { "/" },
+        order.prefix.escape_debug(),
+        clock::rfc3339(began),
+        counts.listed,
+        counts.announced,
+        counts.unknown,
+    )
+}
+
+/// Prints all sweeps that the journal tells of, and what waits.
+pub async fn sweep_status(settings: &Settings) -> ExitCode {
+    let desk = match Desk::open(settings).await {
+        Ok(desk) => desk,
+        Err(error) => return complain(&error, 1),
+    };
+    let lines: Vec<String> = desk.ledger().sweeps().iter().map(describe).collect();
+    if lines.is_empty() {
+        say("no sweep within the last week");
+    }
+    lines.into_iter().for_each(say);
+    let waiting = desk.waiting().await;
+    desk.session.close().await;
+    match waiting {
+        Ok(waiting) => {
+            say(format!("{waiting} objects wait to be scanned"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, 1),
+    }
+}
+
+/// Ends the sweep of a bucket. What it has announced is scanned all the same.
+pub async fn sweep_cancel(settings: &Settings, bucket: &str) -> ExitCode {
+    let desk = match Desk::open(settings).await {
+        Ok(desk) => desk,
+        Err(error) => return complain(&error, 1),
+    };
+    let running = desk.ledger().running(bucket).map(|sweep| sweep.id);
+    let code = match running {
+        None => complain(&format!("{bucket}: no sweep goes on"), 1),
+        Some(sweep) => {
+            let ended = Fact::Ended { sweep, end: End::Cancelled };
+            match desk.journal.append_and_read(&ended).await {
+                Ok(()) => {
+                    say(format!("{bucket}: sweep {sweep} is cancelled"));
+                    ExitCode::SUCCESS
+                }
+                Err(error) => complain(&error.to_string(), 1),
+            }
+        }
+    };
+    desk.session.close().await;
+    code
+}
+
+#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
+fn complain(line: &str, code: u8) -> ExitCode {
+    eprintln!("{line}");
+    ExitCode::from(code)
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,154 @@
+//! What this replica knows of sweeps: follows the journal, and asks for those that are due.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+
+use super::fact::Fact;
+use super::ledger::{Advice, Ledger};
+use super::selection::Selection;
+use super::state::{Order, State, Why};
+use crate::clock;
+use crate::config::{SweepSelect, SweepSettings};
+use crate::queue::{Journal, JournalError, Session};
+
+/// For a worker, until the journal was opened and read to its end.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Before a journal that failed is opened again.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two looks at whether a sweep is due.
+const DUE_INTERVAL: Duration = Duration::from_secs(1);
+/// One that was asked for and did not begin is asked for again.
+const ASK_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The sweeps of one deployment, as this replica sees them.
+pub(crate) struct Sweeps {
+    /// `None`: none begins by itself.
+    settings: Option<SweepSettings>,
+    /// There is a key to verify receipts with.
+    receipts: bool,
+    ledger: Mutex<Ledger>,
+    /// The journal, once it was read to its end.
+    journal: watch::Sender<Option<Arc<Journal>>>,
+    /// Somebody needs the journal.
+    wanted: Notify,
+}
+
+impl Sweeps {
+    pub(crate) fn new(settings: Option<SweepSettings>, receipts: bool) -> Self {
+        let (journal, wanted) = (watch::Sender::new(None), Notify::new());
+        Self { settings, receipts, ledger: Mutex::default(), journal, wanted }
+    }
+
+    /// Follows the journal from the moment on that somebody needs it, and asks for the sweeps that are
+    /// due, for as long as the future is polled. `queue`: where sweeps are asked for.
+    pub(crate) async fn run(&self, session: &Session, queue: &str) -> Infallible {
+        self.journal.send_replace(None);
+        loop {
+            if self.settings.is_none() {
+                self.wanted.notified().await;
+            }
+            let error = match session.journal().await {
+                Ok((journal, reader)) => {
+                    *self.ledger() = Ledger::default();
+                    let error = tokio::select! {
+                        error = journal.follow(reader, |fact: Fact| self.ledger().apply(fact)) => error,
+                        error = self.work(&journal, session, queue) => error,
+                    };
+                    error.to_string()
+                }
+                Err(error) => error.to_string(),
+            };
+            self.journal.send_replace(None);
+            tracing::warn!(%error, "sweeps wait for the journal");
+            tokio::time::sleep(REOPEN_INTERVAL).await;
+            self.wanted.notify_one();
+        }
+    }
+
+    async fn work(&self, journal: &Arc<Journal>, session: &Session, queue: &str) -> JournalError {
+        if let Err(error) = journal.read_to_end().await {
+            return error;
+        }
+        self.journal.send_replace(Some(Arc::clone(journal)));
+        let Some(settings) = &self.settings else { return std::future::pending().await };
+        loop {
+            // Its order decides, so it is read to its end first.
+            if let Err(error) = journal.read_to_end().await {
+                return error;
+            }
+            let due: Vec<State> = settings
+                .buckets
+                .iter()
+                .filter_map(|bucket| self.due(bucket, settings))
+                .collect();
+            for state in &due {
+                tracing::info!(bucket = state.order.bucket, sweep = %state.sweep, "a sweep is due");
+                let Ok(body) = serde_json::to_vec(state) else { continue };
+                if let Err(failure) = session.publisher().offer(queue, &body).await {
+                    tracing::debug!(%failure, "the sweep is not asked for");
+                }
+            }
+            tokio::time::sleep(if due.is_empty() { DUE_INTERVAL } else { ASK_INTERVAL }).await;
+        }
+    }
+
+    /// The sweep of the bucket that is due: the last one began long enough ago, by this host's clock. A
+    /// time in the future counts as now.
+    fn due(&self, bucket: &str, settings: &SweepSettings) -> Option<State> {
+        let now = clock::millis(SystemTime::now());
+        let ledger = self.ledger();
+        let last = ledger.last_due(bucket);
+        let age = last.map(|last| now.saturating_sub(last.at).max(0));
+        let every = i64::try_from(settings.every.as_millis()).unwrap_or(i64::MAX);
+        if age.is_some_and(|age| age < every) || ledger.running(bucket).is_some() {
+            return None;
+        }
+        let why = Why::DueAfter(last.map(|last| last.id));
+        let order = Order {
+            bucket: bucket.to_owned(),
+            prefix: String::new(),
+            selection: match settings.select {
+                SweepSelect::Missing => Selection::Missing,
+                SweepSelect::ScannedBefore(age) => {
+                    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                    Selection::ScannedBefore(now.saturating_sub(age))
+                }
+                SweepSelect::All => Selection::All,
+            },
+            uploaded_since: None,
+            current_only: false,
+            rate: None,
+        };
+        Some(State::first(now, order, why, self.receipts))
+    }
+
+    /// The journal, after everything in it was read.
+    ///
+    /// # Errors
+    /// When it cannot be read, or not in time.
+    pub(crate) async fn journal(&self) -> Result<Arc<Journal>, JournalError> {
+        self.wanted.notify_one();
+        let mut opened = self.journal.subscribe();
+        let open = async {
+            // Fails only without a sender, and we hold it.
+            let opened = opened.wait_for(Option::is_some).await.ok()?;
+            opened.clone()
+        };
+        let journal = tokio::time::timeout(OPEN_TIMEOUT, open).await.ok().flatten();
+        let journal = journal.ok_or_else(|| JournalError::new("it is not open"))?;
+        journal.read_to_end().await?;
+        Ok(journal)
+    }
+
+    /// What to do with the message of a page. To be asked after [`Self::journal`].
+    pub(crate) fn advice(&self, state: &State, repeated: bool) -> Advice {
+        self.ledger().advice(state, repeated)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

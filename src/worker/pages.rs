@@ -1,0 +1,238 @@
+//! The queue of sweeps: a page, what it calls for into the backlog, the next page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::handler::{Handler, Outcome};
+use crate::event::{self, ObjectRef, Swept};
+use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
+use crate::health::{Health, Part};
+use crate::metrics::{Metrics, PageEnd};
+use crate::queue::{Cause, Delivery, JournalError, Publisher, WorkQueue};
+use crate::sweep::{self, Advice, Counts, End, Fact, Judge, Pass, State, Sweeps};
+
+/// Messages that the backlog and its retry queues may hold before a page is read. A page brings up to a
+/// thousand.
+const ROOM_BELOW: u64 = 7_000;
+/// Looks for room in the backlog before the message of the page goes to the end of its queue, so that
+/// another sweep gets its turn, and the delivery does not take too long.
+const ROOM_LOOKS: u32 = 60;
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+/// Published at once.
+const BATCH: usize = 100;
+
+/// Handles the pages of sweeps.
+pub(crate) struct Pages {
+    sweeps: Arc<Sweeps>,
+    judge: Arc<Judge>,
+    backlog: WorkQueue,
+    /// Objects judged at once.
+    concurrency: usize,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl Pages {
+    pub(crate) fn new(
+        sweeps: Arc<Sweeps>,
+        judge: Arc<Judge>,
+        backlog: WorkQueue,
+        concurrency: u16,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let concurrency = usize::from(concurrency);
+        Self { sweeps, judge, backlog, concurrency, health, metrics }
+    }
+
+    async fn handle_page(
+        &self,
+        state: &State,
+        delivery: &Delivery,
+        publisher: &Publisher,
+    ) -> Result<Outcome<PageEnd, ()>, Failure> {
+        let journal = self.sweeps.journal().await.map_err(of_journal)?;
+        let repeated = delivery.redelivered
+            || delivery.failed_before()
+            || delivery.history.deferred > 0;
+        let sweep = state.sweep;
+        match self.sweeps.advice(state, repeated) {
+            Advice::Drop => return Ok(Outcome::Done(PageEnd::Dropped)),
+            Advice::GoOnWith(next) => return Ok(Outcome::Split(vec![json(&next)?])),
+            Advice::Refuse(because_of) => {
+                let refused = Fact::Refused { sweep, because_of };
+                journal.append_and_read(&refused).await.map_err(of_journal)?;
+                return Ok(Outcome::Done(PageEnd::Refused));
+            }
+            Advice::Accept => {
+                let (order, why) = (state.order.clone(), state.why);
+                let begun = Fact::Begun { sweep, at: state.began, order, why };
+                journal.append_and_read(&begun).await.map_err(of_journal)?;
+                tracing::info!(bucket = state.order.bucket, %sweep, "sweep begins");
+            }
+            Advice::Read => {}
+        }
+        if !self.has_room(publisher).await? {
+            return Ok(Outcome::Split(vec![json(state)?]));
+        }
+        let reading = sweep::read(&self.judge, state, self.concurrency).await?;
+        self.announce(state, &reading.announce, publisher).await?;
+        let state = if reading.untagged {
+            &State { pass: Pass::Only, ..state.clone() }
+        } else {
+            state
+        };
+        self.count(state.counts, reading.counts);
+        let next = state.next(reading.end, reading.counts);
+        let (page, counts) = (state.page, reading.counts);
+        let paged = Fact::Paged { sweep, page, counts, next: next.clone().map(Box::new) };
+        journal.append_and_read(&paged).await.map_err(of_journal)?;
+        match next {
+            Some(next) => Ok(Outcome::Split(vec![json(&next)?])),
+            None => {
+                let Counts { listed, announced, unknown } = counts;
+                let bucket = state.order.bucket.as_str();
+                tracing::info!(bucket, %sweep, listed, announced, unknown, "sweep is done");
+                Ok(Outcome::Done(PageEnd::Done))
+            }
+        }
+    }
+
+    /// Waits until the backlog has room for a page; `false` if it has none for a while.
+    async fn has_room(&self, publisher: &Publisher) -> Result<bool, Failure> {
+        let retry = self.backlog.retry.iter();
+        let queues: Vec<&str> =
+            std::iter::once(&self.backlog.queue).chain(retry).map(String::as_str).collect();
+        for _ in 0..ROOM_LOOKS {
+            if publisher.depth(&queues).await? < ROOM_BELOW {
+                return Ok(true);
+            }
+            tokio::time::sleep(ROOM_INTERVAL).await;
+        }
+        Ok(false)
+    }
+
+    /// Publishes into the backlog what the page calls for. Returns once all of it is confirmed.
+    async fn announce(
+        &self,
+        state: &State,
+        objects: &[ObjectRef],
+        publisher: &Publisher,
+    ) -> Result<(), Failure> {
+        let swept = Swept { sweep: state.sweep, began: state.began };
+        let batch = state.order.rate.map_or(BATCH, |rate| BATCH.min(rate as usize)).max(1);
+        let pause = state.order.rate.map(|rate| {
+            Duration::from_secs(batch as u64) / rate.max(1)
+        });
+        for objects in objects.chunks(batch) {
+            let published = objects.iter().map(async |object| {
+                let body = event::swept(&swept, object);
+                match publisher.offer(&self.backlog.queue, &body).await? {
+                    true => Ok(()),
+                    false => Err(busy("the backlog is full")),
+                }
+            });
+            futures_util::future::try_join_all(published).await?;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, before: Counts, after: Counts) {
+        self.metrics.swept_listed.inc_by(after.listed.saturating_sub(before.listed));
+        self.metrics.swept_announced.inc_by(after.announced.saturating_sub(before.announced));
+    }
+}
+
+impl Handler for Pages {
+    type Work = Option<Box<State>>;
+    type Known = ();
+    type End = PageEnd;
+    const PARKED: PageEnd = PageEnd::Parked;
+    const MAY_CRASH: bool = false;
+    const PUBLISHES: bool = true;
+
+    fn read(&self, delivery: &Delivery) -> Self::Work {
+        serde_json::from_slice(&delivery.body).ok()
+    }
+
+    fn span(&self, state: &Self::Work, delivery: &Delivery) -> tracing::Span {
+        match state {
+            Some(state) => {
+                let (bucket, page) = (state.order.bucket.as_str(), state.page);
+                tracing::error_span!("sweep", bucket, page)
+            }
+            None => tracing::error_span!("message", bytes = delivery.body.len()),
+        }
+    }
+
+    fn record_end(&self, end: PageEnd) {
+        self.metrics.page(end);
+    }
+
+    async fn check_ready(&self, timeout: Duration) -> Result<(), Failure> {
+        self.judge.store.probe(timeout).await?;
+        self.health.up(Part::Store);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        state: &Self::Work,
+        delivery: &Delivery,
+        publisher: &Publisher,
+        cancelled: &CancellationToken,
+    ) -> Outcome<PageEnd, ()> {
+        let Some(state) = state else {
+            let detail = "not the state of a sweep".to_owned();
+            let reason = Reason::Malformed.into_str();
+            return Outcome::Park(Cause { reason, stage: Stage::Event, detail });
+        };
+        // A page leaves no trace but messages in the backlog, which may be there twice.
+        let handled = tokio::select! {
+            handled = self.handle_page(state, delivery, publisher) => handled,
+            () = cancelled.cancelled() => Err(Failure::abandoned(Stage::Event)),
+        };
+        handled.unwrap_or_else(|failure| Outcome::Failed(failure, ()))
+    }
+
+    async fn probe(&self, suspect: Dependency, state: &Self::Work) -> Result<(), Failure> {
+        match (suspect, state) {
+            (Dependency::Store, Some(_)) => self.check_ready(Duration::from_secs(10)).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_give_up(
+        &self,
+        state: &Self::Work,
+        _delivery: &Delivery,
+        failure: Failure,
+        (): (),
+        _publisher: &Publisher,
+    ) -> Result<(), Failure> {
+        let Some(state) = state else { return Ok(()) };
+        tracing::error!(%failure, "the sweep ends here, it cannot go on");
+        let journal = self.sweeps.journal().await.map_err(of_journal)?;
+        let end = End::Failed(failure.to_string());
+        journal.append(&Fact::Ended { sweep: state.sweep, end }).await.map_err(of_journal)
+    }
+}
+
+fn json(state: &State) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(state).map_err(|error| {
+        Failure::new(Kind::Permanent, Stage::Event, Reason::Malformed, error)
+    })
+}
+
+fn of_journal(error: JournalError) -> Failure {
+    busy(error)
+}
+
+fn busy(why: impl std::fmt::Display) -> Failure {
+    Failure::new(Kind::Busy, Stage::Event, Reason::NotPublished, why)
+}

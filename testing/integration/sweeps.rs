@@ -1,0 +1,265 @@
+//! Sweeps over objects that nothing announced.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use peers::eicar::eicar;
+use peers::sink::Received;
+use stack::{S3, Seaweed};
+
+use super::commands::text;
+use super::*;
+
+/// A sweep command with the settings of the daemon.
+fn sweep(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("sweep").args(arguments).env_clear().envs(daemon.env());
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// A bucket that announces nothing.
+async fn silent(daemon: &Daemon) -> S3 {
+    let s3 = daemon.s3().with_bucket(&format!("{}-old", daemon.names.bucket));
+    s3.create_bucket().await.unwrap();
+    s3
+}
+
+async fn fill(s3: &S3, prefix: &str, count: usize) {
+    for n in 0..count {
+        s3.put(&format!("{prefix}{n:04}"), format!("{prefix}{n}")).await.unwrap();
+    }
+}
+
+/// The receipts in a bucket, by key.
+async fn receipts(s3: &S3) -> BTreeMap<String, Option<String>> {
+    let mut found = BTreeMap::new();
+    for entry in s3.list().await.unwrap() {
+        let tags = s3.tags(&entry.key).await.unwrap().unwrap_or_default();
+        found.insert(entry.key, tags.get("scanned-receipt").cloned());
+    }
+    found
+}
+
+async fn all_have_receipts(s3: &S3) -> bool {
+    receipts(s3).await.values().all(Option::is_some)
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_scanned_once() {
+    let daemon = daemon(&[]).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "dir/a b+c é ", 40).await;
+    fill(&s3, "other/", 5).await;
+    s3.put("dir/bad", eicar()).await.unwrap();
+    let target = format!("{}/dir/", s3.bucket);
+    let dry = said(&sweep(&daemon, &[&target, "--dry-run"]));
+    assert!(dry.contains("41 objects looked at, 41 would be announced"), "{dry}");
+    let swept = sweep(&daemon, &[&target]);
+    assert!(swept.status.success(), "{}\n{}", said(&swept), daemon.output());
+    let report = daemon.reports_on("dir/bad", 1, SOON).await.unwrap()[0].json();
+    assert_eq!(
+        (report["action"].as_str(), report["trigger"].as_str()),
+        (Some("delete"), Some("sweep"))
+    );
+    eventually("the infected one is gone", || async { s3.head("dir/bad").await.unwrap().is_none() })
+        .await;
+    eventually("all are scanned", || async {
+        let found = receipts(&s3).await;
+        let inside = found.iter().filter(|(key, _)| key.starts_with("dir/"));
+        inside.clone().count() == 40 && inside.clone().all(|(_, receipt)| receipt.is_some())
+    })
+    .await;
+    assert!(receipts(&s3).await.iter().filter(|(key, _)| key.starts_with("other/")).all(|(_, r)| r.is_none()));
+
+    // Nothing is missing any more; somebody's tag proves nothing.
+    let before = receipts(&s3).await;
+    s3.set_tags("dir/a b+c é 0003", &[("scanned", "clean")]).await.unwrap();
+    let again = sweep(&daemon, &[&target]);
+    assert!(again.status.success() && said(&again).contains(" 1 announced"), "{}", said(&again));
+    eventually("it is scanned again", || async {
+        receipts(&s3).await["dir/a b+c é 0003"].is_some()
+    })
+    .await;
+    let after = receipts(&s3).await;
+    let changed = before.iter().filter(|(key, receipt)| after[*key] != **receipt).count();
+    assert_eq!(changed, 1);
+    let status = said(&sweep(&daemon, &["status"]));
+    assert_eq!(status.lines().filter(|line| line.contains("is done")).count(), 2, "{status}");
+}
+
+#[tokio::test]
+async fn a_sweep_for_older_scans_renews_every_receipt_once() {
+    let daemon = daemon(&[]).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "k", 30).await;
+    assert!(sweep(&daemon, &[&s3.bucket]).status.success());
+    eventually("all are scanned", || all_have_receipts(&s3)).await;
+    let before = receipts(&s3).await;
+    let again = sweep(&daemon, &[&s3.bucket, "--scanned-before", "now"]);
+    assert!(again.status.success() && said(&again).contains(" 30 announced"), "{}", said(&again));
+    eventually("every receipt is new", || async {
+        let after = receipts(&s3).await;
+        before.iter().all(|(key, receipt)| after[key] != *receipt)
+    })
+    .await;
+    let reports = daemon.reports().iter().filter_map(Received::key).filter(|k| k.starts_with('k')).count();
+    assert_eq!(reports, 60);
+}
+
+#[tokio::test]
+async fn a_bucket_has_one_sweep_at_a_time_and_it_can_be_cancelled() {
+    let daemon = daemon(&[]).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "k", 30).await;
+    let slow = sweep(&daemon, &[&s3.bucket, "--rate", "2", "--detach"]);
+    assert!(slow.status.success(), "{}", said(&slow));
+    eventually("it goes on", || async {
+        said(&sweep(&daemon, &["status"])).contains("goes on")
+    })
+    .await;
+    let second = sweep(&daemon, &[&s3.bucket]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said(&second).contains("sweep cancel"), "{}", said(&second));
+    let cancelled = sweep(&daemon, &["cancel", &s3.bucket]);
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    assert!(said(&sweep(&daemon, &["status"])).contains("was cancelled"));
+    assert_eq!(sweep(&daemon, &["cancel", &s3.bucket]).status.code(), Some(1));
+    let third = sweep(&daemon, &[&s3.bucket]);
+    assert!(third.status.success(), "{}", said(&third));
+    eventually("all are scanned", || all_have_receipts(&s3)).await;
+}
+
+#[tokio::test]
+async fn without_receipts_only_everything_can_be_swept() {
+    let daemon = daemon(&[("RECEIPT_KEY_FILE", "")]).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "k", 5).await;
+    let missing = sweep(&daemon, &[&s3.bucket]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(said(&missing).contains("--all"), "{}", said(&missing));
+    let all = sweep(&daemon, &[&s3.bucket, "--all"]);
+    assert!(all.status.success(), "{}", said(&all));
+    eventually("all are tagged", || async {
+        let mut good = true;
+        for entry in s3.list().await.unwrap() {
+            good &= s3.tags(&entry.key).await.unwrap().unwrap_or_default().contains_key("scanned");
+        }
+        good
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_version_is_swept() {
+    let store = Seaweed::start().await.unwrap();
+    let (access, secret) = store.keys();
+    let daemon = daemon(&[
+        ("MINIO_SERVER_URL", store.url()),
+        ("MINIO_ACCESS_KEY_ID", access),
+        ("MINIO_SECRET_ACCESS_KEY", secret),
+    ])
+    .await;
+    let s3 = store.s3("versions");
+    s3.create_bucket().await.unwrap();
+    // From before the bucket had versions.
+    s3.put("k", "null").await.unwrap();
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
+    let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
+    put.versioning_configuration(enabled.build()).send().await.unwrap();
+    for content in [b"one".to_vec(), eicar(), b"two".to_vec()] {
+        s3.client.put_object().bucket(&s3.bucket).key("k").body(content.into()).send().await.unwrap();
+    }
+    s3.put("gone", "x").await.unwrap();
+    s3.delete("gone").await.unwrap();
+    let swept = sweep(&daemon, &["versions"]);
+    assert!(swept.status.success(), "{}\n{}", said(&swept), daemon.output());
+    daemon.reports_on("k", 4, SOON).await.unwrap();
+    daemon.reports_on("gone", 1, SOON).await.unwrap();
+    eventually("every version has a receipt, and the infected one is gone", || async {
+        let left = s3.client.list_object_versions().bucket(&s3.bucket).send().await.unwrap();
+        let mut receipts = 0;
+        for version in left.versions() {
+            let tags = s3.client.get_object_tagging().bucket(&s3.bucket).key(version.key().unwrap());
+            let tags = tags.version_id(version.version_id().unwrap()).send().await.unwrap();
+            receipts += tags.tag_set.iter().filter(|tag| tag.key == "scanned-receipt").count();
+        }
+        (left.versions().len(), receipts) == (4, 4)
+    })
+    .await;
+    let again = said(&sweep(&daemon, &["versions"]));
+    assert!(again.contains(" 0 announced"), "{again}");
+}
+
+#[tokio::test]
+async fn one_of_all_replicas_begins_the_sweep_that_is_due() {
+    let mut first = Daemon::prepare(&Stack::from_env(), binary(), &[]).await.unwrap();
+    let s3 = silent(&first).await;
+    fill(&s3, "k", 20).await;
+    first.set_env("SWEEP_EVERY", "1h");
+    first.set_env("SWEEP_BUCKETS", &s3.bucket);
+    let mut second = first.replica(&[]).unwrap();
+    first.spawn().unwrap();
+    second.spawn().unwrap();
+    first.wait_ready(SOON).await.unwrap();
+    second.wait_ready(SOON).await.unwrap();
+    eventually("all are scanned", || all_have_receipts(&s3)).await;
+    let begun = |daemons: [&Daemon; 2]| {
+        daemons.iter().map(|d| d.output().matches("sweep begins").count()).sum::<usize>()
+    };
+    eventually("it is done", || async {
+        said(&sweep(&first, &["status"])).contains("is done")
+    })
+    .await;
+    assert_eq!(begun([&first, &second]), 1);
+    // It is not due again for an hour, also for a replica that starts anew.
+    assert_eq!(second.terminate(SOON).await.unwrap(), 0);
+    second.spawn().unwrap();
+    second.wait_ready(SOON).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(begun([&first, &second]), 1);
+}
+
+#[tokio::test]
+async fn a_sweep_outlives_the_replica_that_works_on_it() {
+    let mut first = daemon(&[]).await;
+    let s3 = silent(&first).await;
+    fill(&s3, "k", 60).await;
+    let mut second = first.replica(&[]).unwrap();
+    second.spawn().unwrap();
+    second.wait_ready(SOON).await.unwrap();
+    let asked = sweep(&first, &[&s3.bucket, "--rate", "20", "--detach"]);
+    assert!(asked.status.success(), "{}", said(&asked));
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        for daemon in [&mut first, &mut second] {
+            daemon.kill();
+            daemon.spawn().unwrap();
+            daemon.wait_ready(SOON).await.unwrap();
+        }
+    }
+    eventually("it is done", || async {
+        said(&sweep(&first, &["status"])).contains("is done") && all_have_receipts(&s3).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settings_of_sweeps_that_cannot_work_are_refused() {
+    for overrides in [
+        &[("SWEEP_EVERY", "1d")][..],
+        &[("SWEEP_EVERY", "1d"), ("SWEEP_BUCKETS", "b"), ("RECEIPT_KEY_FILE", "")],
+        &[("SWEEP_EVERY", "1"), ("SWEEP_BUCKETS", "b")],
+        &[("SWEEP_SELECT", "some")],
+        &[("SWEEP_CONCURRENCY", "0")],
+    ] {
+        let mut daemon = Daemon::prepare(&Stack::from_env(), binary(), overrides).await.unwrap();
+        daemon.spawn().unwrap();
+        assert_eq!(daemon.wait_exit(SOON).await.unwrap(), 78, "{}", daemon.output());
+        assert!(daemon.output().contains("SWEEP_"), "{}", daemon.output());
+    }
+}
