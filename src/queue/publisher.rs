@@ -55,6 +55,16 @@ pub(crate) enum Record {
     Reported,
 }
 
+/// How an attempt to settle a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// As asked.
+    Settled,
+    /// The retry queue is full. The message is unsettled, and has to be given up: if it waited for
+    /// room, so would those in front of it that are to make room.
+    NoRoom,
+}
+
 /// Hands reports to the broker, which keeps them until the courier has delivered them.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox(Publisher);
@@ -148,9 +158,9 @@ impl Publisher {
         delivery: &Delivery,
         work_queue: &WorkQueue,
         disposition: Disposition,
-    ) -> Result<(), Failure> {
+    ) -> Result<Settlement, Failure> {
         match disposition {
-            Disposition::Release => return Ok(()),
+            Disposition::Release => return Ok(Settlement::Settled),
             Disposition::Ack => {}
             Disposition::Split(parts) => {
                 let redriven = delivery.history.redriven;
@@ -168,16 +178,23 @@ impl Publisher {
                 let queue = retry.get(tier).or(retry.last()).unwrap_or(&work_queue.queue);
                 let history = History { attempt, deferred, missed, ..delivery.history.clone() };
                 let headers = history.to_headers(Some(&cause));
-                self.publish_copy(queue, &delivery.body, delivery, headers).await?;
+                if work_queue.dead.is_some() {
+                    self.publish_copy(queue, &delivery.body, delivery, headers).await?;
+                } else if !self.offer_copy(queue, delivery, headers).await? {
+                    return Ok(Settlement::NoRoom);
+                }
             }
             Disposition::Park(cause) => {
-                let history = History { deferred: 0, missed: false, ..delivery.history.clone() };
-                let headers = history.to_headers(Some(&cause));
-                self.publish_copy(&work_queue.dead, &delivery.body, delivery, headers).await?;
+                if let Some(dead) = &work_queue.dead {
+                    let history =
+                        History { deferred: 0, missed: false, ..delivery.history.clone() };
+                    let headers = history.to_headers(Some(&cause));
+                    self.publish_copy(dead, &delivery.body, delivery, headers).await?;
+                }
             }
         }
         if delivery.ack().await {
-            return Ok(());
+            return Ok(Settlement::Settled);
         }
         let (kind, detail) =
             (Kind::Abandoned, "the channel is closed, or the broker does not answer");
@@ -198,9 +215,7 @@ impl Publisher {
         matches!(answer, Ok(Ok(false)))
     }
 
-    /// Publishes `body` to one of our queues with these headers. Of the original's properties, only
-    /// content type and message id are kept: a foreign user id, expiration or CC header would make
-    /// the broker refuse, drop or duplicate the copy.
+    /// Publishes `body` to one of our queues with these headers.
     ///
     /// # Errors
     /// [`Kind::Abandoned`]: not confirmed, and the session is lost.
@@ -211,14 +226,21 @@ impl Publisher {
         original: &Delivery,
         headers: FieldTable,
     ) -> Result<(), Failure> {
-        let mut properties = BasicProperties::default().with_headers(headers);
-        if let Some(content_type) = original.content_type.clone() {
-            properties = properties.with_content_type(content_type);
+        self.publish(queue, body, properties_of_copy(original, headers)).await
+    }
+
+    /// Publishes a copy of `original` to a queue with a limit. Returns whether there was room.
+    async fn offer_copy(
+        &self,
+        queue: &str,
+        original: &Delivery,
+        headers: FieldTable,
+    ) -> Result<bool, Failure> {
+        let properties = properties_of_copy(original, headers);
+        match self.offer(queue, &original.body, properties).await? {
+            Answer::Refused => Ok(false),
+            answer => self.confirmed(queue, answer).map(|()| true),
         }
-        if let Some(message_id) = original.message_id.clone() {
-            properties = properties.with_message_id(message_id);
-        }
-        self.publish(queue, body, properties).await
     }
 
     /// Publishes to one of our queues. Returns once the broker has confirmed the message.
@@ -228,6 +250,17 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), Failure> {
+        let answer = self.offer(queue, body, properties).await?;
+        self.confirmed(queue, answer)
+    }
+
+    /// Publishes to one of our queues, and returns the broker's answer.
+    async fn offer(
+        &self,
+        queue: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<Answer, Failure> {
         let published = self.channels.publish(self.internal.clone(), queue, body, properties);
         let answer = tokio::select! {
             biased;
@@ -235,12 +268,21 @@ impl Publisher {
             () = self.overdue() => None,
             () = self.lost.cancelled() => None,
         };
-        let problem = match answer {
-            Some(Ok(Answer::Confirmed)) => return Ok(()),
-            Some(Ok(other)) => other.to_string(),
-            Some(Err(error)) => crate::failure::causes(&error),
-            None => "not confirmed in time".to_owned(),
-        };
+        match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(self.not_published(queue, crate::failure::causes(&error))),
+            None => Err(self.not_published(queue, "not confirmed in time".to_owned())),
+        }
+    }
+
+    fn confirmed(&self, queue: &str, answer: Answer) -> Result<(), Failure> {
+        match answer {
+            Answer::Confirmed => Ok(()),
+            other => Err(self.not_published(queue, other.to_string())),
+        }
+    }
+
+    fn not_published(&self, queue: &str, problem: String) -> Failure {
         // The state of this session is unknown after any of these, so it ends.
         if !self.lost.is_cancelled() {
             tracing::warn!(queue, problem, "a message could not be published");
@@ -248,6 +290,19 @@ impl Publisher {
         }
         // Every failed publish has stage `report`, also that of a retry copy: the words appear in
         // logs and metrics, and operators rely on them.
-        Err(Failure::new(Kind::Abandoned, Stage::Report, Reason::NotPublished, problem))
+        Failure::new(Kind::Abandoned, Stage::Report, Reason::NotPublished, problem)
     }
+}
+
+/// Of the original's properties, only content type and message id are kept: a foreign user id,
+/// expiration or CC header would make the broker refuse, drop or duplicate the copy.
+fn properties_of_copy(original: &Delivery, headers: FieldTable) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_headers(headers);
+    if let Some(content_type) = original.content_type.clone() {
+        properties = properties.with_content_type(content_type);
+    }
+    if let Some(message_id) = original.message_id.clone() {
+        properties = properties.with_message_id(message_id);
+    }
+    properties
 }
