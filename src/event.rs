@@ -10,6 +10,7 @@ mod marker;
 mod meaning;
 mod rewrite;
 mod seaweed;
+mod swept;
 
 use std::borrow::Cow;
 
@@ -21,6 +22,7 @@ use uuid::Uuid;
 pub(crate) use self::marker::marker;
 use self::meaning::{Meaning, meaning};
 pub(crate) use self::rewrite::{as_file, exact};
+pub(crate) use self::swept::{Swept, parse_swept, swept};
 
 /// Records of one message. Stores send one, and AWS documents no limit; this one keeps a hostile
 /// message from becoming millions.
@@ -112,6 +114,8 @@ pub(crate) enum Malformed {
     TooLong,
     #[error("a created event without bucket and key, or with one of them of the wrong type")]
     NoObject,
+    #[error("not what a sweep announces")]
+    NotSwept,
 }
 
 #[derive(Deserialize)]

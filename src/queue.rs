@@ -27,7 +27,7 @@ pub(crate) use self::delivery::Delivery;
 pub(crate) use self::error::OpenError;
 pub(crate) use self::inlet::{Inlet, NotTaken};
 pub(crate) use self::journal::{Journal, JournalError};
-pub(crate) use self::publisher::{Outbox, Publisher, Record};
+pub(crate) use self::publisher::{Outbox, Publisher, Record, Settlement};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
 pub(crate) use self::session::{Session, inspect};
 pub(crate) use self::topology::{Topology, WorkQueue};
@@ -59,7 +59,7 @@ pub(crate) enum Disposition {
         /// Why.
         cause: Cause,
     },
-    /// Moved to the dead-letter queue.
+    /// Moved to the dead-letter queue; acknowledged where there is none.
     Park(Cause),
     /// Left unacknowledged. The broker redelivers it when the channel closes.
     Release,

@@ -96,6 +96,7 @@ async fn move_back(
 fn summarize(work_queue: &WorkQueue, what: &Redrive, tally: &Tally) {
     let Tally { seen, moved, reasons } = tally;
     let WorkQueue { queue, dead, .. } = work_queue;
+    let dead = dead.as_deref().unwrap_or_default();
     let were = if what.dry_run { "would be" } else { "were" };
     say(format_args!("{moved} of {seen} messages in {dead} {were} moved to {queue}"));
     if let Some(reason) = what.reason.as_deref().filter(|_| *moved == 0 && *seen > 0) {

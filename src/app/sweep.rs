@@ -167,7 +167,7 @@ async fn ask(desk: &Desk, what: &Request, receipts: bool) -> ExitCode {
         let body = serde_json::to_vec(&state).map_err(|error| error.to_string());
         let offered = match body {
             Ok(body) => {
-                let offered = desk.session.publisher().offer(&desk.topology.sweeps.queue, &body);
+                let offered = desk.session.publisher().announce(&desk.topology.sweeps.queue, &body);
                 offered.await.map_err(|failure| failure.to_string())
             }
             Err(error) => Err(error),

@@ -56,6 +56,16 @@ pub(crate) enum Record {
     Reported,
 }
 
+/// How an attempt to settle a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// As asked.
+    Settled,
+    /// The retry queue is full. The message is unsettled, and has to be given up: if it waited for
+    /// room, so would those in front of it that are to make room.
+    NoRoom,
+}
+
 /// Hands reports to the broker, which keeps them until the courier has delivered them.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox(Publisher);
@@ -149,9 +159,9 @@ impl Publisher {
         delivery: &Delivery,
         work_queue: &WorkQueue,
         disposition: Disposition,
-    ) -> Result<(), Failure> {
+    ) -> Result<Settlement, Failure> {
         match disposition {
-            Disposition::Release => return Ok(()),
+            Disposition::Release => return Ok(Settlement::Settled),
             Disposition::Ack => {}
             Disposition::Split(parts) => {
                 let redriven = delivery.history.redriven;
@@ -169,16 +179,23 @@ impl Publisher {
                 let queue = retry.get(tier).or(retry.last()).unwrap_or(&work_queue.queue);
                 let history = History { attempt, deferred, missed, ..delivery.history.clone() };
                 let headers = history.to_headers(Some(&cause));
-                self.publish_copy(queue, &delivery.body, delivery, headers).await?;
+                if work_queue.dead.is_some() {
+                    self.publish_copy(queue, &delivery.body, delivery, headers).await?;
+                } else if !self.offer_copy(queue, delivery, headers).await? {
+                    return Ok(Settlement::NoRoom);
+                }
             }
             Disposition::Park(cause) => {
-                let history = History { deferred: 0, missed: false, ..delivery.history.clone() };
-                let headers = history.to_headers(Some(&cause));
-                self.publish_copy(&work_queue.dead, &delivery.body, delivery, headers).await?;
+                if let Some(dead) = &work_queue.dead {
+                    let history =
+                        History { deferred: 0, missed: false, ..delivery.history.clone() };
+                    let headers = history.to_headers(Some(&cause));
+                    self.publish_copy(dead, &delivery.body, delivery, headers).await?;
+                }
             }
         }
         if delivery.ack().await {
-            return Ok(());
+            return Ok(Settlement::Settled);
         }
         let (kind, detail) =
             (Kind::Abandoned, "the channel is closed, or the broker does not answer");
@@ -200,16 +217,15 @@ impl Publisher {
     }
 
     /// Publishes a message of our own to one of our queues. Returns once the broker has confirmed it, and
-    /// `false` if it was refused, as by a full queue.
+    /// `false` if the queue is full.
     ///
     /// # Errors
     /// [`Kind::Abandoned`]: not known to be there, and the session is lost.
-    pub(crate) async fn offer(&self, queue: &str, body: &[u8]) -> Result<bool, Failure> {
+    pub(crate) async fn announce(&self, queue: &str, body: &[u8]) -> Result<bool, Failure> {
         let properties = BasicProperties::default().with_content_type("application/json".into());
-        match self.answer(queue, body, properties).await {
-            Some(Ok(Answer::Confirmed)) => Ok(true),
-            Some(Ok(Answer::Refused)) => Ok(false),
-            other => Err(self.end_session(queue, other)),
+        match self.offer(queue, body, properties).await? {
+            Answer::Refused => Ok(false),
+            answer => self.confirmed(queue, answer).map(|()| true),
         }
     }
 
@@ -218,6 +234,9 @@ impl Publisher {
     /// # Errors
     /// [`Kind::Busy`]: the broker does not say.
     pub(crate) async fn depth(&self, queues: &[&str]) -> Result<u64, Failure> {
+        let busy = |why: &dyn std::fmt::Display| {
+            Failure::new(Kind::Busy, Stage::Event, Reason::NotPublished, why)
+        };
         let asked = async {
             let mut sum = 0;
             for queue in queues {
@@ -228,18 +247,16 @@ impl Publisher {
         };
         let answer = tokio::select! {
             answer = tokio::time::timeout(ANSWER_TIMEOUT, asked) => answer,
-            () = self.lost.cancelled() => return Err(busy("the session is lost")),
+            () = self.lost.cancelled() => return Err(busy(&"the session is lost")),
         };
         match answer {
             Ok(Ok(sum)) => Ok(sum),
-            Ok(Err(error)) => Err(busy(error)),
-            Err(_) => Err(busy("no answer")),
+            Ok(Err(error)) => Err(busy(&error)),
+            Err(_) => Err(busy(&"no answer")),
         }
     }
 
-    /// Publishes `body` to one of our queues with these headers. Of the original's properties, only
-    /// content type and message id are kept: a foreign user id, expiration or CC header would make
-    /// the broker refuse, drop or duplicate the copy.
+    /// Publishes `body` to one of our queues with these headers.
     ///
     /// # Errors
     /// [`Kind::Abandoned`]: not confirmed, and the session is lost.
@@ -250,14 +267,21 @@ impl Publisher {
         original: &Delivery,
         headers: FieldTable,
     ) -> Result<(), Failure> {
-        let mut properties = BasicProperties::default().with_headers(headers);
-        if let Some(content_type) = original.content_type.clone() {
-            properties = properties.with_content_type(content_type);
+        self.publish(queue, body, properties_of_copy(original, headers)).await
+    }
+
+    /// Publishes a copy of `original` to a queue with a limit. Returns whether there was room.
+    async fn offer_copy(
+        &self,
+        queue: &str,
+        original: &Delivery,
+        headers: FieldTable,
+    ) -> Result<bool, Failure> {
+        let properties = properties_of_copy(original, headers);
+        match self.offer(queue, &original.body, properties).await? {
+            Answer::Refused => Ok(false),
+            answer => self.confirmed(queue, answer).map(|()| true),
         }
-        if let Some(message_id) = original.message_id.clone() {
-            properties = properties.with_message_id(message_id);
-        }
-        self.publish(queue, body, properties).await
     }
 
     /// Publishes to one of our queues. Returns once the broker has confirmed the message.
@@ -267,34 +291,39 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), Failure> {
-        match self.answer(queue, body, properties).await {
-            Some(Ok(Answer::Confirmed)) => Ok(()),
-            other => Err(self.end_session(queue, other)),
-        }
+        let answer = self.offer(queue, body, properties).await?;
+        self.confirmed(queue, answer)
     }
 
-    /// The broker's answer to a publish; `None` if there is none in time.
-    async fn answer(
+    /// Publishes to one of our queues, and returns the broker's answer.
+    async fn offer(
         &self,
         queue: &str,
         body: &[u8],
         properties: BasicProperties,
-    ) -> Option<lapin::Result<Answer>> {
+    ) -> Result<Answer, Failure> {
         let published = self.channels.publish(self.internal.clone(), queue, body, properties);
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             answer = published => Some(answer),
             () = self.overdue() => None,
             () = self.lost.cancelled() => None,
+        };
+        match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(self.not_published(queue, crate::failure::causes(&error))),
+            None => Err(self.not_published(queue, "not confirmed in time".to_owned())),
         }
     }
 
-    fn end_session(&self, queue: &str, answer: Option<lapin::Result<Answer>>) -> Failure {
-        let problem = match answer {
-            Some(Ok(other)) => other.to_string(),
-            Some(Err(error)) => crate::failure::causes(&error),
-            None => "not confirmed in time".to_owned(),
-        };
+    fn confirmed(&self, queue: &str, answer: Answer) -> Result<(), Failure> {
+        match answer {
+            Answer::Confirmed => Ok(()),
+            other => Err(self.not_published(queue, other.to_string())),
+        }
+    }
+
+    fn not_published(&self, queue: &str, problem: String) -> Failure {
         // The state of this session is unknown after any of these, so it ends.
         if !self.lost.is_cancelled() {
             tracing::warn!(queue, problem, "a message could not be published");
@@ -306,7 +335,15 @@ impl Publisher {
     }
 }
 
-/// The failure of a question to the broker, which passes.
-fn busy(why: impl std::fmt::Display) -> Failure {
-    Failure::new(Kind::Busy, Stage::Event, Reason::NotPublished, why)
+/// Of the original's properties, only content type and message id are kept: a foreign user id,
+/// expiration or CC header would make the broker refuse, drop or duplicate the copy.
+fn properties_of_copy(original: &Delivery, headers: FieldTable) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_headers(headers);
+    if let Some(content_type) = original.content_type.clone() {
+        properties = properties.with_content_type(content_type);
+    }
+    if let Some(message_id) = original.message_id.clone() {
+        properties = properties.with_message_id(message_id);
+    }
+    properties
 }

@@ -53,6 +53,9 @@ pub(crate) enum RedriveError {
     /// A copy was not confirmed.
     #[error("{0}")]
     Publish(#[from] Failure),
+    /// Nothing of this queue is parked.
+    #[error("{0} has no dead-letter queue")]
+    NoDeadLetters(String),
 }
 
 impl From<lapin::Error> for RedriveError {
@@ -70,11 +73,14 @@ impl Session {
         &self,
         work_queue: &WorkQueue,
     ) -> Result<ParkedMessages<'_>, RedriveError> {
-        let dead = work_queue.dead.as_str();
+        let Some(dead) = &work_queue.dead else {
+            return Err(RedriveError::NoDeadLetters(work_queue.queue.clone()));
+        };
         let opened = async {
             let channel = self.channel().await?;
             let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-            let queue = channel.queue_declare(dead.into(), passive, FieldTable::default()).await?;
+            let queue =
+                channel.queue_declare(dead.as_str().into(), passive, FieldTable::default()).await?;
             Ok::<_, lapin::Error>((channel, queue.message_count()))
         };
         let (channel, left) = answer("queue.declare", opened).await?;
@@ -82,7 +88,7 @@ impl Session {
             channel,
             publisher: self.publisher(),
             queue: work_queue.queue.clone(),
-            dead: work_queue.dead.clone(),
+            dead: dead.clone(),
             left,
         })
     }

@@ -30,6 +30,13 @@ const JOURNAL_MAX_BYTES: i64 = 16 << 20;
 /// Source: <https://www.rabbitmq.com/docs/streams#retention>
 const JOURNAL_SEGMENT_BYTES: i64 = 1 << 20;
 
+/// Objects of sweeps that wait for their scan. The broker refuses more, and the sweep waits. It holds
+/// at most 10,000 of them in all: these, eight retry queues full of [`MAX_BACKLOG_RETRIES`], and what is
+/// in work.
+const MAX_BACKLOG: i64 = 8_000;
+/// Objects of sweeps in each retry queue. More that fail at the same time are given up.
+const MAX_BACKLOG_RETRIES: i64 = 200;
+
 /// A queue that is consumed, with its retry queues and its dead-letter queue.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkQueue {
@@ -39,8 +46,8 @@ pub(crate) struct WorkQueue {
     pub(crate) queue: String,
     /// The names of its retry queues, shortest delay first.
     pub(crate) retry: Vec<String>,
-    /// The name of its dead-letter queue.
-    pub(crate) dead: String,
+    /// The name of its dead-letter queue; without one, messages that are given up are acknowledged.
+    pub(crate) dead: Option<String>,
 }
 
 /// All names, and what is needed to declare them.
@@ -48,6 +55,8 @@ pub(crate) struct WorkQueue {
 pub(crate) struct Topology {
     /// What the store announces.
     pub(crate) notifications: WorkQueue,
+    /// What sweeps announce.
+    pub(crate) backlog: WorkQueue,
     /// Reports for the webhook; `None` without one.
     pub(crate) reports: Option<WorkQueue>,
     /// Direct exchange between our own queues.
@@ -71,7 +80,7 @@ impl WorkQueue {
     fn new(name: &'static str, queue: String, ladder: &Ladder) -> Self {
         let retry =
             ladder.tiers.iter().map(|tier| format!("{queue}.retry.{}", tier.name)).collect();
-        let dead = format!("{queue}.dead");
+        let dead = Some(format!("{queue}.dead"));
         Self { name, queue, retry, dead }
     }
 }
@@ -83,6 +92,10 @@ impl Topology {
         let reports = format!("{work}.reports");
         Self {
             notifications: WorkQueue::new("notifications", work.clone(), ladder),
+            backlog: WorkQueue {
+                dead: None,
+                ..WorkQueue::new("backlog", format!("{work}.backlog"), ladder)
+            },
             reports: webhook.then(|| WorkQueue::new("reports", reports.clone(), ladder)),
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
@@ -105,29 +118,46 @@ impl Topology {
         self.declare_input_queue(connection).await?;
         own_exchange(connection, &self.internal, ExchangeKind::Direct).await?;
         own_exchange(connection, &self.results, ExchangeKind::Topic).await?;
-        self.declare_around(connection, &self.notifications).await?;
-        let mut arguments = self.arguments();
-        // The pages of a sweep have one order, whatever the number of replicas. Source:
-        // <https://www.rabbitmq.com/docs/consumers#single-active-consumer>
-        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
-        own_queue(connection, &self.sweeps.queue, arguments).await?;
-        self.declare_around(connection, &self.sweeps).await?;
+        self.declare_around(connection, &self.notifications, None).await?;
+        self.declare_backlog(connection).await?;
+        self.declare_sweeps(connection).await?;
         match &self.reports {
             Some(reports) => {
                 own_queue(connection, &reports.queue, self.arguments()).await?;
                 self.unbind_reports_from_results(connection).await?;
-                self.declare_around(connection, reports).await
+                self.declare_around(connection, reports, None).await
             }
             None => self.declare_log(connection).await,
         }
     }
 
-    /// Declares the retry queues and the dead-letter queue of `work_queue`, and binds all three
-    /// kinds to the internal exchange.
+    /// Declares the queue of sweeps. One replica at a time reads it, so that the pages of a sweep have
+    /// one order. Source: <https://www.rabbitmq.com/docs/consumers#single-active-consumer>
+    async fn declare_sweeps(&self, connection: &Connection) -> Result<(), OpenError> {
+        let mut arguments = self.arguments();
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        own_queue(connection, &self.sweeps.queue, arguments).await?;
+        self.declare_around(connection, &self.sweeps, None).await
+    }
+
+    /// Declares the backlog, with limits. Copies that come back from a retry queue to a full backlog
+    /// wait in a quorum queue until there is room. A classic one drops them: it dead-letters without
+    /// waiting for an answer. Then the next sweep announces the object again, because it has no receipt.
+    /// Source: <https://www.rabbitmq.com/docs/dlx#safety>
+    async fn declare_backlog(&self, connection: &Connection) -> Result<(), OpenError> {
+        let mut arguments = self.arguments();
+        limit(&mut arguments, MAX_BACKLOG);
+        own_queue(connection, &self.backlog.queue, arguments).await?;
+        self.declare_around(connection, &self.backlog, Some(MAX_BACKLOG_RETRIES)).await
+    }
+
+    /// Declares the retry queues of `work_queue`, for `most` messages each if they are limited, and its
+    /// dead-letter queue, and binds all three kinds to the internal exchange.
     async fn declare_around(
         &self,
         connection: &Connection,
         work_queue: &WorkQueue,
+        most: Option<i64>,
     ) -> Result<(), OpenError> {
         let WorkQueue { queue, dead, .. } = work_queue;
         bind(connection, queue, &self.internal, queue).await?;
@@ -143,9 +173,13 @@ impl Topology {
                 arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
                 arguments.insert("x-overflow".into(), text("reject-publish"));
             }
+            if let Some(most) = most {
+                limit(&mut arguments, most);
+            }
             own_queue(connection, name, arguments).await?;
             bind(connection, name, &self.internal, name).await?;
         }
+        let Some(dead) = dead else { return Ok(()) };
         own_queue(connection, dead, self.arguments()).await?;
         bind(connection, dead, &self.internal, dead).await
     }
@@ -213,6 +247,12 @@ impl Topology {
         }
         arguments
     }
+}
+
+/// Publishes beyond `most` messages are refused.
+fn limit(arguments: &mut FieldTable, most: i64) {
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(most));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
 }
 
 fn text(value: &str) -> AMQPValue {

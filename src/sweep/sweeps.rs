@@ -87,7 +87,7 @@ impl Sweeps {
             for state in &due {
                 tracing::info!(bucket = state.order.bucket, sweep = %state.sweep, "a sweep is due");
                 let Ok(body) = serde_json::to_vec(state) else { continue };
-                if let Err(failure) = session.publisher().offer(queue, &body).await {
+                if let Err(failure) = session.publisher().announce(queue, &body).await {
                     tracing::debug!(%failure, "the sweep is not asked for");
                 }
             }

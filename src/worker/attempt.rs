@@ -102,7 +102,7 @@ impl<H: Handler> Worker<H> {
     async fn settle(&self, delivery: &Delivery, resolved: Resolved<H::End>, context: &Context) {
         let (disposition, settled) = resolved;
         match context.publisher.settle(delivery, &self.queue, disposition).await {
-            Ok(()) => self.record(delivery, settled),
+            Ok(_) => self.record(delivery, settled),
             Err(failure) => {
                 tracing::debug!(%failure, "not settled, the message will be redelivered");
                 if self.shared.shutdown.is_cancelled() {
@@ -272,7 +272,7 @@ impl<H: Handler> Worker<H> {
                 metrics.dead_letter(name, cause.stage, cause.reason);
                 self.handler.record_end(H::PARKED);
                 tracing::error!(
-                    queue = self.queue.dead,
+                    queue = self.queue.dead.as_deref().unwrap_or_default(),
                     reason = cause.reason,
                     stage = cause.stage.into_str(),
                     detail = cause.detail,

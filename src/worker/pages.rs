@@ -129,7 +129,7 @@ impl Pages {
         for objects in objects.chunks(batch) {
             let published = objects.iter().map(async |object| {
                 let body = event::swept(&swept, object);
-                match publisher.offer(&self.backlog.queue, &body).await? {
+                match publisher.announce(&self.backlog.queue, &body).await? {
                     true => Ok(()),
                     false => Err(busy("the backlog is full")),
                 }

@@ -107,7 +107,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
         }
         let mut parked = Vec::new();
         for _ in 0..4 {
-            let message = amqp.get_within(&queue.dead, SOON).await.unwrap();
+            let message = amqp.get_within(queue.dead.as_deref().unwrap(), SOON).await.unwrap();
             let suspect = message.body == b"a suspect";
             let reason = if suspect { "store_odd" } else { "panic" };
             assert_eq!(message.headers["avscan-reason"], reason);
@@ -254,7 +254,7 @@ fn broker(stack: &Stack, queue: &str) -> BrokerSettings {
 }
 
 async fn remove(amqp: &Amqp, queue: &WorkQueue) {
-    for queue in queue.retry.iter().chain([&queue.queue, &queue.dead]) {
+    for queue in queue.retry.iter().chain([&queue.queue]).chain(&queue.dead) {
         amqp.delete_queue(queue).await.unwrap();
     }
 }
