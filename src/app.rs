@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod receipts;
 mod redrive;
+mod sweep;
 mod verify;
 mod workers;
 
@@ -18,6 +19,7 @@ pub use self::audit::{Audit, Listed, Target, audit};
 pub use self::check::{StoreKind, check, healthcheck};
 pub use self::receipts::{new_receipt_key, public_receipt_key};
 pub use self::redrive::{Redrive, redrive};
+pub use self::sweep::{Request, Select, sweep, sweep_cancel, sweep_status};
 pub use self::verify::{Address, Verify, verify};
 use self::workers::Workers;
 use crate::admin;

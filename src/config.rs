@@ -58,6 +58,8 @@ pub struct Settings {
     pub(crate) receipts: ReceiptSettings,
     /// Sweeps that begin by themselves, if any do.
     pub(crate) sweeps: Option<SweepSettings>,
+    /// Objects that a sweep looks at at once.
+    pub(crate) sweep_concurrency: u16,
     /// The retry ladder.
     pub(crate) ladder: Ladder,
     /// The certificate authorities of `TLS_CA_FILE`.

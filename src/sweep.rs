@@ -32,6 +32,9 @@ pub(crate) use self::judge::{Finding, Judge, Judged};
 pub(crate) use self::ledger::{Advice, Ledger, Sweep};
 pub(crate) use self::page::read;
 pub(crate) use self::pages::{Pages, listing_of};
+pub(crate) use self::selection::{Pass, Selection};
+pub(crate) use self::state::{Counts, Order, State, Why};
+pub(crate) use self::sweeps::Sweeps;
 use crate::failure::Failure;
 use crate::store::Listed;
 

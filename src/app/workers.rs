@@ -16,10 +16,12 @@ use crate::health::Part;
 use crate::hints;
 use crate::intake::ToBroker;
 use crate::queue::{Inlet, OpenError, Session, Topology};
+use crate::receipt::{Freshness, Keys};
 use crate::retry;
 use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
-use crate::worker::{Handler, Notifications, Reports, Shared, Worker, WorkerExit};
+use crate::sweep::{Judge, Sweeps};
+use crate::worker::{Handler, Notifications, Pages, Reports, Shared, Worker, WorkerExit};
 
 /// Reports posted at once.
 const COURIER_SLOTS: u16 = 4;
@@ -34,6 +36,8 @@ pub(super) struct Workers {
     notifications: Arc<Worker<Notifications>>,
     /// Only with a webhook.
     reports: Option<Arc<Worker<Reports>>>,
+    sweeps: Arc<Sweeps>,
+    pages: Arc<Worker<Pages>>,
     /// The way into the queue for the intake; `None` without a session.
     inlet: watch::Sender<Option<Inlet>>,
     /// The intake has answered all of its requests, or there is none.
@@ -56,7 +60,12 @@ impl Workers {
         let store = Store::new(&settings.store, &settings.trust).await;
         let store = Arc::new(store.map_err(Fatal::Configuration)?);
         let canaries = canaries(daemon, &store);
-        let handler = notifications(daemon, store, canaries.clone())?;
+        let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
+        let receipts = !keys.is_empty() && settings.policy.tag_files;
+        let sweeps = Arc::new(Sweeps::new(settings.sweeps.clone(), receipts));
+        let handler = pages(daemon, &store, &keys, &sweeps, &topology);
+        let pages = Arc::new(Worker::new(handler, topology.sweeps.clone(), 1, shared.clone()));
+        let handler = notifications(daemon, store, keys, canaries.clone())?;
         let (queue, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
         let notifications = Arc::new(Worker::new(handler, queue, slots, shared.clone()));
         let reports = match (reports(daemon)?, topology.reports.clone()) {
@@ -71,6 +80,8 @@ impl Workers {
             canaries,
             notifications,
             reports,
+            sweeps,
+            pages,
             inlet: watch::Sender::new(None),
             intake_ended,
         })
@@ -90,7 +101,11 @@ impl Workers {
     pub(super) async fn supervise(&self, daemon: &Daemon) -> Result<(), Fatal> {
         self.run_sessions(daemon).await?;
         // Effects that began in a session that was lost.
-        let drains = [Some(self.notifications.drains()), self.reports.as_ref().map(|r| r.drains())];
+        let drains = [
+            Some(self.notifications.drains()),
+            Some(self.pages.drains()),
+            self.reports.as_ref().map(|reports| reports.drains()),
+        ];
         let drained = futures_util::future::join_all(drains.into_iter().flatten().map(|drains| {
             drains.close();
             drains.wait()
@@ -99,6 +114,7 @@ impl Workers {
             return Err(cut_short());
         }
         let unsettled = self.notifications.left_unsettled()
+            || self.pages.left_unsettled()
             || self.reports.as_ref().is_some_and(|reports| reports.left_unsettled());
         if unsettled { Err(unsettled_at_the_end()) } else { Ok(()) }
     }
@@ -146,6 +162,8 @@ impl Workers {
             exit = self.run_workers(&session) => exit,
             never = session.keep_bound() => match never {},
             never = self.send_canaries(&session) => match never {},
+            // Boxed, as below.
+            never = Box::pin(self.sweeps.run(&session, &self.topology.sweeps.queue)) => match never {},
         };
         if matches!(exit, WorkerExit::Drained) {
             // What senders have begun is still confirmed. The intake's drain is bounded.
@@ -186,14 +204,24 @@ impl Workers {
     /// The end of one worker is the end of both.
     async fn run_workers(&self, session: &Session) -> WorkerExit {
         use WorkerExit::{CutShort, Drained, Refused, SessionLost};
-        let notifications = run_worker(&self.notifications, session);
-        let Some(reports) = &self.reports else { return notifications.await };
-        match tokio::join!(notifications, run_worker(reports, session)) {
+        let both = |one, other| match (one, other) {
             (Refused(failure), _) | (_, Refused(failure)) => Refused(failure),
             (SessionLost, _) | (_, SessionLost) => SessionLost,
             (CutShort, _) | (_, CutShort) => CutShort,
             (Drained, Drained) => Drained,
-        }
+        };
+        let reports = async {
+            match &self.reports {
+                Some(reports) => run_worker(reports, session).await,
+                None => Drained,
+            }
+        };
+        let (notifications, pages, reports) = tokio::join!(
+            run_worker(&self.notifications, session),
+            run_worker(&self.pages, session),
+            reports
+        );
+        both(both(notifications, pages), reports)
     }
 }
 
@@ -212,9 +240,30 @@ fn canaries(daemon: &Daemon, store: &Arc<Store>) -> Option<Arc<Canaries>> {
     Some(Arc::new(Canaries::new(canary, policy, store, health, metrics)))
 }
 
+fn pages(
+    daemon: &Daemon,
+    store: &Arc<Store>,
+    keys: &Arc<Keys>,
+    sweeps: &Arc<Sweeps>,
+    topology: &Topology,
+) -> Pages {
+    let Daemon { settings, health, metrics, .. } = daemon;
+    let judge = Arc::new(Judge {
+        store: Arc::clone(store),
+        keys: Arc::clone(keys),
+        tag_key: settings.policy.tag_key.clone(),
+        freshness: Freshness::Any,
+        hash: false,
+    });
+    let (sweeps, backlog) = (Arc::clone(sweeps), topology.backlog.clone());
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    Pages::new(sweeps, judge, backlog, settings.sweep_concurrency, health, metrics)
+}
+
 fn notifications(
     daemon: &Daemon,
     store: Arc<Store>,
+    keys: Arc<Keys>,
     canaries: Option<Arc<Canaries>>,
 ) -> Result<Notifications, Fatal> {
     let Daemon { settings, health, metrics, .. } = daemon;
@@ -224,7 +273,6 @@ fn notifications(
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
     let engine =
         EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
-    let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
     let policy = settings.policy.clone();
     Ok(Notifications::new(store, engine, policy, keys, canaries, health, metrics))
 }

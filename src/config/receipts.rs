@@ -37,7 +37,7 @@ impl Reader<'_> {
 }
 
 /// A number and `s`, `m`, `h` or `d`.
-pub(super) fn age(text: &str) -> Option<Duration> {
+pub(crate) fn age(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.starts_with(['0', '+']) {
         return None;

@@ -26,6 +26,7 @@ impl Reader<'_> {
         let receipts = self.receipts();
         let signs = receipts.as_ref().is_some_and(|receipts| receipts.key.is_some());
         let sweeps = self.sweeps(signs && policy.as_ref().is_some_and(|policy| policy.tag_files));
+        let sweep_concurrency = self.sweep_concurrency();
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
@@ -41,6 +42,7 @@ impl Reader<'_> {
             canary: canary?,
             receipts: receipts?,
             sweeps: sweeps?,
+            sweep_concurrency: sweep_concurrency?,
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,

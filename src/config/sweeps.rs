@@ -29,6 +29,10 @@ pub(crate) enum SweepSelect {
 }
 
 impl Reader<'_> {
+    pub(super) fn sweep_concurrency(&mut self) -> Option<u16> {
+        self.number("SWEEP_CONCURRENCY", 1, 256).and_then(|number| u16::try_from(number).ok())
+    }
+
     /// The outer `None` is a problem; the inner one means that no sweep begins by itself.
     #[expect(clippy::option_option, reason = "see above")]
     pub(super) fn sweeps(&mut self, receipts: bool) -> Option<Option<SweepSettings>> {

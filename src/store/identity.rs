@@ -96,7 +96,7 @@ impl Identity {
     }
 
     /// The version id to send in a request about these bytes: a real one, or `null`.
-    pub(super) fn slot(&self) -> Option<&str> {
+    pub(crate) fn slot(&self) -> Option<&str> {
         match &self.pin {
             Pin::Version(version) => Some(version),
             Pin::Etag { null_version: true, .. } => Some(NULL),

@@ -93,7 +93,9 @@ async fn select(
                 detail,
             ));
         }
-        Err(Stop::List(failure) | Stop::Down(failure)) => return Err(failure),
+        Err(Stop::List(failure) | Stop::Down(failure) | Stop::Broken(failure)) => {
+            return Err(failure);
+        }
     };
     let mut wanted = Vec::new();
     for (identity, finding) in objects.iter().zip(findings) {

@@ -128,7 +128,7 @@ impl Pages {
         });
         for objects in objects.chunks(batch) {
             let published = objects.iter().map(async |object| {
-                let body = event::swept(&swept, object);
+                let body = event::swept(swept, object);
                 match publisher.announce(&self.backlog.queue, &body).await? {
                     true => Ok(()),
                     false => Err(busy("the backlog is full")),
