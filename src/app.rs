@@ -1,5 +1,6 @@
 //! Builds the daemon from its configuration and runs it: admin server, workers, broker sessions.
 
+mod audit;
 mod check;
 mod receipts;
 mod redrive;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::audit::{Audit, Listed, Target, audit};
 pub use self::check::{StoreKind, check, healthcheck};
 pub use self::receipts::{new_receipt_key, public_receipt_key};
 pub use self::redrive::{Redrive, redrive};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bucket_av_scanner::app::{Address, Redrive, StoreKind, Verify};
+use bucket_av_scanner::app::{Address, Audit, Listed, Redrive, StoreKind, Target, Verify};
 use bucket_av_scanner::config::{VARIABLES, Variable};
 use clap::{Args, Parser, Subcommand};
 
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Redrive(RedriveArgs),
     /// Say whether an object has a receipt that calls its bytes clean
     Verify(VerifyArgs),
+    /// Say of every object of a bucket whether it has a receipt that calls its bytes clean
+    Audit(AuditArgs),
     /// Make the key that signs receipts, or print its public part
     #[command(subcommand)]
     ReceiptKey(ReceiptKey),
@@ -46,6 +48,45 @@ pub(crate) struct VerifyArgs {
 impl From<VerifyArgs> for Verify {
     fn from(VerifyArgs { address, download, public_key }: VerifyArgs) -> Self {
         Self { address, download, public_key }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Buckets, or parts of them
+    #[arg(value_name = "BUCKET[/PREFIX]", required = true)]
+    targets: Vec<Target>,
+    /// Of buckets with versions, only the current ones
+    #[arg(long)]
+    current_only: bool,
+    /// Read the bytes of verified objects too, and compare their SHA-256
+    #[arg(long)]
+    hash: bool,
+    /// Print the address of each object of this standing, and nothing else
+    #[arg(long, value_name = "STANDING")]
+    list: Option<Listed>,
+    /// Write the result as JSON; - is standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a row for each object as CSV; - is standard output
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the result as a page for people; - is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Begin behind this key
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    after: Option<String>,
+    /// Trust the keys in this PEM file, and no others
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+}
+
+impl From<AuditArgs> for Audit {
+    fn from(args: AuditArgs) -> Self {
+        let AuditArgs { targets, current_only, hash, list, json, csv, html, after, public_key } =
+            args;
+        Self { targets, current_only, hash, list, json, csv, html, after, public_key }
     }
 }
 
@@ -104,6 +145,6 @@ fn settings() -> String {
         "Settings (environment, or lower case in the YAML file):\n{rows}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
          Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;\n\
-         of verify: 0 verified clean, 1 not, 3 could not be found out."
+         of verify and audit: 0 verified clean, 1 not, 3 could not be found out."
     )
 }

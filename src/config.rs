@@ -3,6 +3,7 @@
 
 mod address;
 mod canary;
+mod inspection;
 mod intake;
 mod reader;
 mod receipts;
@@ -21,6 +22,8 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 pub(crate) use self::canary::CanarySettings;
+pub(crate) use self::inspection::Extra;
+pub use self::inspection::{Inspection, inspection};
 pub(crate) use self::receipts::ReceiptSettings;
 pub(crate) use self::secret::Secret;
 pub use self::variables::{VARIABLES, Variable};
@@ -258,6 +261,10 @@ impl Problems {
     fn push(&mut self, problem: Problem) {
         self.0.push(problem);
     }
+
+    pub(crate) fn one_line(&self) -> String {
+        self.to_string().replace('\n', "; ")
+    }
 }
 
 impl fmt::Display for Problems {
@@ -304,35 +311,6 @@ pub fn load(env: &HashMap<String, String>) -> Result<Loaded, Problems> {
             settings.warn(&texts, &mut warnings);
             Ok(Loaded { settings, warnings, effective })
         }
-        _ => Err(reader.problems),
-    }
-}
-
-/// What is needed to look at objects, without an engine or a broker.
-#[derive(Debug, Clone)]
-pub struct Inspection {
-    /// The object store.
-    pub(crate) store: StoreSettings,
-    /// The certificate authorities of `TLS_CA_FILE`.
-    pub(crate) trust: Trust,
-    /// The key of the status tag.
-    pub(crate) tag_key: String,
-    /// Receipts.
-    pub(crate) receipts: ReceiptSettings,
-}
-
-/// Reads what is needed to look at objects: such a command must not fail for a setting that only the
-/// daemon needs.
-///
-/// # Errors
-/// Every problem, not just the first.
-#[expect(clippy::implicit_hasher, reason = "the environment is collected once, in main")]
-pub fn inspection(env: &HashMap<String, String>) -> Result<Inspection, Problems> {
-    let mut problems = Problems::default();
-    let texts = source::read(env, &mut problems);
-    let mut reader = reader::Reader { texts: &texts, env, problems };
-    match reader.inspection() {
-        Some(inspection) if reader.problems.0.is_empty() => Ok(inspection),
         _ => Err(reader.problems),
     }
 }

@@ -16,6 +16,7 @@
 //! - `pipeline` runs one object through fetch, scan, plan and effects;
 //! - `courier` delivers one report to the webhook;
 //! - `intake` takes a store's webhook and confirms it into the notifications queue;
+//! - `sweep` walks a bucket: the standing of each object, and where to go on;
 //! - `worker` keeps deliveries in flight, decides what becomes of failed ones, drains;
 //! - [`app`] builds all of it from the configuration and keeps a broker session alive.
 //!
@@ -50,6 +51,8 @@ mod pipeline;
 mod courier;
 
 mod intake;
+
+mod sweep;
 
 mod worker;
 

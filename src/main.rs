@@ -35,6 +35,9 @@ fn main() -> ExitCode {
         Some(Command::Verify(args)) => {
             inspecting(&env, |settings| block_on(app::verify(settings, args.into())))
         }
+        Some(Command::Audit(args)) => {
+            inspecting(&env, |settings| block_on(app::audit(settings, args.into())))
+        }
         Some(Command::ReceiptKey(ReceiptKey::New)) => app::new_receipt_key(),
         Some(Command::ReceiptKey(ReceiptKey::Public)) => {
             inspecting(&env, |settings| app::public_receipt_key(&settings))

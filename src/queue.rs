@@ -29,7 +29,7 @@ pub(crate) use self::inlet::{Inlet, NotTaken};
 pub(crate) use self::journal::{Journal, JournalError};
 pub(crate) use self::publisher::{Outbox, Publisher, Record};
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
-pub(crate) use self::session::{Session, inspect};
+pub(crate) use self::session::{Session, count_parked, inspect};
 pub(crate) use self::topology::{Topology, WorkQueue};
 use crate::failure::{Failure, Stage};
 

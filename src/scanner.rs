@@ -122,6 +122,20 @@ impl Scanner {
             .await
             .unwrap_or_else(|_| Err(fault(Reason::EngineTimeout, "no answer to the self-test")))
     }
+
+    /// The version of the engine, which is not tested for it; `None` if it does not answer in time.
+    pub(crate) async fn version(&self) -> Option<Version> {
+        tokio::time::timeout(VERSION_TIMEOUT, self.protocol.version()).await.ok().flatten()
+    }
+}
+
+impl Protocol {
+    async fn version(&self) -> Option<Version> {
+        match self {
+            Self::ClamavRest(server) => server.version().await,
+            Self::Clamd(server) => server.version().await,
+        }
+    }
 }
 
 impl Proved {

@@ -1,4 +1,4 @@
-//! Fetches, tags and deletes one exact version of an object.
+//! Fetches, tags and deletes one exact version of an object; lists a bucket.
 //!
 //! The only room that knows S3. Every effect is tied to an [`Identity`]: what the store answered to
 //! the GET whose body was scanned, never what the notification said.
@@ -17,6 +17,7 @@ mod identity;
 mod inspect;
 mod key;
 mod own;
+mod page;
 mod probe;
 mod request;
 mod survey;
@@ -30,6 +31,7 @@ pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};
 pub(crate) use self::inspect::TagsSeen;
 pub(crate) use self::own::{OwnFault, Removal};
+pub(crate) use self::page::{Listed, Listing, Mark, Walk};
 pub(crate) use self::survey::{Bearing, Finding};
 
 use std::collections::VecDeque;

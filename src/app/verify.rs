@@ -1,7 +1,7 @@
 //! The `verify` command: whether an object has a receipt that calls exactly its bytes clean.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use super::{BAD_CONFIGURATION, say};
 use crate::clock;
 use crate::config::{Inspection, Secret};
 use crate::receipt::{Database, Freshness, Keys, Standing, Standings, Statement};
-use crate::store::{Identity, Store, TagsSeen};
+use crate::store::{Identity, Pin, Store, TagsSeen};
 
 /// The exit code when nothing can be said of the object.
 pub(super) const NOT_FOUND_OUT: u8 = 3;
@@ -65,11 +65,24 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// The address of these bytes.
+    pub(super) fn of(identity: &Identity) -> Self {
+        let version = match &identity.pin {
+            Pin::Version(version) => Some(version.clone()),
+            Pin::Etag { null_version: true, .. } => Some("null".to_owned()),
+            Pin::Etag { null_version: false, .. } | Pin::Nothing => None,
+        };
+        Self { bucket: identity.bucket.clone(), key: identity.key.clone(), version }
+    }
+}
+
 /// Verifies one object and prints one line. Exit codes: 0 verified clean, 1 not, 3 could not be found
 /// out, 78 configuration.
 #[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub async fn verify(settings: Inspection, what: Verify) -> ExitCode {
-    let (keys, store) = match prepare(settings.clone(), &what).await {
+    let public_key = what.public_key.as_deref();
+    let (keys, store) = match prepare(settings.clone(), public_key).await {
         Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("{error}");
@@ -94,8 +107,15 @@ pub async fn verify(settings: Inspection, what: Verify) -> ExitCode {
     }
 }
 
-async fn prepare(mut settings: Inspection, what: &Verify) -> Result<(Keys, Store), String> {
-    if let Some(path) = &what.public_key {
+/// The keys that are trusted, and the store. With a file, its keys alone are trusted.
+///
+/// # Errors
+/// When there is no key, or one of them cannot be used.
+pub(super) async fn prepare(
+    mut settings: Inspection,
+    public_key: Option<&Path>,
+) -> Result<(Keys, Store), String> {
+    if let Some(path) = public_key {
         let read = std::fs::read_to_string(path);
         let text = read.map_err(|error| format!("--public-key {}: {error}", path.display()))?;
         // The named key alone: whoever names one means that one.
@@ -165,7 +185,7 @@ async fn judge(
 }
 
 /// Why an object has this standing.
-fn because(standing: Standing, statement: Option<&Statement>) -> String {
+pub(super) fn because(standing: Standing, statement: Option<&Statement>) -> String {
     let says = |what: &str| match statement {
         Some(statement) => format!("{what} {}", describe(statement)),
         None => what.to_owned(),
@@ -186,26 +206,29 @@ fn because(standing: Standing, statement: Option<&Statement>) -> String {
 
 fn describe(Statement { began, database, sha256, .. }: &Statement) -> String {
     let at = clock::rfc3339(time_of(*began));
-    let Database { version, date } = database;
-    let database = match (version.as_str(), date) {
+    let database = describe_database(database);
+    let sha256 = sha256.as_ref().map(|text| format!(", sha256 {text}")).unwrap_or_default();
+    format!("scanned at {at} {database}{sha256}")
+}
+
+pub(super) fn describe_database(Database { version, date }: &Database) -> String {
+    match (version.as_str(), date) {
         ("", _) => "by a database without a version".to_owned(),
         (version, Some(date)) => {
             let date = clock::rfc3339(time_of(date.saturating_mul(1000)));
             format!("by database {version} of {date}")
         }
         (version, None) => format!("by database {version}"),
-    };
-    let sha256 = sha256.as_ref().map(|text| format!(", sha256 {text}")).unwrap_or_default();
-    format!("scanned at {at} {database}{sha256}")
+    }
 }
 
 /// A time in milliseconds since 1970; years that no clock has count as the end of time.
-fn time_of(millis: i64) -> SystemTime {
+pub(super) fn time_of(millis: i64) -> SystemTime {
     let millis = u64::try_from(millis).unwrap_or_default().min(253_402_300_799_000);
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-fn since(age: Duration) -> Freshness {
+pub(super) fn since(age: Duration) -> Freshness {
     let since = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     Freshness::Since(clock::millis(since))
 }

@@ -8,8 +8,8 @@ use url::Url;
 use super::address::{broker_host, clamav_rest_url, clamd_address};
 use super::reader::Reader;
 use super::{
-    AdminAddress, BrokerSettings, EngineAddress, ExchangeType, GIB, Inspection, LogSettings,
-    PolicySettings, PublishSettings, QueueType, ScannerSettings, Settings, StoreSettings,
+    AdminAddress, BrokerSettings, EngineAddress, ExchangeType, GIB, LogSettings, PolicySettings,
+    PublishSettings, QueueType, ScannerSettings, Settings, StoreSettings,
 };
 use crate::retry::{Ladder, Tier};
 use crate::tls::Trust;
@@ -46,17 +46,6 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn inspection(&mut self) -> Option<Inspection> {
-        let (store, trust) = (self.store(), self.trust());
-        let (policy, receipts) = (self.policy(), self.receipts());
-        Some(Inspection {
-            store: store?,
-            trust: trust?,
-            tag_key: policy?.tag_key,
-            receipts: receipts?,
-        })
-    }
-
     pub(super) fn health_addr(&mut self) -> Option<AdminAddress> {
         if self.optional("HEALTH_ADDR").is_none() {
             return Some(AdminAddress::Everywhere);
@@ -66,7 +55,7 @@ impl Reader<'_> {
         })
     }
 
-    fn store(&mut self) -> Option<StoreSettings> {
+    pub(super) fn store(&mut self) -> Option<StoreSettings> {
         let url = self.url("MINIO_SERVER_URL");
         let keys = match (
             self.secret("MINIO_ACCESS_KEY_ID", any),
@@ -110,7 +99,7 @@ impl Reader<'_> {
         })
     }
 
-    fn broker(&mut self) -> Option<BrokerSettings> {
+    pub(super) fn broker(&mut self) -> Option<BrokerSettings> {
         let host =
             self.parse("RABBITMQ_ENDPOINT", "a host name or address, nothing else", broker_host);
         let tls = self.flag("RABBITMQ_TLS");
@@ -156,7 +145,7 @@ impl Reader<'_> {
         })
     }
 
-    fn scanner(&mut self) -> Option<ScannerSettings> {
+    pub(super) fn scanner(&mut self) -> Option<ScannerSettings> {
         let direct = self.parse("SCANNER", "clamav-rest or clamd", |text| match text {
             "clamav-rest" => Some(false),
             "clamd" => Some(true),
@@ -196,7 +185,7 @@ impl Reader<'_> {
         })
     }
 
-    fn policy(&mut self) -> Option<PolicySettings> {
+    pub(super) fn policy(&mut self) -> Option<PolicySettings> {
         let delete_file = self.flag("DELETE_FILE");
         let tag_files = self.flag("TAG_FILES");
         let tag_key = self.parse(
@@ -252,7 +241,7 @@ impl Reader<'_> {
         Some(Ladder { tiers: tiers?, limit: u32::try_from(limit?).ok()? })
     }
 
-    fn trust(&mut self) -> Option<Trust> {
+    pub(super) fn trust(&mut self) -> Option<Trust> {
         let Some(path) = self.optional("TLS_CA_FILE") else { return Some(Trust::default()) };
         let pem = match std::fs::read(path) {
             Ok(pem) => pem,

@@ -1,7 +1,7 @@
 //! Merges the sources of settings: built-in defaults, the YAML file, the environment, secret files.
 //! Later ones win. The result is text by variable name, not yet interpreted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,18 @@ pub(super) const DEFAULT_FILE: &str = "/opt/av-scan/av-scan.conf";
 #[derive(Default)]
 pub(super) struct Texts {
     pub(super) values: BTreeMap<&'static str, String>,
+    /// Those that do not rest on a default.
+    pub(super) given: BTreeSet<&'static str>,
     /// The files that secrets were read from.
     pub(super) files: BTreeMap<&'static str, PathBuf>,
     pub(super) warnings: Vec<String>,
+}
+
+impl Texts {
+    fn give(&mut self, name: &'static str, text: String) {
+        self.values.insert(name, text);
+        self.given.insert(name);
+    }
 }
 
 /// Merges all sources. Problems are collected, not returned at the first.
@@ -89,7 +98,7 @@ fn read_file(path: &Path, texts: &mut Texts, problems: &mut Problems) {
                 continue;
             }
         };
-        texts.values.insert(variable.name, text);
+        texts.give(variable.name, text);
     }
 }
 
@@ -118,7 +127,7 @@ fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Pro
     for variable in VARIABLES {
         let direct = merged.get(&variable.name.to_lowercase());
         if let Some(text) = direct {
-            texts.values.insert(variable.name, text.clone());
+            texts.give(variable.name, text.clone());
         }
         if !variable.secret {
             continue;
@@ -137,7 +146,7 @@ fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Pro
                 problems.push(Problem::new(by_file, format!("names an empty file: {path}")));
             }
             Ok(text) => {
-                texts.values.insert(variable.name, text);
+                texts.give(variable.name, text);
                 texts.files.insert(variable.name, path.into());
             }
             Err(error) => {

@@ -74,6 +74,7 @@ pub const VARIABLES: &[Variable] = &[
         "further public keys that verify them, PEM, one after the other",
     ),
     open("RECEIPT_MAX_AGE", "age from which a receipt is stale (s, m, h, d; default the database)"),
+    plain("SWEEP_CONCURRENCY", "32", "objects that audit looks at at once, 1 to 256"),
     plain("RETRY_DELAYS", "10s,1m,10m", "waits between attempts (s, m, h), the last one repeats"),
     plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
     open("TLS_CA_FILE", "PEM file of further certificate authorities, for every connection"),

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::AMQPSoftError;
 use lapin::tcp::OwnedTLSConfig;
+use lapin::types::FieldTable;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 use secrecy::{ExposeSecret, SecretString};
@@ -20,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::Channels;
 use super::consumer::Consumer;
-use super::error::OpenError;
+use super::error::{OpenError, soft};
 use super::inlet::Inlet;
 use super::journal::{Journal, Reader};
 use super::publisher::Publisher;
 use super::results::Results;
-use super::topology::{Topology, WorkQueue};
+use super::topology::{Topology, WorkQueue, dead};
 use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
 use crate::config::BrokerSettings;
 use crate::metrics::Metrics;
@@ -222,6 +225,33 @@ pub(crate) async fn inspect(
         .map_err(|_| OpenError::Unreachable("no answer to a declaration".to_owned()))??;
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await);
     Ok(format!("{}:{} accepts the login; {found}", settings.host, settings.port))
+}
+
+/// The number of messages in the dead-letter queue of notifications; `None` if there is no such
+/// queue. Changes nothing.
+///
+/// # Errors
+/// As [`Session::open`].
+pub(crate) async fn count_parked(
+    settings: &BrokerSettings,
+    trust: &Trust,
+) -> Result<Option<u32>, OpenError> {
+    let connection = connect(settings, trust, "audit", None).await?;
+    let dead = dead(&settings.queue);
+    let counted = async {
+        let channel = connection.create_channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        match channel.queue_declare(dead.as_str().into(), passive, FieldTable::default()).await {
+            Ok(queue) => Ok(Some(queue.message_count())),
+            Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Ok(None),
+            Err(error) => Err(OpenError::from(error)),
+        }
+    };
+    let counted = tokio::time::timeout(ANSWER_TIMEOUT, counted)
+        .await
+        .map_err(|_| OpenError::Unreachable("no answer to queue.declare".to_owned()))?;
+    drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await);
+    counted
 }
 
 /// Connects. When the login is refused and the password file has changed, tries its new content

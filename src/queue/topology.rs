@@ -69,9 +69,14 @@ impl WorkQueue {
     fn new(name: &'static str, queue: String, ladder: &Ladder) -> Self {
         let retry =
             ladder.tiers.iter().map(|tier| format!("{queue}.retry.{}", tier.name)).collect();
-        let dead = format!("{queue}.dead");
+        let dead = dead(&queue);
         Self { name, queue, retry, dead }
     }
+}
+
+/// The name of the dead-letter queue of a work queue.
+pub(super) fn dead(queue: &str) -> String {
+    format!("{queue}.dead")
 }
 
 impl Topology {

@@ -44,6 +44,14 @@ impl Store {
         }
     }
 
+    /// What identifies the bytes that are now where these were; `None` if there are none.
+    ///
+    /// # Errors
+    /// When the store does not say.
+    pub(crate) async fn identify_again(&self, old: &Identity) -> Result<Option<Identity>, Failure> {
+        self.identify(&old.bucket, &old.key, old.slot()).await
+    }
+
     /// The tags of these bytes.
     ///
     /// # Errors

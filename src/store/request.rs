@@ -27,13 +27,22 @@ pub(super) enum Request {
     ListVersions,
     /// `ListBuckets`.
     ListBuckets,
+    /// `ListObjectsV2` or `ListObjectVersions`, of a whole bucket.
+    List,
+    /// `GetBucketVersioning`.
+    Versioning,
 }
 
 impl Request {
     /// The stage of a delivery that sends such requests.
     pub(super) const fn stage(self) -> Stage {
         match self {
-            Self::Get | Self::Head | Self::ListVersions | Self::ListBuckets => Stage::Fetch,
+            Self::Get
+            | Self::Head
+            | Self::ListVersions
+            | Self::ListBuckets
+            | Self::List
+            | Self::Versioning => Stage::Fetch,
             Self::GetTags | Self::SetTags => Stage::Tag,
             Self::Delete => Stage::Delete,
         }

@@ -1,17 +1,16 @@
 //! What `check` finds out about a bucket by reading alone.
 
-use std::borrow::Cow;
 use std::error::Error;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_sdk_s3::types::EncodingType;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use percent_encoding::percent_decode_str;
 
 use super::Store;
 use super::fault;
 use super::key::for_sdk;
+use super::page::decoded;
 use super::request::Request;
 use crate::config::PolicySettings;
 
@@ -67,7 +66,9 @@ impl Store {
         let Some(key) = listed.contents().first().and_then(|object| object.key()) else {
             return Finding::note("is empty, so its tags are not tried: check --write does");
         };
-        let key = if encoded { decoded(key) } else { key.into() };
+        let Some(key) = decoded(key, encoded) else {
+            return Finding::note("has an object whose key is no text, so its tags are not tried");
+        };
         let tags = self.client.get_object_tagging().bucket(bucket).key(for_sdk(&key));
         match tags.send().await {
             Ok(_) => Finding::good("the tags of an object can be read"),
@@ -124,10 +125,4 @@ where
         }
         None => fault::of(Request::Get, error).into_failure().detail,
     }
-}
-
-/// A key from a list with `encoding-type=url`, where a blank is a plus.
-fn decoded(key: &str) -> Cow<'_, str> {
-    let spaced = key.replace('+', " ");
-    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }

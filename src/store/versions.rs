@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::Store;
 use super::fault::{self, Fault};
 use super::identity::NULL;
+use super::page::decoded;
 use super::request::Request;
 use crate::event::{ObjectRef, Version, plain_etag};
 use crate::failure::{Failure, Reason, Stage};
@@ -84,6 +85,7 @@ impl Store {
             listing.read(&mut page);
             // The versions of a key come together, before those of longer keys; SeaweedFS lists
             // some of the longer ones first.
+            let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
             let next = page.next_key_marker.unwrap_or_default();
             let goes_on = names(&next, &object.key) || (expected && !listing.seen);
             if page.is_truncated != Some(true) || !goes_on {
@@ -93,7 +95,9 @@ impl Store {
                 }
                 break;
             }
-            markers = (Some(decoded(&next)), page.next_version_id_marker);
+            // Bytes that are no text are of another key; the list is read on as far as may be.
+            let next = decoded(&next, is_encoded).unwrap_or(next);
+            markers = (Some(next), page.next_version_id_marker);
         }
         let detail = "more versions of one key than are looked through, or with the announced ETag: \
                       let the store name versions in its notifications";
@@ -158,11 +162,6 @@ pub(super) fn seconds(time: &str) -> Option<i64> {
 fn names(listed: &str, key: &str) -> bool {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().is_ok_and(|text| text == key);
     listed == key || decoded(listed) || decoded(&listed.replace('+', " "))
-}
-
-/// A listed name, decoded. In a form a blank is a plus, and a plus is encoded either way.
-fn decoded(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 fn read(version: ObjectVersion) -> Version {

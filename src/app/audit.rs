@@ -1,0 +1,337 @@
+//! The `audit` command: the standing of every object of a bucket.
+//!
+//! - `target`: what is audited, and the command that goes on;
+//! - `freshness`, `parked`: what is asked before and after;
+//! - `tally`: counts and examples;
+//! - `rows`, `summary`, `text`, `page`, `file`: the results;
+//! - `progress`, `quantity`: for people who wait and read.
+
+mod file;
+mod freshness;
+mod page;
+mod parked;
+mod position;
+mod progress;
+mod quantity;
+mod rows;
+mod summary;
+mod tally;
+mod target;
+mod text;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::StreamExt;
+use strum::IntoEnumIterator;
+use tokio_util::sync::CancellationToken;
+
+use self::file::is_stdout;
+use self::position::Position;
+use self::progress::{Counting, Progress};
+use self::rows::Rows;
+use self::summary::{Conclusion, Interrupted, Summary};
+use self::tally::{Tally, address};
+pub use self::target::Target;
+use self::text::Text;
+use super::BAD_CONFIGURATION;
+use super::verify::{NOT_FOUND_OUT, prepare};
+use crate::config::{Extra, Inspection};
+use crate::receipt::Standing;
+use crate::store::{Listing, Mark, Walk};
+use crate::sweep::{Finding, Judge, Pages, Visited, listing_of, walk};
+use crate::{clock, shutdown};
+
+/// The exit code for arguments that do not go together, as the command line's own.
+const BAD_ARGUMENTS: u8 = 2;
+
+/// What to audit.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// Buckets, or parts of them; none lies within another.
+    pub targets: Vec<Target>,
+    /// Of buckets with versions, look at the current ones alone.
+    pub current_only: bool,
+    /// Read the bytes of what is verified, and compare their SHA-256.
+    pub hash: bool,
+    /// Print the address of each object of this standing.
+    pub list: Option<Listed>,
+    /// Where the result goes as JSON.
+    pub json: Option<PathBuf>,
+    /// Where each object goes as a row.
+    pub csv: Option<PathBuf>,
+    /// Where the result goes as a page.
+    pub html: Option<PathBuf>,
+    /// Begin behind this key; with one target alone.
+    pub after: Option<String>,
+    /// Trust the public keys in this file alone.
+    pub public_key: Option<PathBuf>,
+}
+
+/// A standing whose objects are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed(Standing);
+
+impl FromStr for Listed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || {
+            let names: Vec<_> = Standing::iter().map(|standing| standing.into_str()).collect();
+            names.join(", ")
+        };
+        Standing::from_str(text).map(Self).map_err(|_| format!("known standings are {}", known()))
+    }
+}
+
+/// An audit that runs.
+struct Run {
+    what: Audit,
+    judge: Arc<Judge>,
+    concurrency: usize,
+    tally: Tally,
+    rows: Option<Rows>,
+}
+
+/// Audits and says what was found. Exit codes: 0 every object verified clean, 1 not, 3 could not be
+/// found out, or not to the end, 2 arguments, 78 configuration.
+pub async fn audit(settings: Inspection, what: Audit) -> ExitCode {
+    if let Err(error) = what.check() {
+        return refuse(&error, BAD_ARGUMENTS);
+    }
+    let concurrency = match &settings.sweep_concurrency {
+        Extra::Set(concurrency) => usize::from(*concurrency),
+        Extra::Wrong(problems) => return refuse(&problems.one_line(), BAD_CONFIGURATION),
+        Extra::Unset => return refuse("SWEEP_CONCURRENCY is required", BAD_CONFIGURATION),
+    };
+    let (keys, store) = match prepare(settings.clone(), what.public_key.as_deref()).await {
+        Ok(prepared) => prepared,
+        Err(error) => return refuse(&error, BAD_CONFIGURATION),
+    };
+    let stop = match shutdown::on_signal() {
+        Ok(stop) => stop,
+        Err(error) => return refuse(&format!("no signal handlers: {error}"), NOT_FOUND_OUT),
+    };
+    let rows = match what.csv.as_deref().map(Rows::open).transpose() {
+        Ok(rows) => rows,
+        Err(error) => return refuse(&error, NOT_FOUND_OUT),
+    };
+    let began = SystemTime::now();
+    let freshness::Judged { freshness, line } = freshness::decide(&settings).await;
+    let judge = Judge {
+        store: Arc::new(store),
+        keys,
+        tag_key: settings.tag_key.clone(),
+        freshness,
+        hash: what.hash,
+    };
+    let tally = Tally::default();
+    let mut run = Run { what, judge: Arc::new(judge), concurrency, tally, rows };
+    let interrupted = run.all(&stop).await;
+    let parked = if interrupted.is_none() { parked::ask(&settings).await } else { None };
+    let Run { what, tally, rows, .. } = run;
+    let summary = summarize(&what, tally, began, line, interrupted, parked);
+    conclude(&what, &summary, rows)
+}
+
+impl Audit {
+    fn check(&self) -> Result<(), String> {
+        if self.after.is_some() && self.targets.len() > 1 {
+            return Err("--after goes with one BUCKET alone".to_owned());
+        }
+        let files = [&self.json, &self.csv, &self.html];
+        let to_stdout = files.iter().filter(|file| file.as_deref().is_some_and(is_stdout)).count();
+        if to_stdout + usize::from(self.list.is_some()) > 1 {
+            return Err(
+                "only one of --list, --json, --csv and --html can go to standard output".into()
+            );
+        }
+        for (number, target) in self.targets.iter().enumerate() {
+            let others = self.targets.iter().take(number);
+            if let Some(other) = others.into_iter().find(|other| target.overlaps(other)) {
+                let (target, other) = (target.shown(), other.shown());
+                return Err(format!(
+                    "{target} and {other} overlap: their objects would count twice"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether standard output belongs to something else than the text for people.
+    fn uses_stdout(&self) -> bool {
+        let files = [&self.json, &self.csv, &self.html];
+        self.list.is_some() || files.iter().any(|file| file.as_deref().is_some_and(is_stdout))
+    }
+
+    /// The command that goes on at a key of the target with this number, and with those behind it.
+    fn go_on(&self, number: usize, after: Option<&str>) -> String {
+        let command = |targets: &[Target], after: Option<&str>| {
+            let mut words = vec!["bucket-av-scanner audit".to_owned()];
+            words.extend(targets.iter().map(Target::argument));
+            words.extend(self.current_only.then(|| "--current-only".to_owned()));
+            words.extend(self.hash.then(|| "--hash".to_owned()));
+            words.extend(after.map(|key| format!("--after={}", target::quoted(key))));
+            words.join(" ")
+        };
+        let rest = self.targets.get(number..).unwrap_or_default();
+        match (rest, after) {
+            ([first, others @ ..], Some(key)) if !others.is_empty() => {
+                let first = command(std::slice::from_ref(first), Some(key));
+                format!("{first}; {}", command(others, None))
+            }
+            (rest, after) => command(rest, after),
+        }
+    }
+}
+
+impl Run {
+    /// Audits all targets; returns why it ended before their end.
+    async fn all(&mut self, stop: &CancellationToken) -> Option<Interrupted> {
+        let mut walks = Vec::new();
+        for (number, target) in self.what.targets.iter().enumerate() {
+            let listing = match listing_of(&self.judge.store, &target.bucket).await {
+                Ok(Listing::Versions) if self.what.current_only => Listing::CurrentVersions,
+                Ok(listing) => listing,
+                Err(failure) => {
+                    let why = format!("{}: {failure}", target.shown());
+                    return Some(Interrupted { why, go_on: self.what.go_on(0, None) });
+                }
+            };
+            let Target { bucket, prefix } = target.clone();
+            walks.push((number, Walk { bucket, prefix, listing }));
+        }
+        let lists: Vec<Pages> = walks.iter().map(|(_, walk)| self.pages(walk)).collect();
+        let terminal = std::io::stderr().is_terminal();
+        let mut progress = Progress::start(terminal, || Counting::start(lists));
+        let mut interrupted = None;
+        for (number, walk) in walks {
+            let mut position = Position::new(walk.listing, self.what.after.clone());
+            if let Err(why) = self.one(&walk, &mut position, &mut progress, stop).await {
+                let go_on = self.what.go_on(number, position.after());
+                interrupted = Some(Interrupted { why, go_on });
+                break;
+            }
+        }
+        progress.finish();
+        interrupted
+    }
+
+    fn pages(&self, walk: &Walk) -> Pages {
+        let start = self.what.after.clone().map_or(Mark::Start, Mark::Key);
+        Pages::new(Arc::clone(&self.judge.store), walk.clone(), start)
+    }
+
+    /// Audits one target. The error is one line.
+    async fn one(
+        &mut self,
+        list: &Walk,
+        position: &mut Position,
+        progress: &mut Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
+        let pages = self.pages(list);
+        let mut objects = pin!(walk(Arc::clone(&self.judge), pages, self.concurrency));
+        loop {
+            let visited = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err("by a signal".to_owned()),
+                visited = objects.next() => visited,
+            };
+            let Some(visited) = visited else { return Ok(()) };
+            let visited = visited.map_err(|stop| format!("{}: {stop}", list.bucket))?;
+            self.take(&visited, progress)?;
+            position.passed(&visited.listed);
+        }
+    }
+
+    fn take(&mut self, visited: &Visited, progress: &mut Progress) -> Result<(), String> {
+        if let Some(rows) = &mut self.rows {
+            rows.add(visited)?;
+        }
+        if let (Some(Listed(wanted)), Finding::Judged(judged)) = (self.what.list, &visited.finding)
+            && judged.standing == wanted
+        {
+            progress.say(&address(&judged.identity));
+        }
+        self.tally.add(visited);
+        progress.step();
+        Ok(())
+    }
+}
+
+fn summarize(
+    what: &Audit,
+    mut tally: Tally,
+    began: SystemTime,
+    freshness: String,
+    interrupted: Option<Interrupted>,
+    parked: Option<parked::Parked>,
+) -> Summary {
+    let conclusion = Conclusion::of(&tally, interrupted.is_some());
+    let sentence = conclusion.sentence(&tally);
+    let (databases, other_databases) = summary::databases(&tally);
+    Summary {
+        program: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
+        targets: what.targets.iter().map(Target::shown).collect(),
+        current_only: what.current_only,
+        hashed: what.hash,
+        began: clock::rfc3339(began),
+        ended: clock::now(),
+        conclusion,
+        sentence,
+        interrupted,
+        objects: tally.objects(),
+        bytes: tally.bytes(),
+        gone: tally.gone,
+        standings: summary::standings(&mut tally),
+        not_found_out: summary::unknown(&mut tally),
+        freshness,
+        databases,
+        other_databases,
+        parked,
+    }
+}
+
+/// Writes the results, and says them.
+#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
+fn conclude(what: &Audit, summary: &Summary, rows: Option<Rows>) -> ExitCode {
+    let whole = summary.interrupted.is_none();
+    let written = [
+        rows.map(|rows| rows.finish(whole)),
+        what.json.as_deref().map(|path| {
+            let json = serde_json::to_string_pretty(summary).map_err(|error| error.to_string())?;
+            file::write(path, &(json + "\n"), whole)
+        }),
+        what.html.as_deref().map(|path| file::write(path, &page::html(summary)?, whole)),
+    ];
+    let text = Text(summary);
+    if what.uses_stdout() {
+        eprint!("{text}");
+    } else {
+        let mut stdout = std::io::stdout();
+        // A reader that went away must not change the result.
+        drop(write!(stdout, "{text}").and_then(|()| stdout.flush()));
+    }
+    let mut code = match summary.conclusion {
+        Conclusion::Verified => ExitCode::SUCCESS,
+        Conclusion::NotVerified => ExitCode::FAILURE,
+        Conclusion::NotFoundOut | Conclusion::Interrupted => ExitCode::from(NOT_FOUND_OUT),
+    };
+    for error in written.into_iter().flatten().filter_map(Result::err) {
+        eprintln!("{error}");
+        code = ExitCode::from(NOT_FOUND_OUT);
+    }
+    code
+}
+
+#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
+fn refuse(error: &str, code: u8) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(code)
+}
