@@ -73,7 +73,7 @@ user avscan minio_avscan << END
 END
 
 # Deny unless clean: users with this policy cannot read an object that is not tagged clean, and cannot set
-# that tag, neither with the upload nor later. Denials win over what other policies of the user allow.
+# that tag or its receipt, neither with the upload nor later. Denials win over what other policies of the user allow.
 denials=
 if [ "$DENY_UNLESS_CLEAN" = true ]; then
     denials=$(cat << END
@@ -88,7 +88,7 @@ if [ "$DENY_UNLESS_CLEAN" = true ]; then
       "Effect": "Deny",
       "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"],
       "Resource": ["arn:aws:s3:::$bucket/*"],
-      "Condition": {"ForAnyValue:StringEquals": {"s3:RequestObjectTagKeys": ["$tag"]}}
+      "Condition": {"ForAnyValue:StringEquals": {"s3:RequestObjectTagKeys": ["$tag", "$tag-receipt"]}}
     }
 END
     )

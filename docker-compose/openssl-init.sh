@@ -3,6 +3,7 @@
 # that it needs. Existing files are kept, except server certificates that expire soon or lack a name.
 #
 #   /secrets/passwords   one file for each; to change one, write a new value and run this again
+#   /secrets/receipt-public.pem   verifies the receipts that the workers sign
 #   /secrets/ca          the private authority; for certificates of your own put your ca.crt here,
 #                        without ca.key (SERVICE/public.crt and private.key, see docs/DEPLOYMENT.md)
 #   /secrets/SERVICE     the files that the container SERVICE can see
@@ -37,6 +38,13 @@ if [ ! -s passwords/publish_secret ]; then
     printf 'whsec_%s\n' "$(openssl rand -base64 32)" > passwords/publish_secret
     say "new secret: passwords/publish_secret"
 fi
+# What the workers sign their receipts with, and the public key for whoever verifies them.
+if [ ! -s passwords/receipt_key ]; then
+    openssl genpkey -algorithm ed25519 -out passwords/receipt_key.new
+    mv passwords/receipt_key.new passwords/receipt_key
+    say "new key: passwords/receipt_key"
+fi
+openssl pkey -in passwords/receipt_key -pubout -out receipt-public.pem
 
 # --- certificates -------------------------------------------------------------
 
@@ -123,11 +131,11 @@ give "$clamd_user" clamd-service
 echo avscan > avscan/minio_access_key_id
 cp -f passwords/minio_avscan avscan/minio_secret_access_key
 cp -f passwords/rabbitmq_avscan avscan/rabbitmq_regular_user_pass
-cp -f passwords/publish_secret ca/ca.crt avscan/
+cp -f passwords/publish_secret passwords/receipt_key ca/ca.crt avscan/
 if [ -s passwords/publish_authorization ]; then
     cp -f passwords/publish_authorization avscan/
 fi
 give "$worker_user" avscan
 
-chmod 711 . ca && chmod 644 ca/ca.crt
+chmod 711 . ca && chmod 644 ca/ca.crt receipt-public.pem
 say "done"

@@ -34,8 +34,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// s3://BUCKET/KEY or s3://BUCKET/KEY?versionId=VERSION
-    #[arg(value_name = "OBJECT")]
+    #[arg(value_name = "OBJECT", help = "s3://BUCKET/KEY or s3://BUCKET/KEY?versionId=VERSION")]
     address: Address,
     /// Read the bytes too, and compare their SHA-256
     #[arg(long)]
@@ -92,9 +91,9 @@ impl From<AuditArgs> for Audit {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum ReceiptKey {
-    /// Print a new private key, for RECEIPT_KEY
+    #[command(about = "Print a new private key, for RECEIPT_KEY")]
     New,
-    /// Print the public part of RECEIPT_KEY, for RECEIPT_TRUSTED_KEYS
+    #[command(about = "Print the public part of RECEIPT_KEY, for RECEIPT_TRUSTED_KEYS")]
     Public,
 }
 

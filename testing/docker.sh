@@ -215,6 +215,18 @@ rights() {
     say "ok: the broker listens by TLS alone"
 }
 
+receipts() {
+    say "RECEIPTS: proofs of what was scanned"
+    echo "for the record" | client put receipts/object
+    verified() { compose exec -T avscan /usr/local/bin/bucket-av-scanner verify "s3://$1"; }
+    until_true 60 "a worker verifies what was scanned" \
+        verified "${MINIO_BUCKET_NAME:-storagebucket}/receipts/object"
+    as_root openssl pkey -in "$SECRETS_DIR/passwords/receipt_key" -pubout 2> /dev/null \
+        | as_root cmp --silent - "$SECRETS_DIR/receipt-public.pem" \
+        || fail "receipt-public.pem is not the public part of the key"
+    say "ok: the public key is that of the private one"
+}
+
 scaled() {
     say "SCALE: three workers"
     $manage scale 3 > /dev/null 2>&1
@@ -328,6 +340,7 @@ deployment
 worker_is_confined
 clean_and_infected
 rights
+receipts
 scaled
 killed
 cut_off

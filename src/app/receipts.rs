@@ -23,11 +23,13 @@ pub(super) fn keys(settings: &ReceiptSettings) -> Result<Keys, String> {
 }
 
 /// Prints a new private key in PEM.
+#[must_use]
 pub fn new_receipt_key() -> ExitCode {
     print(SigningKey::generate().and_then(|key| key.to_pem()))
 }
 
 /// Prints the public part of `RECEIPT_KEY` in PEM.
+#[must_use]
 #[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub fn public_receipt_key(settings: &Inspection) -> ExitCode {
     let keys = match keys(&settings.receipts) {

@@ -1,3 +1,4 @@
+use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
 
 use super::*;
@@ -139,7 +140,6 @@ fn keys_and_signatures_are_those_of_others() {
         hex::decode("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
     let mut der = hex::decode("302e020100300506032b657004220420").unwrap();
     der.extend(seed);
-    use base64::prelude::BASE64_STANDARD;
     let body = BASE64_STANDARD.encode(der);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
     let keys = Keys::new(Some(&pem), None).unwrap();

@@ -88,7 +88,7 @@ account() {
     while read -r key; do
         case $key:$(tags "$key") in
             *.infected:*) infected=$((infected + 1)) ;;
-            *.clean:"$tag=clean") clean=$((clean + 1)) ;;
+            *.clean:*"$tag=clean"*) clean=$((clean + 1)) ;;
             *) other=$((other + 1)) ;;
         esac
     done < <(keys "$1")

@@ -192,7 +192,7 @@ impl Upload {
         let kept = versions.last().is_some_and(|version| {
             let theirs = self.tags.iter().filter(|(key, _)| key != "scanned");
             theirs.clone().all(|tag| version.tags.contains(tag))
-                && version.tags.len() == theirs.count() + 1
+                && version.tags.len() == (theirs.count() + 2).min(MAX_TAGS)
         });
         let is_parked = parked.contains(&self.key);
         let (expected, right) = if self.infected {

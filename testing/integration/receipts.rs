@@ -4,6 +4,8 @@ use std::process::{Command, Output};
 use std::time::SystemTime;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_sdk_s3::types::{BucketVersioningStatus, Tagging, VersioningConfiguration};
+use aws_smithy_types::date_time::Format;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use peers::eicar::eicar;
@@ -54,7 +56,8 @@ async fn forge(signing: &str, named: &str, s3: &S3, key: &str, status: &str) -> 
     let modified = head.last_modified().unwrap().secs().to_string();
     let length = head.content_length().unwrap().to_string();
     let fields = [s3.bucket.as_str(), key, &etag, &modified, &length];
-    let object: String = fields.iter().map(|text| format!("{}:{text},", text.len())).collect();
+    let netstrings = fields.map(|text| format!("{}:{text},", text.len()));
+    let object = netstrings.concat();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let base64 = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
     let id = base64(&Sha256::digest(pair(named).public_key().as_ref())[..8]);
@@ -202,7 +205,6 @@ async fn each_version_has_a_receipt_of_its_own() {
     .await;
     let s3 = store.s3(&daemon.names.bucket);
     s3.create_bucket().await.unwrap();
-    use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
     let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
     let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
     put.versioning_configuration(enabled.build()).send().await.unwrap();
@@ -226,7 +228,7 @@ async fn each_version_has_a_receipt_of_its_own() {
     // The same bytes at another version.
     let old = s3.client.get_object_tagging().bucket(&s3.bucket).key("k").version_id(&versions[0]);
     let genuine = old.send().await.unwrap().tag_set;
-    let tagging = aws_sdk_s3::types::Tagging::builder().set_tag_set(Some(genuine)).build().unwrap();
+    let tagging = Tagging::builder().set_tag_set(Some(genuine)).build().unwrap();
     let put = s3.client.put_object_tagging().bucket(&s3.bucket).key("k").version_id(&versions[2]);
     put.tagging(tagging).send().await.unwrap();
     let (code, line) = verify(&daemon, "k", &[], &[]);
@@ -286,7 +288,6 @@ async fn receipts_can_be_checked_without_this_program() {
     let script = page.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
     let head = s3.client.head_object().bucket(&s3.bucket).key(key).send().await.unwrap();
     let (etag, length) = (head.e_tag().unwrap().replace('"', ""), head.content_length().unwrap());
-    use aws_smithy_types::date_time::Format;
     let modified = head.last_modified().unwrap().fmt(Format::HttpDate).unwrap();
     let genuine = receipt(&s3, key).await;
 
@@ -321,8 +322,8 @@ async fn receipts_can_be_checked_without_this_program() {
     };
     let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     assert_eq!(python(&genuine, key), (true, format!("clean {sha256}\n")));
-    assert_eq!(python(&genuine, "another").0, false);
-    assert_eq!(python(&genuine.replace(":clean:", ":infected:"), key).0, false);
+    assert!(!python(&genuine, "another").0);
+    assert!(!python(&genuine.replace(":clean:", ":infected:"), key).0);
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ async fn the_users_tags_stay() {
     notify(&daemon, event.to_string().as_bytes()).await;
     eventually("the tag is corrected and the others stay", || async {
         let tags = s3.tags("mine").await.unwrap().unwrap();
-        tags["scanned"] == "clean" && tags["owner"] == "me" && tags["a"] == "1" && tags.len() == 3
+        tags["scanned"] == "clean" && tags["owner"] == "me" && tags["a"] == "1" && tags.len() == 4
     })
     .await;
 }

@@ -109,9 +109,8 @@ impl Store {
         // may still have been carried out.
         let compare = async |modified| {
             let current = self.compare(identity, etag, Stage::Tag, modified).await;
-            current.map(|current| match (&current, slot) {
-                (Current::Name, None) | (Current::NullVersion, Some(_)) => true,
-                _ => false,
+            current.map(|current| {
+                matches!((&current, slot), (Current::Name, None) | (Current::NullVersion, Some(_)))
             })
         };
         let mut applied = Applied::Done;
@@ -215,9 +214,9 @@ fn merged(found: &[KeyValue], tags: &Tags) -> Result<Option<Vec<Tag>>, Failure> 
     if all.len() > MAX_TAGS {
         return Ok(None);
     }
-    let build = |(key, value): &KeyValue| Tag::builder().key(key).value(value).build();
-    let built: Result<Vec<_>, _> = all.into_iter().map(build).collect();
-    built.map(Some).map_err(unsendable)
+    let tag = |(key, value): &KeyValue| Tag::builder().key(key).value(value).build();
+    let all: Result<Vec<_>, _> = all.into_iter().map(tag).collect();
+    all.map(Some).map_err(unsendable)
 }
 
 /// A tag that the SDK cannot send.
