@@ -19,7 +19,7 @@ mod tally;
 mod target;
 mod text;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -38,8 +38,9 @@ use self::rows::Rows;
 use self::summary::{Conclusion, Interrupted, Summary};
 use self::tally::{Tally, address};
 pub use self::target::Target;
+use self::text::Text;
+use super::BAD_CONFIGURATION;
 use super::verify::{NOT_FOUND_OUT, prepare};
-use super::{BAD_CONFIGURATION, say};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;
 use crate::store::{Listing, Mark, Walk};
@@ -80,7 +81,10 @@ impl FromStr for Listed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = || Standing::iter().map(Standing::into_str).collect::<Vec<_>>().join(", ");
+        let known = || {
+            let names: Vec<_> = Standing::iter().map(|standing| standing.into_str()).collect();
+            names.join(", ")
+        };
         Standing::from_str(text).map(Self).map_err(|_| format!("known standings are {}", known()))
     }
 }
@@ -121,7 +125,7 @@ pub async fn audit(settings: Inspection, what: Audit) -> ExitCode {
     let freshness::Judged { freshness, line } = freshness::decide(&settings).await;
     let judge = Judge {
         store: Arc::new(store),
-        keys: Arc::new(keys),
+        keys,
         tag_key: settings.tag_key.clone(),
         freshness,
         hash: what.hash,
@@ -306,11 +310,13 @@ fn conclude(what: &Audit, summary: &Summary, rows: Option<Rows>) -> ExitCode {
         }),
         what.html.as_deref().map(|path| file::write(path, &page::html(summary)?, whole)),
     ];
-    let text = text::text(summary);
+    let text = Text(summary);
     if what.uses_stdout() {
         eprint!("{text}");
     } else {
-        say(text.trim_end());
+        let mut stdout = std::io::stdout();
+        // A reader that went away must not change the result.
+        drop(write!(stdout, "{text}").and_then(|()| stdout.flush()));
     }
     let mut code = match summary.conclusion {
         Conclusion::Verified => ExitCode::SUCCESS,

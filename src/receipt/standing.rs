@@ -46,7 +46,6 @@ pub(crate) enum Freshness {
     /// Any verdict counts.
     Any,
     /// By this database, or one as new.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the audit"))]
     Database(Database),
     /// The scan began at this time or later, in milliseconds since 1970.
     Since(i64),

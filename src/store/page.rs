@@ -2,7 +2,6 @@
 
 use aws_sdk_s3::types::{BucketVersioningStatus, EncodingType, Object, ObjectVersion};
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
 
 use super::fault::{self, Fault};
 use super::request::Request;
@@ -30,8 +29,7 @@ pub(crate) struct Walk {
 }
 
 /// Where a page begins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Mark {
     #[default]
     Start,
@@ -111,10 +109,10 @@ impl Store {
         let page = list.encoding_type(EncodingType::Url).send().await;
         let page = page.map_err(|error| listing(fault::of(Request::List, &error), "ListBucket"))?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
-        let last = page.contents().last().and_then(|object| decoded(object.key()?, is_encoded));
+        let end = page.contents().last().and_then(|object| decoded(object.key()?, is_encoded));
         let next = match (page.is_truncated(), page.next_continuation_token) {
             (Some(true), Some(token)) => Some(Mark::Token(token)),
-            (Some(true), None) => Some(Mark::Key(last.ok_or_else(no_next)?)),
+            (Some(true), None) => Some(Mark::Key(end.ok_or_else(no_next)?)),
             _ => None,
         };
         let objects = page.contents.unwrap_or_default().into_iter().map(Entry::from);

@@ -46,7 +46,7 @@ impl Progress {
         match self {
             Self::Bar { bar, counting, sized } => {
                 bar.inc(1);
-                if !*sized && let Some(objects) = counting.total() {
+                if !*sized && let Some(objects) = counting.total.get() {
                     bar.set_style(style(BAR, ProgressStyle::default_bar()));
                     bar.set_length(*objects);
                     *sized = true;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use strum::{IntoEnumIterator, IntoStaticStr};
 
 use super::parked::Parked;
-use super::quantity::{count, share};
+use super::quantity::count;
 use super::tally::{Example, Group, Tally};
 use crate::app::verify::time_of;
 use crate::clock;
@@ -135,25 +135,6 @@ impl Conclusion {
                 format!("The audit did not come to its end. It looked at {all} objects.")
             }
         }
-    }
-}
-
-impl Summary {
-    /// Whether there is a row of objects whose standing could not be found out.
-    pub(super) fn has_unknown(&self) -> bool {
-        !self.not_found_out.is_empty()
-    }
-}
-
-impl StandingRow {
-    pub(super) fn share(&self, of: &Summary) -> String {
-        share(self.objects, of.objects)
-    }
-}
-
-impl UnknownRow {
-    pub(super) fn share(&self, of: &Summary) -> String {
-        share(self.objects, of.objects)
     }
 }
 

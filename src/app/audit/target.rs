@@ -7,9 +7,9 @@ use std::str::FromStr;
 /// prefix as it is, not percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    pub(in crate::app) bucket: String,
+    pub(super) bucket: String,
     /// What the keys begin with; empty for the whole bucket.
-    pub(in crate::app) prefix: String,
+    pub(super) prefix: String,
 }
 
 impl FromStr for Target {

@@ -1,34 +1,36 @@
 //! The result for a terminal.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use super::quantity::{bytes, count, share};
 use super::summary::Summary;
 use super::tally::Example;
 
 /// The result as lines of text. What others chose in it is escaped.
-pub(super) fn text(summary: &Summary) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    drop(write_all(&mut text, summary));
-    text
+pub(super) struct Text<'a>(pub(super) &'a Summary);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_all(f, self.0)
+    }
 }
 
-fn write_all(text: &mut String, summary: &Summary) -> fmt::Result {
+fn write_all(text: &mut fmt::Formatter<'_>, summary: &Summary) -> fmt::Result {
     let Summary { began, ended, .. } = summary;
     writeln!(text, "{}, {began} to {ended}", summary.targets.join(", "))?;
     writeln!(text, "{}", summary.sentence)?;
     writeln!(text, "\n{:<14} {:>13} {:>8} {:>12}", "standing", "objects", "share", "size")?;
-    let mut row = |name: &str, objects: u64, share: &str, size: u64| {
+    let mut row = |name: &str, objects: u64, size: u64| {
+        let share = share(objects, summary.objects);
         writeln!(text, "{name:<14} {:>13} {share:>8} {:>12}", count(objects), bytes(size))
     };
     for standing in &summary.standings {
-        row(standing.standing, standing.objects, &standing.share(summary), standing.bytes)?;
+        row(standing.standing, standing.objects, standing.bytes)?;
     }
     for unknown in &summary.not_found_out {
-        row("not found out", unknown.objects, &unknown.share(summary), unknown.bytes)?;
+        row("not found out", unknown.objects, unknown.bytes)?;
     }
-    row("all", summary.objects, &share(summary.objects, summary.objects), summary.bytes)?;
+    row("all", summary.objects, summary.bytes)?;
     if summary.gone > 0 {
         writeln!(text, "{} objects were removed meanwhile", count(summary.gone))?;
     }
@@ -63,7 +65,12 @@ fn write_all(text: &mut String, summary: &Summary) -> fmt::Result {
     Ok(())
 }
 
-fn examples(text: &mut String, name: &str, meaning: &str, examples: &[Example]) -> fmt::Result {
+fn examples(
+    text: &mut fmt::Formatter<'_>,
+    name: &str,
+    meaning: &str,
+    examples: &[Example],
+) -> fmt::Result {
     if examples.is_empty() {
         return Ok(());
     }
