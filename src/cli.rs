@@ -1,9 +1,12 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use bucket_av_scanner::app::{Address, Audit, Listed, Redrive, StoreKind, Target, Verify};
-use bucket_av_scanner::config::{VARIABLES, Variable};
+use bucket_av_scanner::app::{
+    Address, Audit, Listed, Redrive, Request, Select, StoreKind, Target, Verify,
+};
+use bucket_av_scanner::config::{self, VARIABLES, Variable};
 use clap::{Args, Parser, Subcommand};
 
 /// Scans objects for viruses as they arrive in a bucket, and tags or deletes them
@@ -25,6 +28,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Say of every object of a bucket whether it has a receipt that calls its bytes clean
     Audit(AuditArgs),
+    /// Have objects scanned that were there before, or were not announced
+    Sweep(SweepArgs),
     /// Make the key that signs receipts, or print its public part
     #[command(subcommand)]
     ReceiptKey(ReceiptKey),
@@ -87,6 +92,88 @@ impl From<AuditArgs> for Audit {
             args;
         Self { targets, current_only, hash, list, json, csv, html, after, public_key }
     }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct SweepArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SweepCommand>,
+    /// Buckets, or what in them begins with a prefix
+    #[arg(value_name = "BUCKET[/PREFIX]", required = true)]
+    targets: Vec<Target>,
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Of these only what was uploaded within this time, as in 2h or 7d
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    uploaded_within: Option<Duration>,
+    /// Only the current version of each object
+    #[arg(long)]
+    current_only: bool,
+    /// Announce at most this many objects in a second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Only count what would be scanned
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct SelectArgs {
+    /// Objects without a valid receipt; the default
+    #[arg(long)]
+    missing: bool,
+    /// These, and what was scanned longer ago than this, as in 30d; or now
+    #[arg(long, value_name = "AGE", value_parser = age_or_now)]
+    scanned_before: Option<Duration>,
+    /// These, and what was scanned by a database older than this day, as in 2026-11-28
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    database_before: Option<i64>,
+    /// All objects
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SweepCommand {
+    /// Show the sweeps of the last week
+    Status,
+    /// End the sweep of a bucket
+    Cancel {
+        /// The bucket
+        bucket: String,
+    },
+}
+
+impl From<SweepArgs> for Request {
+    fn from(args: SweepArgs) -> Self {
+        let SweepArgs {
+            targets, select, uploaded_within, current_only, rate, dry_run, detach, ..
+        } = args;
+        let select = match select {
+            SelectArgs { all: true, .. } => Select::All,
+            SelectArgs { scanned_before: Some(age), .. } => Select::ScannedBefore(age),
+            SelectArgs { database_before: Some(date), .. } => Select::DatabaseBefore(date),
+            _ => Select::Missing,
+        };
+        Self { targets, select, uploaded_within, current_only, rate, dry_run, detach }
+    }
+}
+
+fn age(text: &str) -> Result<Duration, &'static str> {
+    config::age(text).ok_or("expected a number and s, m, h or d")
+}
+
+fn age_or_now(text: &str) -> Result<Duration, &'static str> {
+    if text == "now" { Ok(Duration::ZERO) } else { age(text) }
+}
+
+fn date(text: &str) -> Result<i64, &'static str> {
+    config::day(text).ok_or("expected a day as in 2026-11-28")
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

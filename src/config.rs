@@ -28,6 +28,7 @@ pub use self::inspection::{Inspection, inspection};
 pub(crate) use self::receipts::ReceiptSettings;
 pub(crate) use self::secret::Secret;
 pub(crate) use self::sweeps::{SweepSelect, SweepSettings};
+pub use self::sweeps::{age, day};
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
 use crate::tls::{ServerIdentity, Trust};

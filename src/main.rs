@@ -12,7 +12,7 @@ use bucket_av_scanner::config::{self, Inspection, Loaded, Problems};
 use bucket_av_scanner::{app, shutdown, telemetry};
 use clap::Parser;
 
-use crate::cli::{CheckArgs, Cli, Command, ReceiptKey};
+use crate::cli::{CheckArgs, Cli, Command, ReceiptKey, SweepArgs, SweepCommand};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -37,6 +37,17 @@ fn main() -> ExitCode {
         }
         Some(Command::Audit(args)) => {
             inspecting(&env, |settings| block_on(app::audit(settings, args.into())))
+        }
+        Some(Command::Sweep(SweepArgs { command: Some(command), .. })) => {
+            configured(&env, |loaded| match command {
+                SweepCommand::Status => block_on(app::sweep_status(&loaded.settings)),
+                SweepCommand::Cancel { bucket } => {
+                    block_on(app::sweep_cancel(&loaded.settings, &bucket))
+                }
+            })
+        }
+        Some(Command::Sweep(args)) => {
+            configured(&env, |loaded| block_on(app::sweep(&loaded.settings, args.into())))
         }
         Some(Command::ReceiptKey(ReceiptKey::New)) => app::new_receipt_key(),
         Some(Command::ReceiptKey(ReceiptKey::Public)) => {

@@ -125,7 +125,7 @@ pub async fn audit(settings: Inspection, what: Audit) -> ExitCode {
     let freshness::Judged { freshness, line } = freshness::decide(&settings).await;
     let judge = Judge {
         store: Arc::new(store),
-        keys,
+        keys: Arc::new(keys),
         tag_key: settings.tag_key.clone(),
         freshness,
         hash: what.hash,

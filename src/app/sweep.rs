@@ -132,9 +132,8 @@ pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
 
 /// The order for one target, as of `now` in milliseconds since 1970.
 fn order(what: &Request, target: &Target, receipts: bool, now: i64) -> Order {
-    let before = |age: Duration| {
-        now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
-    };
+    let before =
+        |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let selection = match what.select {
         _ if !receipts => Selection::All,
         Select::Missing => Selection::Missing,
@@ -259,7 +258,8 @@ fn describe(sweep: &Sweep) -> String {
         Some(End::Cancelled) => "was cancelled".to_owned(),
         Some(End::Failed(why)) => format!("failed: {why}"),
     };
-    let began = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(*at).unwrap_or_default());
+    let began =
+        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(*at).unwrap_or_default());
     format!(
         "sweep {id} of {}{}{} {how}: begun {}, {} looked at in this pass, {} announced, {} not found out",
         order.bucket,

@@ -56,11 +56,7 @@ impl Reader<'_> {
         let (policy, receipts) = (self.policy(), self.receipts());
         let engine = self.extra("CLAMD_ENDPOINT", Self::scanner);
         let broker = self.extra("RABBITMQ_REGULAR_USER_NAME", Self::broker);
-        let concurrency = |reader: &mut Self| {
-            let number = reader.number("SWEEP_CONCURRENCY", 1, 256)?;
-            u16::try_from(number).ok()
-        };
-        let sweep_concurrency = self.aside(concurrency);
+        let sweep_concurrency = self.aside(Self::sweep_concurrency);
         Some(Inspection {
             store: store?,
             trust: trust?,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Secret;
 use super::reader::Reader;
+use super::sweeps::age;
 
 /// With it, the key of a receipt's tag has at most the 128 characters that S3 allows.
 const MAX_TAG_KEY: usize = 120;
-const MAX_AGE: Duration = Duration::from_hours(24 * 3650);
 
 /// Signing and checking receipts.
 #[derive(Debug, Clone)]
@@ -34,21 +34,4 @@ impl Reader<'_> {
         }
         Some(ReceiptSettings { key, trusted, max_age })
     }
-}
-
-/// A number and `s`, `m`, `h` or `d`.
-pub(crate) fn age(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.starts_with(['0', '+']) {
-        return None;
-    }
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return None,
-    };
-    let age = Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(seconds)?);
-    (age <= MAX_AGE).then_some(age)
 }

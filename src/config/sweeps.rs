@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use time::macros::format_description;
+use time::{Date, Time};
+
 use super::canary::bucket_names;
 use super::reader::Reader;
-use super::receipts::age;
 
 const MIN_EVERY: Duration = Duration::from_secs(10);
+const MAX_AGE: Duration = Duration::from_hours(24 * 3650);
 
 /// Sweeps that begin by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +39,12 @@ impl Reader<'_> {
     /// The outer `None` is a problem; the inner one means that no sweep begins by itself.
     #[expect(clippy::option_option, reason = "see above")]
     pub(super) fn sweeps(&mut self, receipts: bool) -> Option<Option<SweepSettings>> {
-        let select = self.parse("SWEEP_SELECT", "missing, all, or an age as in 30d", |text| {
-            match text {
+        let select =
+            self.parse("SWEEP_SELECT", "missing, all, or an age as in 30d", |text| match text {
                 "missing" => Some(SweepSelect::Missing),
                 "all" => Some(SweepSelect::All),
                 text => age(text).map(SweepSelect::ScannedBefore),
-            }
-        });
+            });
         if self.optional("SWEEP_EVERY").is_none() {
             return Some(None);
         }
@@ -55,8 +57,55 @@ impl Reader<'_> {
         }
         let buckets = self.parse("SWEEP_BUCKETS", super::canary::BUCKETS, bucket_names);
         if !receipts && select.is_some_and(|select| select != SweepSelect::All) {
-            self.problem("SWEEP_SELECT", "must be all without RECEIPT_KEY: nothing tells what was scanned");
+            self.problem(
+                "SWEEP_SELECT",
+                "must be all without RECEIPT_KEY: nothing tells what was scanned",
+            );
         }
         Some(Some(SweepSettings { every: every?, buckets: buckets?, select: select? }))
+    }
+}
+
+/// Reads an age: a number and `s`, `m`, `h` or `d`, at most ten years.
+#[must_use]
+pub fn age(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.starts_with(['0', '+']) {
+        return None;
+    }
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return None,
+    };
+    let age = Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(seconds)?);
+    (age <= MAX_AGE).then_some(age)
+}
+
+/// Reads a day, as in `2026-11-28`: its beginning in UTC, in seconds since 1970.
+#[must_use]
+pub fn day(text: &str) -> Option<i64> {
+    let day = Date::parse(text, format_description!("[year]-[month]-[day]")).ok()?;
+    Some(day.with_time(Time::MIDNIGHT).assume_utc().unix_timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_and_days_are_read() {
+        for (text, seconds) in [("1s", 1), ("2m", 120), ("3h", 10_800), ("30d", 2_592_000)] {
+            assert_eq!(age(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "0s", "1", "1w", "+1s", "-1s", "4000d", "99999999999999999999d"] {
+            assert_eq!(age(text), None, "{text}");
+        }
+        assert_eq!(day("2026-11-28"), Some(1_795_824_000));
+        for text in ["", "2026-13-01", "2026-11-28T00:00", "28.11.2026"] {
+            assert_eq!(day(text), None, "{text}");
+        }
     }
 }

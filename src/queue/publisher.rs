@@ -11,7 +11,6 @@ use lapin::types::{FieldTable, ShortString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ANSWER_TIMEOUT, Disposition};
 use super::channels::{Answer, Channels};
 use super::declare::{depth, exists};
 use super::delivery::Delivery;
@@ -19,6 +18,7 @@ use super::error::OpenError;
 use super::headers::History;
 use super::results::{Announcement, Results};
 use super::topology::{Topology, WorkQueue};
+use super::{ANSWER_TIMEOUT, Disposition};
 use crate::failure::{Failure, Kind, Reason, Stage};
 
 /// A broker that has not confirmed a message by then counts as gone.

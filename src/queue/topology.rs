@@ -80,7 +80,7 @@ impl WorkQueue {
     fn new(name: &'static str, queue: String, ladder: &Ladder) -> Self {
         let retry =
             ladder.tiers.iter().map(|tier| format!("{queue}.retry.{}", tier.name)).collect();
-        let dead = dead(&queue);
+        let dead = Some(dead(&queue));
         Self { name, queue, retry, dead }
     }
 }

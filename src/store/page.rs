@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::types::{BucketVersioningStatus, EncodingType, Object, ObjectVersion};
 use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
 
 use super::fault::{self, Fault};
 use super::request::Request;
@@ -29,7 +30,8 @@ pub(crate) struct Walk {
 }
 
 /// Where a page begins.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Mark {
     #[default]
     Start,

@@ -15,7 +15,7 @@ const DELAYS: [Duration; 4] =
 /// Judges objects.
 pub(crate) struct Judge {
     pub(crate) store: Arc<Store>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: Arc<Keys>,
     /// The key of the status tag.
     pub(crate) tag_key: String,
     pub(crate) freshness: Freshness,

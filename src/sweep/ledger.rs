@@ -140,9 +140,8 @@ impl Ledger {
 
     /// The last sweep of this bucket by `SWEEP_EVERY`.
     pub(crate) fn last_due(&self, bucket: &str) -> Option<&Sweep> {
-        let is_due = |sweep: &&Sweep| {
-            matches!(sweep.why, Why::DueAfter(_)) && sweep.order.bucket == bucket
-        };
+        let is_due =
+            |sweep: &&Sweep| matches!(sweep.why, Why::DueAfter(_)) && sweep.order.bucket == bucket;
         self.sweeps.iter().rev().find(is_due)
     }
 

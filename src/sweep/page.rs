@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::Stop;
 use super::judge::{Finding, Judge};
 use super::selection::{Pass, Selection};
 use super::state::{Counts, State};
-use super::Stop;
 use crate::clock;
 use crate::event::ObjectRef;
 use crate::failure::{Failure, Kind, Reason, Stage};
@@ -73,8 +73,11 @@ async fn select(
     concurrency: usize,
     counts: &mut Counts,
 ) -> Result<(Vec<ObjectRef>, bool), Failure> {
-    let findings: Result<Vec<_>, Stop> = stream::iter(&objects)
-        .map(async |identity| judge.judge(&Listed::Object(identity.clone())).await)
+    let findings: Result<Vec<_>, Stop> = stream::iter(objects.clone())
+        .map(|identity| {
+            let judge = Arc::clone(judge);
+            async move { judge.judge(&Listed::Object(identity)).await }
+        })
         .buffered(concurrency)
         .try_collect()
         .await;
@@ -93,8 +96,9 @@ async fn select(
                 detail,
             ));
         }
-        Err(Stop::List(failure) | Stop::Down(failure) | Stop::Broken(failure)) => {
-            return Err(failure);
+        Err(Stop::List(failure) | Stop::Down(failure)) => return Err(failure),
+        Err(broken @ Stop::Broken(_)) => {
+            return Err(Failure::transient(Stage::Tag, Reason::Panic, broken));
         }
     };
     let mut wanted = Vec::new();

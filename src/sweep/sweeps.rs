@@ -79,11 +79,8 @@ impl Sweeps {
             if let Err(error) = journal.read_to_end().await {
                 return error;
             }
-            let due: Vec<State> = settings
-                .buckets
-                .iter()
-                .filter_map(|bucket| self.due(bucket, settings))
-                .collect();
+            let due: Vec<State> =
+                settings.buckets.iter().filter_map(|bucket| self.due(bucket, settings)).collect();
             for state in &due {
                 tracing::info!(bucket = state.order.bucket, sweep = %state.sweep, "a sweep is due");
                 let Ok(body) = serde_json::to_vec(state) else { continue };

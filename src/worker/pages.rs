@@ -54,9 +54,8 @@ impl Pages {
         publisher: &Publisher,
     ) -> Result<Outcome<PageEnd, ()>, Failure> {
         let journal = self.sweeps.journal().await.map_err(of_journal)?;
-        let repeated = delivery.redelivered
-            || delivery.failed_before()
-            || delivery.history.deferred > 0;
+        let repeated =
+            delivery.redelivered || delivery.failed_before() || delivery.history.deferred > 0;
         let sweep = state.sweep;
         match self.sweeps.advice(state, repeated) {
             Advice::Drop => return Ok(Outcome::Done(PageEnd::Dropped)),
@@ -79,11 +78,8 @@ impl Pages {
         }
         let reading = sweep::read(&self.judge, state, self.concurrency).await?;
         self.announce(state, &reading.announce, publisher).await?;
-        let state = if reading.untagged {
-            &State { pass: Pass::Only, ..state.clone() }
-        } else {
-            state
-        };
+        let state =
+            if reading.untagged { &State { pass: Pass::Only, ..state.clone() } } else { state };
         self.count(state.counts, reading.counts);
         let next = state.next(reading.end, reading.counts);
         let (page, counts) = (state.page, reading.counts);
@@ -123,9 +119,7 @@ impl Pages {
     ) -> Result<(), Failure> {
         let swept = Swept { sweep: state.sweep, began: state.began };
         let batch = state.order.rate.map_or(BATCH, |rate| BATCH.min(rate as usize)).max(1);
-        let pause = state.order.rate.map(|rate| {
-            Duration::from_secs(batch as u64) / rate.max(1)
-        });
+        let pause = state.order.rate.map(|rate| Duration::from_secs(batch as u64) / rate.max(1));
         for objects in objects.chunks(batch) {
             let published = objects.iter().map(async |object| {
                 let body = event::swept(swept, object);
@@ -224,9 +218,8 @@ impl Handler for Pages {
 }
 
 fn json(state: &State) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec(state).map_err(|error| {
-        Failure::new(Kind::Permanent, Stage::Event, Reason::Malformed, error)
-    })
+    serde_json::to_vec(state)
+        .map_err(|error| Failure::new(Kind::Permanent, Stage::Event, Reason::Malformed, error))
 }
 
 fn of_journal(error: JournalError) -> Failure {

@@ -66,15 +66,23 @@ async fn what_was_there_before_is_scanned_once() {
         (report["action"].as_str(), report["trigger"].as_str()),
         (Some("delete"), Some("sweep"))
     );
-    eventually("the infected one is gone", || async { s3.head("dir/bad").await.unwrap().is_none() })
-        .await;
+    eventually("the infected one is gone", || async {
+        s3.head("dir/bad").await.unwrap().is_none()
+    })
+    .await;
     eventually("all are scanned", || async {
         let found = receipts(&s3).await;
         let inside = found.iter().filter(|(key, _)| key.starts_with("dir/"));
         inside.clone().count() == 40 && inside.clone().all(|(_, receipt)| receipt.is_some())
     })
     .await;
-    assert!(receipts(&s3).await.iter().filter(|(key, _)| key.starts_with("other/")).all(|(_, r)| r.is_none()));
+    assert!(
+        receipts(&s3)
+            .await
+            .iter()
+            .filter(|(key, _)| key.starts_with("other/"))
+            .all(|(_, r)| r.is_none())
+    );
 
     // Nothing is missing any more; somebody's tag proves nothing.
     let before = receipts(&s3).await;
@@ -107,7 +115,8 @@ async fn a_sweep_for_older_scans_renews_every_receipt_once() {
         before.iter().all(|(key, receipt)| after[key] != *receipt)
     })
     .await;
-    let reports = daemon.reports().iter().filter_map(Received::key).filter(|k| k.starts_with('k')).count();
+    let reports =
+        daemon.reports().iter().filter_map(Received::key).filter(|k| k.starts_with('k')).count();
     assert_eq!(reports, 60);
 }
 
@@ -118,10 +127,8 @@ async fn a_bucket_has_one_sweep_at_a_time_and_it_can_be_cancelled() {
     fill(&s3, "k", 30).await;
     let slow = sweep(&daemon, &[&s3.bucket, "--rate", "2", "--detach"]);
     assert!(slow.status.success(), "{}", said(&slow));
-    eventually("it goes on", || async {
-        said(&sweep(&daemon, &["status"])).contains("goes on")
-    })
-    .await;
+    eventually("it goes on", || async { said(&sweep(&daemon, &["status"])).contains("goes on") })
+        .await;
     let second = sweep(&daemon, &[&s3.bucket]);
     assert_eq!(second.status.code(), Some(1));
     assert!(said(&second).contains("sweep cancel"), "{}", said(&second));
@@ -172,7 +179,14 @@ async fn every_version_is_swept() {
     let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
     put.versioning_configuration(enabled.build()).send().await.unwrap();
     for content in [b"one".to_vec(), eicar(), b"two".to_vec()] {
-        s3.client.put_object().bucket(&s3.bucket).key("k").body(content.into()).send().await.unwrap();
+        s3.client
+            .put_object()
+            .bucket(&s3.bucket)
+            .key("k")
+            .body(content.into())
+            .send()
+            .await
+            .unwrap();
     }
     s3.put("gone", "x").await.unwrap();
     s3.delete("gone").await.unwrap();
@@ -184,7 +198,8 @@ async fn every_version_is_swept() {
         let left = s3.client.list_object_versions().bucket(&s3.bucket).send().await.unwrap();
         let mut receipts = 0;
         for version in left.versions() {
-            let tags = s3.client.get_object_tagging().bucket(&s3.bucket).key(version.key().unwrap());
+            let tags =
+                s3.client.get_object_tagging().bucket(&s3.bucket).key(version.key().unwrap());
             let tags = tags.version_id(version.version_id().unwrap()).send().await.unwrap();
             receipts += tags.tag_set.iter().filter(|tag| tag.key == "scanned-receipt").count();
         }
@@ -211,10 +226,8 @@ async fn one_of_all_replicas_begins_the_sweep_that_is_due() {
     let begun = |daemons: [&Daemon; 2]| {
         daemons.iter().map(|d| d.output().matches("sweep begins").count()).sum::<usize>()
     };
-    eventually("it is done", || async {
-        said(&sweep(&first, &["status"])).contains("is done")
-    })
-    .await;
+    eventually("it is done", || async { said(&sweep(&first, &["status"])).contains("is done") })
+        .await;
     assert_eq!(begun([&first, &second]), 1);
     // It is not due again for an hour, also for a replica that starts anew.
     assert_eq!(second.terminate(SOON).await.unwrap(), 0);

@@ -7,9 +7,9 @@ use std::str::FromStr;
 /// prefix as it is, not percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    pub(super) bucket: String,
+    pub(in crate::app) bucket: String,
     /// What the keys begin with; empty for the whole bucket.
-    pub(super) prefix: String,
+    pub(in crate::app) prefix: String,
 }
 
 impl FromStr for Target {
