@@ -74,6 +74,13 @@ pub const VARIABLES: &[Variable] = &[
         "further public keys that verify them, PEM, one after the other",
     ),
     open("RECEIPT_MAX_AGE", "age from which a receipt is stale (s, m, h, d; default the database)"),
+    open("SWEEP_EVERY", "interval of the sweeps over SWEEP_BUCKETS (s, m, h, d); off without it"),
+    open("SWEEP_BUCKETS", "buckets that are swept, separated by commas"),
+    plain(
+        "SWEEP_SELECT",
+        "missing",
+        "what they scan: missing (receipts), all, or an age as in 30d",
+    ),
     plain("SWEEP_CONCURRENCY", "32", "objects that audit looks at at once, 1 to 256"),
     plain("RETRY_DELAYS", "10s,1m,10m", "waits between attempts (s, m, h), the last one repeats"),
     plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
