@@ -1,4 +1,4 @@
-//! The workers of both queues, on one broker session after the other.
+//! The workers of all queues, on one broker session after the other.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,19 +19,22 @@ use crate::queue::{Inlet, OpenError, Session, Topology};
 use crate::retry;
 use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
-use crate::worker::{Handler, Notifications, Reports, Shared, Worker, WorkerExit};
+use crate::worker::{
+    Backlog, Handler, Notifications, Reports, Scanning, Shared, Slots, Worker, WorkerExit,
+};
 
 /// Reports posted at once.
 const COURIER_SLOTS: u16 = 4;
 /// After a session that lasted this long, the next reconnects start with short delays again.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 
-/// Both workers, and the names on the broker.
+/// The workers, and the names on the broker.
 pub(super) struct Workers {
     topology: Topology,
     /// Only with `CANARY_EVERY`.
     canaries: Option<Arc<Canaries>>,
     notifications: Arc<Worker<Notifications>>,
+    backlog: Arc<Worker<Backlog>>,
     /// Only with a webhook.
     reports: Option<Arc<Worker<Reports>>>,
     /// The way into the queue for the intake; `None` without a session.
@@ -57,12 +60,18 @@ impl Workers {
         let store = Store::new(&settings.store, &settings.trust).await;
         let store = Arc::new(store.map_err(Fatal::Configuration)?);
         let canaries = canaries(daemon, &store);
-        let handler = notifications(daemon, store, canaries.clone())?;
-        let (queue, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
+        let scanning = Arc::new(scanning(daemon, store, canaries.clone())?);
+        let slots = Slots::new(settings.scanner.concurrency);
+        let handler = Backlog::new(Arc::clone(&scanning), Arc::clone(&daemon.metrics));
+        let (queue, left_free) = (topology.backlog.clone(), slots.left_free());
+        let backlog = Arc::new(Worker::new(handler, queue, left_free, shared.clone()));
+        let handler = Notifications::new(scanning, canaries.clone(), Arc::clone(&daemon.metrics));
+        let queue = topology.notifications.clone();
         let notifications = Arc::new(Worker::new(handler, queue, slots, shared.clone()));
         let reports = match (reports(daemon)?, topology.reports.clone()) {
             (Some(handler), Some(queue)) => {
-                Some(Arc::new(Worker::new(handler, queue, COURIER_SLOTS, shared)))
+                let slots = Slots::new(COURIER_SLOTS);
+                Some(Arc::new(Worker::new(handler, queue, slots, shared)))
             }
             _ => None,
         };
@@ -71,6 +80,7 @@ impl Workers {
             topology,
             canaries,
             notifications,
+            backlog,
             reports,
             inlet: watch::Sender::new(None),
             intake_ended,
@@ -91,7 +101,11 @@ impl Workers {
     pub(super) async fn supervise(&self, daemon: &Daemon) -> Result<(), Fatal> {
         self.run_sessions(daemon).await?;
         // Effects that began in a session that was lost.
-        let drains = [Some(self.notifications.drains()), self.reports.as_ref().map(|r| r.drains())];
+        let drains = [
+            Some(self.notifications.drains()),
+            Some(self.backlog.drains()),
+            self.reports.as_ref().map(|reports| reports.drains()),
+        ];
         let drained = futures_util::future::join_all(drains.into_iter().flatten().map(|drains| {
             drains.close();
             drains.wait()
@@ -100,6 +114,7 @@ impl Workers {
             return Err(cut_short());
         }
         let unsettled = self.notifications.left_unsettled()
+            || self.backlog.left_unsettled()
             || self.reports.as_ref().is_some_and(|reports| reports.left_unsettled());
         if unsettled { Err(unsettled_at_the_end()) } else { Ok(()) }
     }
@@ -140,7 +155,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Both workers on one session. `true` if they drained, `false` if the session was lost.
+    /// All workers on one session. `true` if they drained, `false` if the session was lost.
     async fn run_session(&self, session: Session, daemon: &Daemon) -> Result<bool, Fatal> {
         self.inlet.send_replace(Some(session.inlet().clone()));
         let exit = tokio::select! {
@@ -184,17 +199,30 @@ impl Workers {
         }
     }
 
-    /// The end of one worker is the end of both.
+    /// The end of one worker is the end of all.
     async fn run_workers(&self, session: &Session) -> WorkerExit {
-        use WorkerExit::{CutShort, Drained, Refused, SessionLost};
-        let notifications = run_worker(&self.notifications, session);
-        let Some(reports) = &self.reports else { return notifications.await };
-        match tokio::join!(notifications, run_worker(reports, session)) {
-            (Refused(failure), _) | (_, Refused(failure)) => Refused(failure),
-            (SessionLost, _) | (_, SessionLost) => SessionLost,
-            (CutShort, _) | (_, CutShort) => CutShort,
-            (Drained, Drained) => Drained,
-        }
+        let reports = async {
+            match &self.reports {
+                Some(reports) => run_worker(reports, session).await,
+                None => WorkerExit::Drained,
+            }
+        };
+        let (notifications, backlog, reports) = tokio::join!(
+            run_worker(&self.notifications, session),
+            run_worker(&self.backlog, session),
+            reports
+        );
+        worst(worst(notifications, backlog), reports)
+    }
+}
+
+fn worst(one: WorkerExit, other: WorkerExit) -> WorkerExit {
+    use WorkerExit::{CutShort, Drained, Refused, SessionLost};
+    match (one, other) {
+        (Refused(failure), _) | (_, Refused(failure)) => Refused(failure),
+        (SessionLost, _) | (_, SessionLost) => SessionLost,
+        (CutShort, _) | (_, CutShort) => CutShort,
+        (Drained, Drained) => Drained,
     }
 }
 
@@ -213,11 +241,11 @@ fn canaries(daemon: &Daemon, store: &Arc<Store>) -> Option<Arc<Canaries>> {
     Some(Arc::new(Canaries::new(canary, policy, store, health, metrics)))
 }
 
-fn notifications(
+fn scanning(
     daemon: &Daemon,
     store: Arc<Store>,
     canaries: Option<Arc<Canaries>>,
-) -> Result<Notifications, Fatal> {
+) -> Result<Scanning, Fatal> {
     let Daemon { settings, health, metrics, .. } = daemon;
     let scanner = Scanner::new(&settings.scanner, &settings.trust).map_err(|error| {
         Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
@@ -227,7 +255,7 @@ fn notifications(
         EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
     let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
     let policy = settings.policy.clone();
-    Ok(Notifications::new(store, engine, policy, keys, canaries, health, metrics))
+    Ok(Scanning::new(store, engine, policy, keys, canaries, health, metrics))
 }
 
 fn reports(daemon: &Daemon) -> Result<Option<Reports>, Fatal> {
