@@ -50,6 +50,24 @@ pub(crate) enum PageEnd {
     Parked,
 }
 
+/// How a message of a sweep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum BacklogEnd {
+    /// The verdict was applied, and reported where reports are due.
+    Scanned,
+    /// A scan that began after the sweep is proved by its receipt.
+    AlreadyScanned,
+    /// The object does not exist, or not any more.
+    Gone,
+    /// Retention or a legal hold keeps the infected object.
+    Locked,
+    /// Not scanned in any attempt, or its verdict could not be applied; reported.
+    Failed,
+    /// Not what a sweep announces.
+    Malformed,
+}
+
 /// An outcome of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
@@ -128,6 +146,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     /// Notifications by how they ended.
     notifications: Family<EndLabel, Counter>,
+    /// Messages of sweeps by how they ended.
+    backlog: Family<OutcomeLabel, Counter>,
     /// Verdicts by status and reason.
     verdicts: Family<VerdictLabels, Counter>,
     /// Bytes that were scanned to a verdict.
@@ -178,6 +198,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("avscan"),
             notifications: Family::default(),
+            backlog: Family::default(),
             verdicts: Family::default(),
             scanned_bytes: Counter::default(),
             stage_seconds: Family::new_with_constructor(histogram),
@@ -204,6 +225,7 @@ impl Default for Metrics {
             "Notifications by how they ended",
             metrics.notifications.clone(),
         );
+        r.register("backlog", "Messages of sweeps by how they ended", metrics.backlog.clone());
         r.register("verdicts", "Objects by verdict and reason", metrics.verdicts.clone());
         r.register_with_unit(
             "scanned",
@@ -283,6 +305,11 @@ impl Metrics {
     /// Counts the end of a notification.
     pub(crate) fn notification(&self, end: NotificationEnd) {
         self.notifications.get_or_create(&EndLabel { end: end.into() }).inc();
+    }
+
+    /// Counts the end of a message of a sweep.
+    pub(crate) fn backlog(&self, end: BacklogEnd) {
+        self.backlog.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
     }
 
     /// Counts an outcome of a report.

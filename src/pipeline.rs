@@ -4,9 +4,10 @@
 //! (a tag) comes before its report; one that destroys it (a deletion) only after the broker has
 //! confirmed the report. A crash at any point repeats work and loses none.
 //!
-//! `examine` gets the bytes and their verdict, `effects` applies it. This file repeats both when
+//! `before` reads what an earlier scan left on the object, `examine` gets the bytes and their verdict, `effects` applies it. This file repeats both when
 //! the object is overwritten in between.
 
+mod before;
 mod canaries;
 mod effects;
 mod examine;
@@ -27,7 +28,7 @@ use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::{Metrics, Timed};
 use crate::queue::Outbox;
 use crate::receipt::Keys;
-use crate::report::{Attempt, EffectError, Examined};
+use crate::report::{Attempt, EffectError, Examined, Trigger};
 use crate::scanner::Engine;
 use crate::store::{Identity, Look, Store};
 use crate::verdict::{Status, Verdict};
@@ -58,6 +59,8 @@ pub(crate) struct Pipeline {
 /// One delivery of one object.
 pub(crate) struct Job<'a> {
     pub(crate) object: &'a ObjectRef,
+    /// What announced it.
+    pub(crate) trigger: Trigger,
     pub(crate) look: Look,
     pub(crate) attempt: Attempt,
     /// The object may have been reported before.
@@ -119,6 +122,10 @@ impl Pipeline {
     /// # Errors
     /// [`Interrupted`], when a later attempt may get further.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<ObjectEnd, Interrupted> {
+        // A canary has to come by its own notification, and a sweep says nothing about that.
+        if job.trigger == Trigger::Sweep {
+            return self.run_rounds(job).await;
+        }
         match self.expecting(job.object).await {
             None => self.run_rounds(job).await,
             Some(canaries) => {
@@ -150,6 +157,10 @@ impl Pipeline {
                 Found::Versions(versions) => return Ok(ObjectEnd::Versions(versions)),
             };
             self.count(&examined);
+            if job.trigger == Trigger::Sweep && examined.trigger == Trigger::Canary {
+                tracing::info!("a canary: left to its round");
+                return Ok(ObjectEnd::Applied);
+            }
             match self.apply_until(job, &examined, deadline + EFFECTS_TIMEOUT).await {
                 Ok(Some(end)) => {
                     if matches!(end, ObjectEnd::Applied) {

@@ -1,7 +1,8 @@
 //! Turns RabbitMQ into deliveries, and settles each exactly once.
 //!
 //! The only room that uses AMQP. A [`Session`] is a pair of connections that lives until the first
-//! fault and is then dropped whole. A [`Consumer`] consumes one queue. A [`Delivery`] is one
+//! fault and is then dropped whole. A [`Consumer`] consumes one queue, a
+//! [`Puller`] asks one for its messages. A [`Delivery`] is one
 //! message with its [`History`](headers::History). A [`Disposition`] says how it is settled. Copies of a message are
 //! published and confirmed before the original is acknowledged, so a crash can duplicate a message
 //! but cannot lose one. The [`Journal`] is a stream of the facts that replicas must agree on.
@@ -15,6 +16,7 @@ mod headers;
 mod inlet;
 mod journal;
 mod publisher;
+mod puller;
 mod redrive;
 mod results;
 mod session;
@@ -28,6 +30,7 @@ pub(crate) use self::error::OpenError;
 pub(crate) use self::inlet::{Inlet, NotTaken};
 pub(crate) use self::journal::{Journal, JournalError};
 pub(crate) use self::publisher::{Outbox, Publisher, Record, Settlement};
+pub(crate) use self::puller::Puller;
 pub(crate) use self::redrive::{ParkedMessage, RedriveError};
 pub(crate) use self::session::{Session, count_parked, inspect};
 pub(crate) use self::topology::{Topology, WorkQueue};

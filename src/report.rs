@@ -63,6 +63,8 @@ pub(crate) struct Report {
 pub(crate) enum Trigger {
     /// Somebody uploaded it.
     Upload,
+    /// A sweep found it.
+    Sweep,
     /// It is a canary of ours.
     Canary,
 }
@@ -229,7 +231,12 @@ impl Report {
     }
 
     /// The report of an object for which every attempt failed without a verdict.
-    pub(crate) fn of_failure(object: &ObjectRef, attempt: Attempt, action: Action) -> Self {
+    pub(crate) fn of_failure(
+        object: &ObjectRef,
+        trigger: Trigger,
+        attempt: Attempt,
+        action: Action,
+    ) -> Self {
         let key = object.key.clone();
         let pin = object.version_id.as_deref().or(object.etag.as_deref());
         let (status, reason) = (Status::No, UnscannableReason::ScanFailed);
@@ -255,7 +262,7 @@ impl Report {
             signature: None,
             heuristic: None,
             action,
-            trigger: Trigger::Upload,
+            trigger,
             error: None,
             engine: None,
             event_time: object.event_time.clone(),

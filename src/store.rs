@@ -26,6 +26,7 @@ mod trial;
 mod versions;
 
 pub(crate) use self::buffer::{Buffer, BufferReader};
+pub(crate) use self::disk_budget::Claim;
 pub(crate) use self::effects::{Applied, KeyValue, MAX_TAGS, Tagged, Tags};
 pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};

@@ -1,7 +1,7 @@
 //! Keeps deliveries in flight, decides what becomes of those that fail, drains at the end.
 //!
-//! The same machine runs both work queues, notifications and reports, each with a [`Handler`] of its
-//! own. A handler does the work and says what happened. Whether it is tried again is decided by
+//! The same machine runs all work queues, notifications, the backlog of sweeps and reports, each with a
+//! [`Handler`] of its own. A handler does the work and says what happened. Whether it is tried again is decided by
 //! [`decision::decide`] alone.
 //!
 //! The way of one delivery is the order of the files:
@@ -9,12 +9,16 @@
 //! - `gate`: deliveries are consumed while every dependency works. A dependency that is down as a
 //!   whole must not use up attempts, so it closes the gate: the consumer ends, unsettled messages go
 //!   back to the broker, and a new consumer opens when the dependency answers again;
+//! - `slots`: how many are in work at once; live messages come before the backlog;
+//! - `source`: where deliveries come from, pushed or pulled;
 //! - `consumer`: takes deliveries while the gate is open, one for each free slot, and drains;
 //! - `attempt`: reads one delivery, has it handled, settles it, counts and logs the result;
 //! - `decision`: the table of retries, pure;
-//! - `handler`: what both queues have to provide, `notifications` and `reports` provide it.
+//! - `handler`: what the queues have to provide; `notifications`, `backlog` and `reports` provide it;
+//! - `scanning`: what `notifications` and `backlog` share.
 
 mod attempt;
+mod backlog;
 mod consumer;
 mod context;
 mod decision;
@@ -23,6 +27,9 @@ mod handler;
 mod notifications;
 mod pages;
 mod reports;
+mod scanning;
+mod slots;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -30,15 +37,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::backlog::Backlog;
 use self::consumer::ConsumerExit;
 pub(crate) use self::handler::Handler;
 pub(crate) use self::notifications::Notifications;
 pub(crate) use self::pages::Pages;
 pub(crate) use self::reports::Reports;
+pub(crate) use self::scanning::Scanning;
+pub(crate) use self::slots::Slots;
 use crate::failure::Failure;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -61,7 +70,7 @@ pub(crate) enum WorkerExit {
     Refused(Failure),
 }
 
-/// What both workers share.
+/// What all workers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) ladder: Ladder,
@@ -96,8 +105,7 @@ pub(crate) struct Worker<H> {
     handler: H,
     queue: WorkQueue,
     shared: Shared,
-    prefetch: u16,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     /// The handler was ready once.
     was_ready: AtomicBool,
     /// Deliveries in work.
@@ -117,14 +125,13 @@ pub(crate) struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    /// A worker for `slots` deliveries at once.
-    pub(crate) fn new(handler: H, queue: WorkQueue, slots: u16, shared: Shared) -> Self {
+    /// A worker for as many deliveries at once as there are `slots`.
+    pub(crate) fn new(handler: H, queue: WorkQueue, slots: Slots, shared: Shared) -> Self {
         Self {
             handler,
             queue,
             shared,
-            prefetch: slots,
-            slots: Arc::new(Semaphore::new(usize::from(slots))),
+            slots,
             was_ready: AtomicBool::new(false),
             in_work: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
@@ -170,7 +177,10 @@ impl<H: Handler> Worker<H> {
             if let Some(exit) = self.open_gate(session).await {
                 return exit;
             }
-            match self.consume(session).await {
+            self.slots.set_open(true);
+            let ended = self.consume(session).await;
+            self.slots.set_open(false);
+            match ended {
                 ConsumerExit::Drained => return WorkerExit::Drained,
                 ConsumerExit::CutShort => return WorkerExit::CutShort,
                 ConsumerExit::SessionLost => return WorkerExit::SessionLost,

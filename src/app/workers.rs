@@ -1,4 +1,4 @@
-//! The workers of both queues, on one broker session after the other.
+//! The workers of all queues, on one broker session after the other.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,19 +21,24 @@ use crate::retry;
 use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
 use crate::sweep::{Judge, Sweeps};
-use crate::worker::{Handler, Notifications, Pages, Reports, Shared, Worker, WorkerExit};
+use crate::worker::{
+    Backlog, Handler, Notifications, Pages, Reports, Scanning, Shared, Slots, Worker, WorkerExit,
+};
 
 /// Reports posted at once.
 const COURIER_SLOTS: u16 = 4;
+/// The pages of sweeps have an order.
+const PAGE_SLOTS: u16 = 1;
 /// After a session that lasted this long, the next reconnects start with short delays again.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 
-/// Both workers, and the names on the broker.
+/// The workers, and the names on the broker.
 pub(super) struct Workers {
     topology: Topology,
     /// Only with `CANARY_EVERY`.
     canaries: Option<Arc<Canaries>>,
     notifications: Arc<Worker<Notifications>>,
+    backlog: Arc<Worker<Backlog>>,
     /// Only with a webhook.
     reports: Option<Arc<Worker<Reports>>>,
     sweeps: Arc<Sweeps>,
@@ -64,13 +69,24 @@ impl Workers {
         let receipts = !keys.is_empty() && settings.policy.tag_files;
         let sweeps = Arc::new(Sweeps::new(settings.sweeps.clone(), receipts));
         let handler = pages(daemon, &store, &keys, &sweeps, &topology);
-        let pages = Arc::new(Worker::new(handler, topology.sweeps.clone(), 1, shared.clone()));
-        let handler = notifications(daemon, store, keys, canaries.clone())?;
-        let (queue, slots) = (topology.notifications.clone(), settings.scanner.concurrency);
+        let pages = Arc::new(Worker::new(
+            handler,
+            topology.sweeps.clone(),
+            Slots::new(PAGE_SLOTS),
+            shared.clone(),
+        ));
+        let scanning = Arc::new(scanning(daemon, store, keys, canaries.clone())?);
+        let slots = Slots::new(settings.scanner.concurrency);
+        let handler = Backlog::new(Arc::clone(&scanning), Arc::clone(&daemon.metrics));
+        let (queue, left_free) = (topology.backlog.clone(), slots.left_free());
+        let backlog = Arc::new(Worker::new(handler, queue, left_free, shared.clone()));
+        let handler = Notifications::new(scanning, canaries.clone(), Arc::clone(&daemon.metrics));
+        let queue = topology.notifications.clone();
         let notifications = Arc::new(Worker::new(handler, queue, slots, shared.clone()));
         let reports = match (reports(daemon)?, topology.reports.clone()) {
             (Some(handler), Some(queue)) => {
-                Some(Arc::new(Worker::new(handler, queue, COURIER_SLOTS, shared)))
+                let slots = Slots::new(COURIER_SLOTS);
+                Some(Arc::new(Worker::new(handler, queue, slots, shared)))
             }
             _ => None,
         };
@@ -79,6 +95,7 @@ impl Workers {
             topology,
             canaries,
             notifications,
+            backlog,
             reports,
             sweeps,
             pages,
@@ -103,6 +120,7 @@ impl Workers {
         // Effects that began in a session that was lost.
         let drains = [
             Some(self.notifications.drains()),
+            Some(self.backlog.drains()),
             Some(self.pages.drains()),
             self.reports.as_ref().map(|reports| reports.drains()),
         ];
@@ -114,6 +132,7 @@ impl Workers {
             return Err(cut_short());
         }
         let unsettled = self.notifications.left_unsettled()
+            || self.backlog.left_unsettled()
             || self.pages.left_unsettled()
             || self.reports.as_ref().is_some_and(|reports| reports.left_unsettled());
         if unsettled { Err(unsettled_at_the_end()) } else { Ok(()) }
@@ -155,7 +174,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Both workers on one session. `true` if they drained, `false` if the session was lost.
+    /// All workers on one session. `true` if they drained, `false` if the session was lost.
     async fn run_session(&self, session: Session, daemon: &Daemon) -> Result<bool, Fatal> {
         self.inlet.send_replace(Some(session.inlet().clone()));
         let exit = tokio::select! {
@@ -201,27 +220,31 @@ impl Workers {
         }
     }
 
-    /// The end of one worker is the end of both.
+    /// The end of one worker is the end of all.
     async fn run_workers(&self, session: &Session) -> WorkerExit {
-        use WorkerExit::{CutShort, Drained, Refused, SessionLost};
-        let both = |one, other| match (one, other) {
-            (Refused(failure), _) | (_, Refused(failure)) => Refused(failure),
-            (SessionLost, _) | (_, SessionLost) => SessionLost,
-            (CutShort, _) | (_, CutShort) => CutShort,
-            (Drained, Drained) => Drained,
-        };
         let reports = async {
             match &self.reports {
                 Some(reports) => run_worker(reports, session).await,
-                None => Drained,
+                None => WorkerExit::Drained,
             }
         };
-        let (notifications, pages, reports) = tokio::join!(
+        let (notifications, backlog, pages, reports) = tokio::join!(
             run_worker(&self.notifications, session),
+            run_worker(&self.backlog, session),
             run_worker(&self.pages, session),
             reports
         );
-        both(both(notifications, pages), reports)
+        [backlog, pages, reports].into_iter().fold(notifications, worst)
+    }
+}
+
+fn worst(one: WorkerExit, other: WorkerExit) -> WorkerExit {
+    use WorkerExit::{CutShort, Drained, Refused, SessionLost};
+    match (one, other) {
+        (Refused(failure), _) | (_, Refused(failure)) => Refused(failure),
+        (SessionLost, _) | (_, SessionLost) => SessionLost,
+        (CutShort, _) | (_, CutShort) => CutShort,
+        (Drained, Drained) => Drained,
     }
 }
 
@@ -260,12 +283,12 @@ fn pages(
     Pages::new(sweeps, judge, backlog, settings.sweep_concurrency, health, metrics)
 }
 
-fn notifications(
+fn scanning(
     daemon: &Daemon,
     store: Arc<Store>,
     keys: Arc<Keys>,
     canaries: Option<Arc<Canaries>>,
-) -> Result<Notifications, Fatal> {
+) -> Result<Scanning, Fatal> {
     let Daemon { settings, health, metrics, .. } = daemon;
     let scanner = Scanner::new(&settings.scanner, &settings.trust).map_err(|error| {
         Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
@@ -274,7 +297,7 @@ fn notifications(
     let engine =
         EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
     let policy = settings.policy.clone();
-    Ok(Notifications::new(store, engine, policy, keys, canaries, health, metrics))
+    Ok(Scanning::new(store, engine, policy, keys, canaries, health, metrics))
 }
 
 fn reports(daemon: &Daemon) -> Result<Option<Reports>, Fatal> {

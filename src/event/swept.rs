@@ -26,7 +26,6 @@ struct Message {
 ///
 /// A notification as `MinIO` sends it, with a field that none has. The id of the sweep stands for the
 /// store's sequence number, so that the reports of two sweeps about one object have different ids.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the walk over a bucket"))]
 pub(crate) fn swept(sweep: Swept, object: &ObjectRef) -> Vec<u8> {
     let object = ObjectRef { sequencer: Some(sweep.sweep.to_string()), ..object.clone() };
     let mut message: Value = serde_json::from_slice(&exact(b"", &object, None)).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Kind, Reason, Stage};
 use crate::metrics::ReportEnd;
 use crate::policy::{self, Action, Context, Plan};
 use crate::queue::{Outbox, Record};
-use crate::report::{Attempt, EffectError, Examined, LAST_REPORT, Report};
+use crate::report::{Attempt, EffectError, Examined, LAST_REPORT, Report, Trigger};
 use crate::store::{Applied, Identity, Pin};
 use crate::telemetry;
 use crate::verdict::{Status, Verdict};
@@ -144,13 +144,14 @@ impl Pipeline {
 
     /// Ends an object whose attempts are used up: with the status `no` where it can be set, and one
     /// report. A verdict that is known is reported as such. `objects` is one, or the two that a
-    /// notification may have meant.
+    /// notification may have meant. One that a sweep announced keeps its tags.
     ///
     /// # Errors
     /// When the report cannot be handed to the broker.
     pub(crate) async fn give_up(
         &self,
         objects: &[&ObjectRef],
+        trigger: Trigger,
         attempt: Attempt,
         interrupted: &Interrupted,
         outbox: &Outbox,
@@ -168,7 +169,8 @@ impl Pipeline {
             Report::of(first, examined, attempt, Action::No, Some(error))
         } else {
             let mut tagged = None;
-            if self.policy.tag_files {
+            // What a sweep finds may have a receipt that says more.
+            if self.policy.tag_files && trigger != Trigger::Sweep {
                 for object in objects {
                     let identity = announced(object);
                     let tagging = self.tag(&identity, tagging::unexamined());
@@ -180,8 +182,8 @@ impl Pipeline {
                 }
             }
             match tagged {
-                Some(object) => Report::of_failure(object, attempt, Action::Tag),
-                None => Report::of_failure(first, attempt, Action::No),
+                Some(object) => Report::of_failure(object, trigger, attempt, Action::Tag),
+                None => Report::of_failure(first, trigger, attempt, Action::No),
             }
         };
         self.send(outbox, report.at(attempt, LAST_REPORT)).await

@@ -8,7 +8,7 @@ use crate::event::Version;
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::metrics::Timed;
 use crate::report::{Examined, Trigger};
-use crate::store::{Fetched, Identity};
+use crate::store::{Claim, Fetched, Identity};
 use crate::verdict::{UnscannableReason, Verdict};
 
 /// Downloads of one round, when bodies break off. The SDK's own retries end at the headers.
@@ -52,7 +52,7 @@ impl Pipeline {
         let unread = |identity: Identity, reason, started| {
             Found::Examined(Box::new(Examined {
                 identity,
-                trigger: Trigger::Upload,
+                trigger: job.trigger,
                 verdict: Verdict::Unscannable { reason, heuristic: None },
                 sha256: None,
                 as_announced: true,
@@ -61,9 +61,13 @@ impl Pipeline {
                 finished: SystemTime::now(),
             }))
         };
+        let claim = match job.trigger {
+            Trigger::Sweep => Claim::Yielding,
+            Trigger::Upload | Trigger::Canary => Claim::Firm,
+        };
         let mut tries = 0;
         let (downloaded, sha256, (verdict, engine)) = loop {
-            let download = match self.store.open(job.object, job.look).await? {
+            let download = match self.store.open(job.object, job.look, claim).await? {
                 Fetched::Download(download)
                     if job.object.uncovered && self.was_applied(&download.identity) =>
                 {
@@ -80,7 +84,7 @@ impl Pipeline {
                 }
             };
             tries += 1;
-            let buffer = download.buffer();
+            let (buffer, displaced) = (download.buffer(), download.displaced());
             let receiving = async {
                 let downloaded = self.store.receive(*download).await?;
                 // Only from now on the engine may have all bytes, and scan them.
@@ -90,7 +94,12 @@ impl Pipeline {
                 Ok((downloaded, sha256, fetched))
             };
             let scanning = job.engine.scan(&buffer, job.attempt.number);
-            match tokio::try_join!(receiving, scanning) {
+            let done = async { tokio::try_join!(receiving, scanning) };
+            let done = tokio::select! {
+                done = done => done,
+                failure = displaced => Err(failure),
+            };
+            match done {
                 Ok(((downloaded, sha256, fetched), scanned)) => {
                     self.metrics.took(Timed::Fetch, fetched);
                     self.metrics.took(Timed::Scan, clock.elapsed().saturating_sub(fetched));
@@ -107,7 +116,7 @@ impl Pipeline {
         self.metrics.scanned_bytes.inc_by(downloaded.length());
         Ok(Found::Examined(Box::new(Examined {
             identity: downloaded.identity.clone(),
-            trigger: Trigger::Upload,
+            trigger: job.trigger,
             verdict,
             sha256: Some(sha256),
             as_announced: downloaded.as_announced,

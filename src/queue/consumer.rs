@@ -85,7 +85,7 @@ impl Consumer {
     }
 }
 
-fn ended_by(error: &lapin::Error) -> Next {
+pub(super) fn ended_by(error: &lapin::Error) -> Next {
     let line = crate::failure::causes(error);
     match soft(error) {
         // The only other cause would be an unknown delivery tag, and no tag is acknowledged twice.

@@ -27,6 +27,7 @@ use super::error::{OpenError, soft};
 use super::inlet::Inlet;
 use super::journal::{Journal, Reader};
 use super::publisher::Publisher;
+use super::puller::Puller;
 use super::results::Results;
 use super::topology::{Topology, WorkQueue, dead};
 use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
@@ -146,6 +147,18 @@ impl Session {
         match tokio::time::timeout(ANSWER_TIMEOUT, opened).await {
             Ok(consumer) => Ok(consumer?),
             Err(_) => Err(OpenError::Unreachable("no answer to basic.consume".to_owned())),
+        }
+    }
+
+    /// Opens a channel to ask for messages of `work_queue`.
+    ///
+    /// # Errors
+    /// When the broker fails or does not answer within [`ANSWER_TIMEOUT`].
+    pub(crate) async fn puller(&self, work_queue: &WorkQueue) -> Result<Puller, OpenError> {
+        let opened = Puller::open(&self.consuming, work_queue);
+        match tokio::time::timeout(ANSWER_TIMEOUT, opened).await {
+            Ok(puller) => Ok(puller?),
+            Err(_) => Err(OpenError::Unreachable("no answer to channel.open".to_owned())),
         }
     }
 

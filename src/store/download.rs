@@ -56,6 +56,17 @@ impl Download {
         self.buffer.clone()
     }
 
+    /// Waits until its temp disk is needed for others that come first.
+    pub(crate) fn displaced(&self) -> impl Future<Output = Failure> + Send + use<> {
+        let displaced = self.reservation.as_ref().map(Reservation::displaced);
+        async move {
+            match displaced {
+                Some(displaced) => displaced.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Receives the whole body.
     ///
     /// # Errors

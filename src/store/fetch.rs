@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::buffer::{Backing, IN_MEMORY_MAX};
-use super::disk_budget::{self, Reservation};
+use super::disk_budget::{self, Claim, Reservation};
 use super::download::{Download, Downloaded};
 use super::fault::{self, Fault};
 use super::identity::NULL;
@@ -63,7 +63,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store gives no usable answer, or there is no temp disk space.
-    pub(crate) async fn open(&self, object: &ObjectRef, look: Look) -> Result<Fetched, Failure> {
+    pub(crate) async fn open(
+        &self,
+        object: &ObjectRef,
+        look: Look,
+        claim: Claim,
+    ) -> Result<Fetched, Failure> {
         let mut reserved: Option<Reservation> = None;
         loop {
             let (identity, body) = match self.get(object, look).await? {
@@ -85,10 +90,11 @@ impl Store {
                 (Backing::Memory(Arc::default()), None)
             } else {
                 let fitting = reserved.take().filter(|reserved| reserved.fits(length));
-                let Some(reservation) = fitting.or_else(|| self.disk.reserve_now(length)) else {
+                let Some(reservation) = fitting.or_else(|| self.disk.reserve_now(length, claim))
+                else {
                     // This answer would be out of date after the wait, so the GET is repeated.
                     drop(body);
-                    reserved = Some(self.disk.reserve(length).await?);
+                    reserved = Some(self.disk.reserve(length, claim).await?);
                     continue;
                 };
                 let file = disk_budget::unnamed_file(self.temp_dir.clone()).await?;

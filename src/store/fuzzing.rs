@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::effects::compare::Current;
-use super::{Fetched, Identity, Look, Pin, Store};
+use super::{Claim, Fetched, Identity, Look, Pin, Store};
 use crate::config::StoreSettings;
 use crate::event::ObjectRef;
 use crate::failure::Stage;
@@ -109,8 +109,8 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
         event_time: None,
         file: None,
     };
-    let found =
-        rig.ask(answer, async |store: &Store| match store.open(&object, Look::Last).await {
+    let found = rig.ask(answer, async |store: &Store| {
+        match store.open(&object, Look::Last, Claim::Firm).await {
             Ok(Fetched::Download(download)) => {
                 let downloaded = store.receive(*download).await.ok()?;
                 let sha256 = downloaded.sha256().await.ok()?;
@@ -125,7 +125,8 @@ fn get(rig: &Rig, answer: &[u8], version: Option<&str>) {
                 None
             }
             Ok(Fetched::Unreadable(_) | Fetched::Versions(_)) | Err(_) => None,
-        });
+        }
+    });
     let Some((downloaded, sha256)) = found else { return };
     assert_contains(answer, &downloaded.identity);
     if let (Some(asked), Some(found)) = (version, downloaded.identity.version_id()) {

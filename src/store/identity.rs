@@ -2,7 +2,8 @@
 
 use aws_smithy_types::DateTime;
 
-use crate::event::plain_etag;
+use super::versions::seconds;
+use crate::event::{ObjectRef, plain_etag};
 
 /// The version id of an object that was written while versioning was off or suspended. It names a
 /// slot whose bytes can be replaced, not a version.
@@ -83,6 +84,16 @@ impl Identity {
         etag: Option<&str>,
     ) -> Self {
         Self::new(bucket, key, version_id, etag, None)
+    }
+
+    /// The identity of an object as a list shows it: its size is right, and `event_time` is when it
+    /// was last changed.
+    pub(crate) fn of_listed(object: &ObjectRef) -> Self {
+        let ObjectRef { bucket, key, version_id, etag, size, .. } = object;
+        let length = size.and_then(|size| i64::try_from(size).ok());
+        let modified = object.event_time.as_deref().and_then(seconds);
+        let identity = Self::new(bucket, key, version_id.as_deref(), etag.as_deref(), length);
+        Self { modified, ..identity }
     }
 
     /// Length in bytes, 0 if the store did not send it.

@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 
 use super::survey::{brief, status};
-use super::{Applied, Fetched, Look, Store};
+use super::{Applied, Claim, Fetched, Look, Store};
 use crate::event::ObjectRef;
 use crate::failure::{Failure, Reason};
 
@@ -113,7 +113,7 @@ impl Store {
             file: None,
         };
         let get = |failure: Failure| of_failure("GetObject", failure);
-        let download = match self.open(&object, Look::First).await.map_err(get)? {
+        let download = match self.open(&object, Look::First, Claim::Firm).await.map_err(get)? {
             Fetched::Download(download) => download,
             Fetched::Gone => return Ok(Removal::Gone),
             Fetched::TooLarge(_) | Fetched::Unreadable(_) | Fetched::Versions(_) => {

@@ -6,16 +6,16 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use super::Worker;
 use super::context::Context;
 use super::decision::{self, Decision, Facts, SUSPICIOUS_REDELIVERIES};
 use super::handler::{Handler, Outcome};
+use super::slots::Slot;
 use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::Timed;
-use crate::queue::{Cause, Delivery, Disposition};
+use crate::queue::{Cause, Delivery, Disposition, Settlement};
 
 /// When the gate closes, running work keeps its slot for this long. Work that hangs must not keep
 /// others from being worked on.
@@ -33,16 +33,17 @@ const WARN_INTERVAL: Duration = Duration::from_mins(1);
 const BUG: &str = "a bug in the scanner, its message is in the log above";
 
 /// What is logged and counted once a delivery is settled.
-enum Settled<E> {
+enum Settled<H: Handler> {
     Nothing,
-    Ended(E),
-    Retried(Failure),
+    Ended(H::End),
+    /// With what was known, for the case that it cannot be retried.
+    Retried(Failure, H::Known),
     Deferred(Failure),
     Parked(Cause),
 }
 
 /// A disposition, and what to record after it was carried out.
-type Resolved<E> = (Disposition, Settled<E>);
+type Resolved<H> = (Disposition, Settled<H>);
 
 impl<H: Handler> Worker<H> {
     /// Works on one delivery, with a slot.
@@ -50,7 +51,7 @@ impl<H: Handler> Worker<H> {
         self: Arc<Self>,
         delivery: Delivery,
         context: Arc<Context>,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
     ) {
         let started = Instant::now();
         self.shared.metrics.in_flight.inc();
@@ -87,7 +88,12 @@ impl<H: Handler> Worker<H> {
                 self.resolve(work, delivery, outcome, context).await
             }
         };
-        self.settle(delivery, resolved, context).await;
+        if let Some((failure, known)) = self.settle(delivery, resolved, context).await {
+            tracing::debug!(%failure, "the retry queue is full");
+            let facts = self.facts(delivery, context);
+            let resolved = self.give_up(work, delivery, failure, known, facts, context).await;
+            self.settle(delivery, resolved, context).await;
+        }
     }
 
     /// A message that makes its parser panic does so each time, so it is parked at once. Nothing else
@@ -99,10 +105,21 @@ impl<H: Handler> Worker<H> {
         self.settle(delivery, parked, context).await;
     }
 
-    async fn settle(&self, delivery: &Delivery, resolved: Resolved<H::End>, context: &Context) {
+    /// Carries out what was resolved. Returns the failure if its retry queue has no room.
+    async fn settle(
+        &self,
+        delivery: &Delivery,
+        resolved: Resolved<H>,
+        context: &Context,
+    ) -> Option<(Failure, H::Known)> {
         let (disposition, settled) = resolved;
         match context.publisher.settle(delivery, &self.queue, disposition).await {
-            Ok(_) => self.record(delivery, settled),
+            Ok(Settlement::Settled) => self.record(delivery, settled),
+            Ok(Settlement::NoRoom) => match settled {
+                Settled::Retried(failure, known) => return Some((failure, known)),
+                Settled::Deferred(failure) => return Some((failure, H::Known::default())),
+                Settled::Nothing | Settled::Ended(_) | Settled::Parked(_) => {}
+            },
             Err(failure) => {
                 tracing::debug!(%failure, "not settled, the message will be redelivered");
                 if self.shared.shutdown.is_cancelled() {
@@ -110,6 +127,7 @@ impl<H: Handler> Worker<H> {
                 }
             }
         }
+        None
     }
 
     /// Whether the message may be what stops its readers. Redeliveries that this process can explain
@@ -149,7 +167,7 @@ impl<H: Handler> Worker<H> {
         delivery: &Delivery,
         outcome: Outcome<H::End, H::Known>,
         context: &Context,
-    ) -> Resolved<H::End> {
+    ) -> Resolved<H> {
         match outcome {
             Outcome::Done(end) => (Disposition::Ack, Settled::Ended(end)),
             Outcome::Split(parts) => (Disposition::Split(parts), Settled::Nothing),
@@ -193,12 +211,12 @@ impl<H: Handler> Worker<H> {
         known: H::Known,
         facts: Facts<'_>,
         context: &Context,
-    ) -> Resolved<H::End> {
+    ) -> Resolved<H> {
         match decision::decide(&failure, facts) {
             Decision::Retry { tier, attempt, deferred } => {
                 let cause = Cause::from(&failure);
                 let retry = Disposition::Retry { tier, attempt, deferred, missed: false, cause };
-                (retry, Settled::Retried(failure))
+                (retry, Settled::Retried(failure, known))
             }
             Decision::Defer => defer(delivery, failure),
             Decision::Release => self.release(delivery, failure, facts, context).await,
@@ -213,7 +231,7 @@ impl<H: Handler> Worker<H> {
         failure: Failure,
         facts: Facts<'_>,
         context: &Context,
-    ) -> Resolved<H::End> {
+    ) -> Resolved<H> {
         let queue_deleted = context.is_queue_deleted(&self.queue.queue).await;
         match decision::release(Facts { queue_deleted, ..facts }) {
             Decision::Release => (Disposition::Release, Settled::Nothing),
@@ -229,7 +247,7 @@ impl<H: Handler> Worker<H> {
         known: H::Known,
         facts: Facts<'_>,
         context: &Context,
-    ) -> Resolved<H::End> {
+    ) -> Resolved<H> {
         let cause = Cause::from(&failure);
         let reported = self.handler.on_give_up(work, delivery, failure, known, &context.publisher);
         match AssertUnwindSafe(reported).catch_unwind().await {
@@ -247,13 +265,13 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Logs and counts what is now true.
-    fn record(&self, delivery: &Delivery, settled: Settled<H::End>) {
+    fn record(&self, delivery: &Delivery, settled: Settled<H>) {
         let metrics = &self.shared.metrics;
         let name = self.queue.name;
         match settled {
             Settled::Nothing => {}
             Settled::Ended(end) => self.handler.record_end(end),
-            Settled::Retried(failure) => {
+            Settled::Retried(failure, _) => {
                 metrics.retry(name, failure.stage, failure.reason);
                 let attempt = delivery.history.attempt;
                 tracing::warn!(%failure, attempt, "failed, will be tried again");
@@ -269,15 +287,15 @@ impl<H: Handler> Worker<H> {
                 }
             }
             Settled::Parked(cause) => {
-                metrics.dead_letter(name, cause.stage, cause.reason);
                 self.handler.record_end(H::PARKED);
-                tracing::error!(
-                    queue = self.queue.dead.as_deref().unwrap_or_default(),
-                    reason = cause.reason,
-                    stage = cause.stage.into_str(),
-                    detail = cause.detail,
-                    "parked in the dead-letter queue"
-                );
+                let Cause { reason, stage, detail } = cause;
+                let Some(queue) = &self.queue.dead else {
+                    tracing::error!(reason, stage = stage.into_str(), detail, "given up");
+                    return;
+                };
+                metrics.dead_letter(name, stage, reason);
+                let stage = stage.into_str();
+                tracing::error!(queue, reason, stage, detail, "parked in the dead-letter queue");
             }
         }
     }
@@ -297,9 +315,9 @@ impl<H: Handler> Worker<H> {
 /// attempt was cancelled.
 async fn with_slot(
     attempt: impl Future<Output = ()>,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     context: &Context,
-) -> (std::thread::Result<()>, Option<OwnedSemaphorePermit>) {
+) -> (std::thread::Result<()>, Option<Slot>) {
     let mut attempt = std::pin::pin!(AssertUnwindSafe(attempt).catch_unwind());
     tokio::select! {
         done = &mut attempt => return (done, Some(slot)),
@@ -311,7 +329,7 @@ async fn with_slot(
     (attempt.await, None)
 }
 
-fn defer<E>(delivery: &Delivery, failure: Failure) -> Resolved<E> {
+fn defer<H: Handler>(delivery: &Delivery, failure: Failure) -> Resolved<H> {
     let attempt = delivery.history.attempt;
     let deferred = delivery.history.deferred.saturating_add(1);
     let cause = Cause::from(&failure);

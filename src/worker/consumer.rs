@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::context::Context;
+use super::slots::Slot;
+use super::source::Source;
 use super::{Handler, Worker};
 use crate::health::Part;
-use crate::queue::{Consumer, Next, Session};
+use crate::queue::{Next, Session};
 
 /// Grace for running effects when the gate closes: settle within this time, then what is unsettled
 /// is requeued. The effects finish all the same.
@@ -43,7 +44,7 @@ enum Stop {
 
 /// What is left when no more deliveries are taken.
 struct Rest {
-    consumer: Consumer,
+    source: Source,
     tasks: TaskTracker,
     context: Arc<Context>,
 }
@@ -53,11 +54,11 @@ impl<H: Handler> Worker<H> {
     pub(super) async fn consume(self: &Arc<Self>, session: &Session) -> ConsumerExit {
         let queue = &self.queue.queue;
         let opened = tokio::select! {
-            opened = session.consumer(&self.queue, self.prefetch) => opened,
+            opened = Source::open(session, &self.queue, &self.slots) => opened,
             () = self.shared.shutdown.cancelled() => return ConsumerExit::Drained,
         };
-        let mut consumer = match opened {
-            Ok(consumer) => consumer,
+        let mut source = match opened {
+            Ok(source) => source,
             Err(_) if session.publisher().is_gone(queue).await => {
                 return ConsumerExit::QueueDeleted;
             }
@@ -72,10 +73,10 @@ impl<H: Handler> Worker<H> {
         }
         let tasks = TaskTracker::new();
         let watch = tokio::spawn(Arc::clone(self).watch(Arc::clone(&context)));
-        let stop = self.take_deliveries(&mut consumer, &context, &tasks, session).await;
+        let stop = self.take_deliveries(&mut source, &context, &tasks, session).await;
         watch.abort();
         tasks.close();
-        let rest = Rest { consumer, tasks, context };
+        let rest = Rest { source, tasks, context };
         match stop {
             Stop::Shutdown => self.drain(rest, session).await,
             Stop::SessionLost => self.abandon(rest),
@@ -87,7 +88,7 @@ impl<H: Handler> Worker<H> {
     /// Starts work on deliveries until something ends it.
     async fn take_deliveries(
         self: &Arc<Self>,
-        consumer: &mut Consumer,
+        source: &mut Source,
         context: &Arc<Context>,
         tasks: &TaskTracker,
         session: &Session,
@@ -98,7 +99,7 @@ impl<H: Handler> Worker<H> {
                 () = self.shared.shutdown.cancelled() => return Stop::Shutdown,
                 () = session.lost().cancelled() => return Stop::SessionLost,
                 () = context.gate_closed.cancelled() => return Stop::GateClosed,
-                next = self.next_delivery(consumer, context) => next,
+                next = self.next_delivery(source, context) => next,
             };
             match (slot, next) {
                 (Some(slot), Next::Delivery(delivery)) => {
@@ -115,11 +116,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// The next delivery, with a slot to work on it.
-    async fn next_delivery(
-        &self,
-        consumer: &mut Consumer,
-        context: &Context,
-    ) -> (Option<OwnedSemaphorePermit>, Next) {
+    async fn next_delivery(&self, source: &mut Source, context: &Context) -> (Option<Slot>, Next) {
         // What cannot be reported need not be scanned yet.
         if H::PUBLISHES && context.publisher.is_blocked() {
             let reason = "it takes no messages (memory or disk alarm)";
@@ -127,12 +124,7 @@ impl<H: Handler> Worker<H> {
             context.publisher.unblocked().await;
             self.shared.health.up(Part::Broker);
         }
-        // The consumer first: its end must be noticed while all slots are taken. The broker sends no
-        // more deliveries than there are slots.
-        match consumer.next().await {
-            next @ Next::Delivery(_) => (Arc::clone(&self.slots).acquire_owned().await.ok(), next),
-            next => (None, next),
-        }
+        source.next(&self.slots).await
     }
 
     /// `basic.cancel` alone does not say that the queue was deleted.
@@ -152,20 +144,20 @@ impl<H: Handler> Worker<H> {
 
     /// At the shutdown: waits for everything within the grace period.
     async fn drain(&self, rest: Rest, session: &Session) -> ConsumerExit {
-        let Rest { consumer, tasks, context } = rest;
+        let Rest { source, tasks, context } = rest;
         self.drains.close();
         let finished = async {
-            tokio::join!(consumer.stop(), tasks.wait(), self.drains.wait());
+            tokio::join!(source.stop(), tasks.wait(), self.drains.wait());
         };
         let drained = tokio::select! {
             finished = tokio::time::timeout(self.shared.grace_left(), finished) => finished.is_ok(),
             () = session.lost().cancelled() => {
-                return self.abandon(Rest { consumer, tasks, context });
+                return self.abandon(Rest { source, tasks, context });
             }
         };
         context.cancelled.cancel();
         drop(tokio::time::timeout(LAST_SETTLEMENTS, tasks.wait()).await);
-        if !consumer.close().await {
+        if !source.close().await {
             self.unsettled.fetch_add(1, Ordering::Relaxed);
         }
         if drained { ConsumerExit::Drained } else { ConsumerExit::CutShort }
@@ -184,12 +176,12 @@ impl<H: Handler> Worker<H> {
 
     /// Gives everything back to the broker that is not settled within a moment.
     fn give_back(&self, rest: Rest) -> ConsumerExit {
-        let Rest { consumer, tasks, context } = rest;
+        let Rest { source, tasks, context } = rest;
         context.cancelled.cancel();
         self.drains.spawn(async move {
-            consumer.stop().await;
+            source.stop().await;
             drop(tokio::time::timeout(EFFECTS_GRACE, tasks.wait()).await);
-            consumer.close().await;
+            source.close().await;
             tasks.wait().await;
         });
         ConsumerExit::Reopen
@@ -197,13 +189,13 @@ impl<H: Handler> Worker<H> {
 
     /// The queue was deleted, so the broker has no copies: what was taken is worked on to its end.
     fn finish_orphans(&self, rest: Rest, session: &Session) -> ConsumerExit {
-        let Rest { consumer, tasks, context } = rest;
+        let Rest { source, tasks, context } = rest;
         context.set_queue_deleted();
         let (lost, shutdown) = (session.lost().clone(), self.shared.shutdown.clone());
         let half_grace = self.shared.grace / 2;
         self.drains.spawn(async move {
             tokio::select! {
-                () = tasks.wait() => { consumer.close().await; }
+                () = tasks.wait() => { source.close().await; }
                 // The broker redelivers none of these: what is not done has to be in a retry queue
                 // before the process ends.
                 () = async {
@@ -212,7 +204,7 @@ impl<H: Handler> Worker<H> {
                 } => {
                     context.cancelled.cancel();
                     tasks.wait().await;
-                    consumer.close().await;
+                    source.close().await;
                 }
                 () = lost.cancelled() => {
                     context.cancelled.cancel();

@@ -30,6 +30,11 @@ const PROBE_REUSE: Duration = Duration::from_secs(1);
 impl<H: Handler> Worker<H> {
     /// Waits until every dependency works; `None` when they do.
     pub(super) async fn open_gate(&self, session: &Session) -> Option<WorkerExit> {
+        tokio::select! {
+            () = self.slots.until_live_is_open() => {}
+            () = self.shared.shutdown.cancelled() => return Some(WorkerExit::Drained),
+            () = session.lost().cancelled() => return Some(WorkerExit::SessionLost),
+        }
         // A check that began before the recovery may never be answered, so checks are short and
         // frequent. An engine that is only busy needs longer: a long check runs beside them.
         let mut long = Box::pin(self.handler.check_ready(LONG_TIMEOUT));

@@ -13,7 +13,7 @@ pub(crate) enum Outcome<E, K> {
     Done(E),
     /// It announced several objects: each part becomes a message.
     Split(Vec<Vec<u8>>),
-    /// It goes to the dead-letter queue, and is reported where that is due.
+    /// It goes to the dead-letter queue, if there is one, and is reported where that is due.
     Park(Cause),
     /// The object is not there: looked for again after the shortest delay, without counting an
     /// attempt.
@@ -32,7 +32,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
 
     /// How a delivery ends.
     type End: Send;
-    /// Its end in the dead-letter queue.
+    /// Its end in the dead-letter queue, or given up where there is none.
     const PARKED: Self::End;
 
     /// Whether a message that is redelivered again and again may be what stops its readers.
@@ -77,7 +77,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Reports a delivery whose attempts are used up, before it is parked.
+    /// Reports a delivery whose attempts are used up, before it is parked or acknowledged.
     fn on_give_up(
         &self,
         _work: &Self::Work,

@@ -1,54 +1,35 @@
 //! The queue of notifications: a message, the object it announces, the pipeline.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
+use super::scanning::{Scanning, attempt, look, missing};
 use crate::canary::Canaries;
-use crate::config::PolicySettings;
 use crate::event::{self, Malformed, Notification, ObjectRef};
-use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
-use crate::health::{Health, Part};
+use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::metrics::{Metrics, NotificationEnd};
-use crate::pipeline::{Interrupted, Job, ObjectEnd, Pipeline};
+use crate::pipeline::{Interrupted, ObjectEnd};
 use crate::queue::{Cause, Delivery, Publisher};
-use crate::receipt::Keys;
-use crate::report::Attempt;
-use crate::scanner::EngineWatch;
-use crate::store::{Look, Store};
-
-/// For an engine that failed one scan. One that hangs must not hold the delivery for long.
-const ENGINE_TIMEOUT: Duration = Duration::from_secs(20);
-/// For a store while no delivery finishes.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::report::Trigger;
+use crate::store::Look;
 
 /// Handles notifications.
 pub(crate) struct Notifications {
-    pipeline: Pipeline,
-    store: Arc<Store>,
-    engine: EngineWatch,
+    scanning: Arc<Scanning>,
     canaries: Option<Arc<Canaries>>,
-    health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
 impl Notifications {
     pub(crate) fn new(
-        store: Arc<Store>,
-        engine: EngineWatch,
-        policy: PolicySettings,
-        keys: Arc<Keys>,
+        scanning: Arc<Scanning>,
         canaries: Option<Arc<Canaries>>,
-        health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let metrics_of_pipeline = Arc::clone(&metrics);
-        let pipeline =
-            Pipeline::new(Arc::clone(&store), policy, keys, canaries.clone(), metrics_of_pipeline);
-        Self { pipeline, store, engine, canaries, health, metrics }
+        Self { scanning, canaries, metrics }
     }
 
     async fn handle_object(
@@ -58,23 +39,8 @@ impl Notifications {
         publisher: &Publisher,
         cancelled: &CancellationToken,
     ) -> Outcome<NotificationEnd, Option<Interrupted>> {
-        let Some(engine) = self.engine.current() else {
-            let kind = Kind::Suspect(Dependency::Engine);
-            let (reason, detail) = (Reason::EngineUnproved, "no self-test yet");
-            return Outcome::Failed(Failure::new(kind, Stage::Scan, reason, detail), None);
-        };
-        let outbox = publisher.outbox();
-        let job = Job {
-            object,
-            look: look(delivery),
-            attempt: attempt(delivery),
-            repeated: delivery.redelivered || delivery.failed_before(),
-            engine: &engine,
-            outbox: &outbox,
-            reported: AtomicU32::new(0),
-            cancelled,
-        };
-        match self.pipeline.run(&job).await {
+        let scanned = self.scanning.scan(object, Trigger::Upload, delivery, publisher, cancelled);
+        match scanned.await {
             Ok(ObjectEnd::Applied) => Outcome::Done(NotificationEnd::Applied),
             Ok(ObjectEnd::Superseded) => Outcome::Done(NotificationEnd::Superseded),
             Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
@@ -94,22 +60,6 @@ impl Notifications {
             }
             Err(interrupted) => Outcome::Failed(interrupted.failure.clone(), Some(interrupted)),
         }
-    }
-
-    async fn probe_store(&self) -> Result<(), Failure> {
-        self.check_store(STORE_TIMEOUT).await
-    }
-
-    async fn check_store(&self, timeout: Duration) -> Result<(), Failure> {
-        self.store.probe(timeout).await?;
-        self.health.up(Part::Store);
-        Ok(())
-    }
-
-    async fn check_host(&self) -> Result<(), Failure> {
-        self.store.probe_temp().await?;
-        self.health.up(Part::Host);
-        Ok(())
     }
 }
 
@@ -141,21 +91,11 @@ impl Handler for Notifications {
     }
 
     async fn check_ready(&self, timeout: Duration) -> Result<(), Failure> {
-        // All of them, so that /readyz names everything that is missing.
-        let (engine, store, host) =
-            tokio::join!(self.engine.check(timeout), self.check_store(timeout), self.check_host());
-        for (part, answer) in [(Part::Store, &store), (Part::Host, &host), (Part::Engine, &engine)]
-        {
-            if let Err(failure) = answer {
-                self.health.down(part, &failure.detail);
-            }
-        }
-        engine.and(store).and(host)
+        self.scanning.check(timeout).await
     }
 
     async fn check_progress(&self) -> Result<(), Failure> {
-        // Not the engine: it may be at work on something large.
-        self.probe_store().await
+        self.scanning.check_progress().await
     }
 
     async fn handle(
@@ -192,16 +132,13 @@ impl Handler for Notifications {
     }
 
     async fn probe(&self, suspect: Dependency, work: &Self::Work) -> Result<(), Failure> {
-        match (suspect, work) {
-            (Dependency::Engine, _) => self.engine.check(ENGINE_TIMEOUT).await,
-            (
-                Dependency::Store,
-                Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }),
-            ) => self.store.probe_after(&object.bucket, &object.key).await,
-            (Dependency::Store, _) => self.probe_store().await,
-            (Dependency::Host, _) => self.check_host().await,
-            (Dependency::Webhook, _) => Ok(()),
-        }
+        let object = match work {
+            Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) => {
+                Some(&**object)
+            }
+            _ => None,
+        };
+        self.scanning.probe(suspect, object).await
     }
 
     async fn on_give_up(
@@ -214,42 +151,29 @@ impl Handler for Notifications {
     ) -> Result<(), Failure> {
         let interrupted = known.unwrap_or_else(|| Interrupted::from(failure));
         let (outbox, attempt) = (publisher.outbox(), attempt(delivery));
+        let pipeline = &self.scanning.pipeline;
+        let give_up = async |objects: &[&ObjectRef]| {
+            pipeline.give_up(objects, Trigger::Upload, attempt, &interrupted, &outbox).await
+        };
         match work {
-            Ok(Notification::Object(object)) => {
-                self.pipeline.give_up(&[object], attempt, &interrupted, &outbox).await
-            }
+            Ok(Notification::Object(object)) => give_up(&[object]).await,
             Ok(Notification::Unsettled { written, decoded }) => {
                 let decoded = ObjectRef { key: decoded.clone(), ..(**written).clone() };
-                self.pipeline.give_up(&[written, &decoded], attempt, &interrupted, &outbox).await
+                give_up(&[written, &decoded]).await
             }
             _ => Ok(()),
         }
     }
 }
 
-/// An object that is not there. A store that lags behind, or a replica of it, may not have it yet:
-/// only a second look, one delay later, ends the notification.
 fn gone(delivery: &Delivery, object: &ObjectRef) -> Outcome<NotificationEnd, Option<Interrupted>> {
-    if look(delivery) == Look::Last {
-        if let Some(message) = event::as_file(object) {
-            tracing::info!("no such version: an object of its file's name is looked for");
-            return Outcome::Split(vec![message]);
-        }
-        tracing::info!("gone before it could be scanned");
-        return Outcome::Done(NotificationEnd::Gone);
+    if look(delivery) == Look::First {
+        return Outcome::LookAgain(missing());
     }
-    let detail = "the store does not have it; it is looked for once more";
-    Outcome::LookAgain(Failure::transient(Stage::Fetch, Reason::ObjectMissing, detail))
-}
-
-fn look(delivery: &Delivery) -> Look {
-    if delivery.history.missed { Look::Last } else { Look::First }
-}
-
-fn attempt(delivery: &Delivery) -> Attempt {
-    Attempt {
-        number: delivery.history.attempt,
-        redriven: delivery.history.redriven,
-        delivery_count: delivery.delivery_count,
+    if let Some(message) = event::as_file(object) {
+        tracing::info!("no such version: an object of its file's name is looked for");
+        return Outcome::Split(vec![message]);
     }
+    tracing::info!("gone before it could be scanned");
+    Outcome::Done(NotificationEnd::Gone)
 }

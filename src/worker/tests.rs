@@ -94,7 +94,8 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let queue = topology.notifications.clone();
     let shared =
         Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), SOON);
-    let worker = Arc::new(Worker::new(Fragile::default(), queue.clone(), 2, shared.clone()));
+    let worker =
+        Arc::new(Worker::new(Fragile::default(), queue.clone(), Slots::new(2), shared.clone()));
     let amqp = stack.amqp().await.unwrap();
     let send = async |text: &str| {
         amqp.publish(&settings.exchange, &settings.routing_key, text.as_bytes(), &[])
@@ -134,7 +135,7 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let (end, ()) = tokio::join!(worker.run(&session), try_it);
     assert!(matches!(end, WorkerExit::Drained), "{end:?}");
     assert!(!session.lost().is_cancelled());
-    assert_eq!(worker.slots.available_permits(), 2);
+    assert_eq!(worker.slots.free(), 2);
     let mut worked_on = worker.handler.worked_on.lock().unwrap().clone();
     worked_on.sort();
     assert_eq!(worked_on, ["four", "one", "three", "two"]);
@@ -221,7 +222,7 @@ async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
         done: CancellationToken::new(),
         parked: AtomicUsize::new(0),
     };
-    let worker = Arc::new(Worker::new(handler, queue.clone(), 1, shared.clone()));
+    let worker = Arc::new(Worker::new(handler, queue.clone(), Slots::new(1), shared.clone()));
     let amqp = stack.amqp().await.unwrap();
     amqp.publish(&settings.exchange, &settings.routing_key, b"x", &[]).await.unwrap();
     let wait = async {

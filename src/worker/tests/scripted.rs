@@ -162,7 +162,7 @@ async fn worker(played: &Played, grace: Duration) -> (Session, Arc<Worker<Holdin
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let queue = topology.notifications.clone();
-    (session, Arc::new(Worker::new(Holding::default(), queue, 2, shared)))
+    (session, Arc::new(Worker::new(Holding::default(), queue, Slots::new(2), shared)))
 }
 
 async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
@@ -184,7 +184,7 @@ async fn a_consumer_that_the_broker_ended_is_opened_again_and_nothing_is_copied(
             let consumers = &played.seen.consumers;
             eventually("a second consumer", || consumers.load(Ordering::Relaxed) == 2).await;
             eventually("its message is taken", || {
-                worker.slots.available_permits() == 1 && worker.in_work.load(Ordering::Relaxed) == 1
+                worker.slots.free() == 1 && worker.in_work.load(Ordering::Relaxed) == 1
             })
             .await;
             worker.handler.let_go.cancel();
