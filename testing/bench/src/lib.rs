@@ -8,13 +8,14 @@
 //! - `rig`: the daemon and the services it works with; `tap`: the traffic between it and the
 //!   broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
-//! - `operations`, `broker`, `intake`, `memory`, `backlog`: measured only once;
+//! - `operations`, `broker`, `intake`, `audit`, `memory`, `backlog`: measured only once;
 //! - `instructions`: counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, the machine;
 //! - `simulation`, `scale`: estimates for larger deployments;
 //! - `results`: the results as data; `targets`: the wanted results; `report`: tables and plots.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
+mod audit;
 mod backlog;
 mod broker;
 mod drain;
@@ -53,7 +54,7 @@ use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
 use self::stats::{Spread, whole};
 
 /// Measured besides the sets, in this order. The last one only when it is named.
-const EXTRAS: [&str; 6] = ["start", "operations", "broker", "intake", "memory", "backlog"];
+const EXTRAS: [&str; 7] = ["start", "operations", "broker", "intake", "audit", "memory", "backlog"];
 /// Starts of the daemon, for the median.
 const STARTS: u32 = 7;
 /// Assumed throughput of the daemon, as a part of what clamd and the store reach together. Used to
@@ -119,6 +120,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         operations: None,
         broker: None,
         intake: None,
+        audit: None,
         cases: Vec::new(),
         paced: Vec::new(),
         memory: None,
@@ -144,6 +146,10 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     }
     if wanted.contains(&"intake") {
         bench.results.intake = Some(intake::run(&stack, &binary, bench.options.runs).await?);
+    }
+    if wanted.contains(&"audit") {
+        let runs = bench.options.runs;
+        bench.results.audit = Some(audit::run(&mut bench.rig, &binary, runs).await?);
     }
     for set in sets {
         bench.set(&set).await?;

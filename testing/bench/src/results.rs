@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::audit::Audit;
 use crate::backlog::Backlog;
 use crate::broker::Broker;
 use crate::drain::{Drain, Paced};
@@ -27,6 +28,7 @@ pub(super) struct Results {
     pub(super) operations: Option<Operations>,
     pub(super) broker: Option<Broker>,
     pub(super) intake: Option<Intake>,
+    pub(super) audit: Option<Audit>,
     pub(super) cases: Vec<Case>,
     pub(super) paced: Vec<PacedRow>,
     pub(super) memory: Option<Memory>,

@@ -66,6 +66,11 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
         let measured = format!("{p99:.1} ms");
         add("intake at half of that rate: p99 of the answers", "< 50 ms", measured, p99 < 50.0);
     }
+    for row in results.audit.iter().flat_map(|audit| &audit.rows) {
+        let ratio = row.ratio.median;
+        let what = format!("audit, {} at once: of bare requests for tags", row.concurrency);
+        add(&what, "≥ 65 %", format!("{:.0} %", ratio * 100.0), ratio >= 0.65);
+    }
     if let Some(backlog) = &results.backlog {
         let ratio = backlog.last_tenth / backlog.first_tenth;
         let measured = format!("{:.0} %", ratio * 100.0);

@@ -163,6 +163,12 @@ impl S3 {
         self.account.send("HEAD", (&self.bucket, key, version), &[], b"").await
     }
 
+    /// The bytes of a request for the tags of an object, signed; a store takes them for some minutes.
+    #[must_use]
+    pub fn tags_request(&self, key: &str) -> Vec<u8> {
+        self.account.request("GET", (&self.bucket, key, "tagging="), &[], b"")
+    }
+
     /// Uploads a file without reading it into memory; returns the `ETag`.
     ///
     /// # Errors

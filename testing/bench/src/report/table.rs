@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use peers::error::{Context, Result};
 
+use crate::audit::Audit;
 use crate::intake::Intake;
 use crate::results::{Case, Results, Row, Scale};
 use crate::stats::{Percentiles, Spread};
@@ -54,6 +55,9 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     }
     if let Some(intake) = &results.intake {
         webhooks(text, intake)?;
+    }
+    if let Some(audit) = &results.audit {
+        audited(text, audit)?;
     }
     others(text, results)?;
     match &results.scale {
@@ -159,6 +163,21 @@ fn webhooks(text: &mut String, intake: &Intake) -> std::fmt::Result {
     }
     let (paced, times) = (number(intake.paced), times(&intake.times));
     writeln!(text, "\nAt a steady {paced} webhooks/s: {times} ms.")
+}
+
+fn audited(text: &mut String, audit: &Audit) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\n| audit of {} objects, at once | objects/s | bare requests/s | of bare requests | CPU, \
+         ms/object | peak, MiB |\n|--:|--:|--:|--:|--:|--:|",
+        audit.objects
+    )?;
+    for row in &audit.rows {
+        let (objects, bare, ratio) = (spread(row.objects), spread(row.bare), percent(row.ratio));
+        let (cpu, peak) = (spread(row.cpu_ms), number(row.peak_mib));
+        writeln!(text, "| {} | {objects} | {bare} | {ratio} | {cpu} | {peak} |", row.concurrency)?;
+    }
+    Ok(())
 }
 
 fn others(text: &mut String, results: &Results) -> std::fmt::Result {

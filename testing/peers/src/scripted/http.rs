@@ -173,6 +173,12 @@ impl Server {
         Self::start_with_early(|_| None, script)
     }
 
+    /// The same for so many requests that none can be kept: [`Self::requests`] stays empty.
+    #[must_use]
+    pub fn start_forgetful(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(false, Arc::new(|_| None), Arc::new(script))
+    }
+
     /// A server that asks `early` as soon as the head of a request has arrived. A reply from
     /// `early` is sent before the body is read, and the connection is closed with the body unread.
     /// Without one, `script` is asked after the body.
@@ -184,12 +190,17 @@ impl Server {
         early: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
         script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::serve(true, Arc::new(early), Arc::new(script))
+    }
+
+    fn serve(keeps: bool, early: Arc<Early>, script: Arc<Script>) -> Self {
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (early, script): (Arc<Early>, Arc<Script>) = (Arc::new(early), Arc::new(script));
         let (kept, count) = (requests.clone(), AtomicUsize::new(0));
         let (address, running) = on_tcp(Arc::new(move |wire, running| {
             let keep = |request: &Request| {
-                kept.lock().expect("no panic while held").push(request.clone());
+                if keeps {
+                    kept.lock().expect("no panic while held").push(request.clone());
+                }
             };
             let number = || count.fetch_add(1, Ordering::SeqCst);
             converse(wire, running, &*early, &*script, &number, &keep);

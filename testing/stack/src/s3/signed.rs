@@ -54,34 +54,11 @@ impl Account {
         headers: &[(String, Vec<u8>)],
         content: &[u8],
     ) -> Result<RawAnswer> {
-        let host = self.url.trim_start_matches("http://").trim_end_matches('/');
-        let path = format!("/{bucket}/{}", encoded(key));
         let query = version.map(|id| format!("versionId={}", encoded(id))).unwrap_or_default();
-        let now = OffsetDateTime::now_utc();
-        let (year, month, day) = (now.year(), u8::from(now.month()), now.day());
-        let date = format!("{year:04}{month:02}{day:02}");
-        let time = format!("{date}T{:02}{:02}{:02}Z", now.hour(), now.minute(), now.second());
-        let text = |(name, value): (&str, &str)| (name.to_owned(), value.as_bytes().to_vec());
-        let mut all = headers.to_vec();
-        all.extend(
-            [("host", host), ("x-amz-content-sha256", UNSIGNED), ("x-amz-date", &*time)].map(text),
-        );
-        all.sort();
-        let authorization = self.authorization([method, &path, &query], &all, [&date, &time]);
-        let length = content.len().to_string();
-        all.extend(
-            [
-                ("authorization", &*authorization),
-                ("content-length", &*length),
-                ("connection", "close"),
-            ]
-            .map(text),
-        );
-        let mut request = format!("{method} {path}?{query} HTTP/1.1\r\n").into_bytes();
-        for (name, value) in &all {
-            request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-        }
-        request.extend([b"\r\n", content].concat());
+        let mut headers = headers.to_vec();
+        headers.push(("connection".to_owned(), b"close".to_vec()));
+        let request = self.request(method, (bucket, key, &query), &headers, content);
+        let host = self.host();
         let exchange = async {
             let mut stream = TcpStream::connect(host).await?;
             let mut answer = Vec::new();
@@ -92,6 +69,41 @@ impl Account {
         };
         let answer = tokio::time::timeout(PATIENCE, exchange).await.context(host)?.context(host)?;
         Ok(read_head(&answer).unwrap_or_default())
+    }
+
+    fn host(&self) -> &str {
+        self.url.trim_start_matches("http://").trim_end_matches('/')
+    }
+
+    /// The bytes of a request for an object (bucket, key and query), to be sent within minutes.
+    pub(super) fn request(
+        &self,
+        method: &str,
+        (bucket, key, query): (&str, &str, &str),
+        headers: &[(String, Vec<u8>)],
+        content: &[u8],
+    ) -> Vec<u8> {
+        let path = format!("/{bucket}/{}", encoded(key));
+        let now = OffsetDateTime::now_utc();
+        let (year, month, day) = (now.year(), u8::from(now.month()), now.day());
+        let date = format!("{year:04}{month:02}{day:02}");
+        let time = format!("{date}T{:02}{:02}{:02}Z", now.hour(), now.minute(), now.second());
+        let text = |(name, value): (&str, &str)| (name.to_owned(), value.as_bytes().to_vec());
+        let mut all = headers.to_vec();
+        all.extend(
+            [("host", self.host()), ("x-amz-content-sha256", UNSIGNED), ("x-amz-date", &*time)]
+                .map(text),
+        );
+        all.sort();
+        let authorization = self.authorization([method, &path, query], &all, [&date, &time]);
+        let length = content.len().to_string();
+        all.extend([("authorization", &*authorization), ("content-length", &*length)].map(text));
+        let mut request = format!("{method} {path}?{query} HTTP/1.1\r\n").into_bytes();
+        for (name, value) in &all {
+            request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        request.extend([b"\r\n", content].concat());
+        request
     }
 
     fn authorization(
