@@ -166,10 +166,8 @@ pub(crate) struct Metrics {
     intake: Family<OutcomeLabel, Counter>,
     /// Messages of sweeps that brought no next page, by how they ended.
     pages: Family<EndLabel, Counter>,
-    /// Objects that sweeps have looked at.
-    pub(crate) swept_listed: Counter,
-    /// Objects that sweeps have announced.
-    pub(crate) swept_announced: Counter,
+    /// Objects that sweeps have looked at, and of these announced.
+    swept: Family<OutcomeLabel, Counter>,
     /// Reports that some foreign queue at the results exchange did not confirm.
     pub(crate) results_unconfirmed: Counter,
     /// Broker sessions that ended with an error.
@@ -208,8 +206,7 @@ impl Default for Metrics {
             reports: Family::default(),
             intake: Family::default(),
             pages: Family::default(),
-            swept_listed: Counter::default(),
-            swept_announced: Counter::default(),
+            swept: Family::default(),
             results_unconfirmed: Counter::default(),
             sessions_lost: Counter::default(),
             database_age: Gauge::default(),
@@ -249,16 +246,7 @@ impl Default for Metrics {
         r.register("reports", "Reports by outcome", metrics.reports.clone());
         r.register("intake", "Webhooks by what they were answered", metrics.intake.clone());
         r.register("sweeps", "Sweeps by how they ended", metrics.pages.clone());
-        r.register(
-            "sweep_listed",
-            "Objects that sweeps have looked at",
-            metrics.swept_listed.clone(),
-        );
-        r.register(
-            "sweep_announced",
-            "Objects that sweeps have announced to be scanned",
-            metrics.swept_announced.clone(),
-        );
+        r.register("sweep_objects", "Objects that sweeps looked at", metrics.swept.clone());
         r.register(
             "results_unconfirmed",
             "Reports that not every queue of others at the results exchange confirmed",
@@ -315,6 +303,13 @@ impl Metrics {
     /// Counts an outcome of a report.
     pub(crate) fn report(&self, end: ReportEnd) {
         self.reports.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
+    }
+
+    /// Counts objects that a sweep looked at, and those of them that it announced to be scanned.
+    pub(crate) fn swept(&self, listed: u64, announced: u64) {
+        for (outcome, count) in [("listed", listed), ("announced", announced)] {
+            self.swept.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+        }
     }
 
     /// Counts the end of a sweep, or of a message of one.

@@ -64,7 +64,9 @@ struct Desk {
     topology: Topology,
     journal: Arc<Journal>,
     ledger: Arc<Mutex<Ledger>>,
-    _following: AbortOnDropHandle<()>,
+    /// Ends with the desk.
+    #[expect(dead_code, reason = "held for its drop")]
+    following: AbortOnDropHandle<()>,
 }
 
 impl Desk {
@@ -82,8 +84,8 @@ impl Desk {
             drop(followed.follow(reader, apply).await);
         });
         journal.read_to_end().await.map_err(|error| error.to_string())?;
-        let _following = AbortOnDropHandle::new(following);
-        Ok(Self { session, topology, journal, ledger, _following })
+        let following = AbortOnDropHandle::new(following);
+        Ok(Self { session, topology, journal, ledger, following })
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

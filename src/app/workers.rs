@@ -178,7 +178,8 @@ impl Workers {
     async fn run_session(&self, session: Session, daemon: &Daemon) -> Result<bool, Fatal> {
         self.inlet.send_replace(Some(session.inlet().clone()));
         let exit = tokio::select! {
-            exit = self.run_workers(&session) => exit,
+            // Boxed, as below.
+            exit = Box::pin(self.run_workers(&session)) => exit,
             never = session.keep_bound() => match never {},
             never = self.send_canaries(&session) => match never {},
             // Boxed, as below.

@@ -32,12 +32,14 @@ pub(crate) enum Pass {
     Only,
 }
 
-impl Selection {
+impl Pass {
     /// The first pass over a bucket. `receipts`: there is a key to verify receipts with.
-    pub(crate) const fn first_pass(self, receipts: bool) -> Pass {
-        if receipts { Pass::First } else { Pass::Only }
+    pub(crate) const fn first(receipts: bool) -> Self {
+        if receipts { Self::First } else { Self::Only }
     }
+}
 
+impl Selection {
     /// The pass behind this one.
     pub(crate) const fn pass_after(self, pass: Pass) -> Option<Pass> {
         match (pass, self) {

@@ -62,7 +62,7 @@ pub(crate) struct State {
 impl State {
     /// The first page.
     pub(crate) fn first(began: i64, order: Order, why: Why, receipts: bool) -> Self {
-        let (sweep, pass) = (Uuid::new_v4(), order.selection.first_pass(receipts));
+        let (sweep, pass) = (Uuid::new_v4(), Pass::first(receipts));
         let (from, counts) = (Mark::Start, Counts::default());
         Self { sweep, page: 0, began, order, why, pass, from, counts }
     }

@@ -121,14 +121,14 @@ impl Pages {
         let batch = state.order.rate.map_or(BATCH, |rate| BATCH.min(rate as usize)).max(1);
         let pause = state.order.rate.map(|rate| Duration::from_secs(batch as u64) / rate.max(1));
         for objects in objects.chunks(batch) {
-            let published = objects.iter().map(async |object| {
+            let announced = objects.iter().map(async |object| {
                 let body = event::swept(swept, object);
-                match publisher.announce(&self.backlog.queue, &body).await? {
-                    true => Ok(()),
-                    false => Err(busy("the backlog is full")),
+                if publisher.announce(&self.backlog.queue, &body).await? {
+                    return Ok(());
                 }
+                Err(busy("the backlog is full"))
             });
-            futures_util::future::try_join_all(published).await?;
+            futures_util::future::try_join_all(announced).await?;
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
             }
@@ -137,8 +137,8 @@ impl Pages {
     }
 
     fn count(&self, before: Counts, after: Counts) {
-        self.metrics.swept_listed.inc_by(after.listed.saturating_sub(before.listed));
-        self.metrics.swept_announced.inc_by(after.announced.saturating_sub(before.announced));
+        let listed = after.listed.saturating_sub(before.listed);
+        self.metrics.swept(listed, after.announced.saturating_sub(before.announced));
     }
 }
 
