@@ -67,6 +67,11 @@ user avscan minio_avscan << END
         "s3:DeleteObject", "s3:DeleteObjectVersion"
       ],
       "Resource": ["arn:aws:s3:::$bucket/*"]
+    },
+    {
+      "Effect": "Allow",
+      "Action": ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning"],
+      "Resource": ["arn:aws:s3:::$bucket"]
     }$canary
   ]
 }

@@ -225,6 +225,10 @@ receipts() {
         | as_root cmp --silent - "$SECRETS_DIR/receipt-public.pem" \
         || fail "receipt-public.pem is not the public part of the key"
     say "ok: the public key is that of the private one"
+    compose exec -T avscan /usr/local/bin/bucket-av-scanner \
+        sweep "${MINIO_BUCKET_NAME:-storagebucket}" > "$work/log" 2>&1 \
+        || { cat "$work/log"; fail "a sweep of the bucket"; }
+    say "ok: a sweep: $(tail -n 1 "$work/log")"
 }
 
 scaled() {

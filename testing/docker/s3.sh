@@ -111,7 +111,6 @@ rights() {
     user=avscan
     request GET /rights/object > /dev/null
     echo "ok: the worker reads an object"
-    refused "the worker: listing" request GET '?list-type=2'
     refused "the worker: storing an object" put rights/other
     refused "the worker: the bucket's events" request GET '?notification='
     refused "the worker: another bucket" request GET '-other/object'

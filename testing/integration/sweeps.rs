@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use peers::eicar::eicar;
 use peers::sink::Received;
+use stack::clamd::Clamd;
 use stack::{S3, Seaweed};
 
 use super::commands::text;
@@ -118,6 +119,42 @@ async fn a_sweep_for_older_scans_renews_every_receipt_once() {
     let reports =
         daemon.reports().iter().filter_map(Received::key).filter(|k| k.starts_with('k')).count();
     assert_eq!(reports, 60);
+}
+
+#[tokio::test]
+async fn a_new_signature_finds_what_was_clean() {
+    let mut clamd = Clamd::start(&[]).await.unwrap();
+    let engine = format!("unix://{}", clamd.socket().display());
+    let daemon = daemon(&[("SCANNER", "clamd"), ("CLAMD_ENDPOINT", &engine)]).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "k", 300).await;
+    assert!(sweep(&daemon, &[&s3.bucket]).status.success());
+    eventually("all are clean", || all_have_receipts(&s3)).await;
+    let before = receipts(&s3).await;
+    clamd.add_signature("Local.Test", b"k123").await.unwrap();
+    // A signature of one's own has no date, and a receipt does not know of it.
+    let none = said(&sweep(&daemon, &[&s3.bucket]));
+    assert!(none.contains(" 0 announced"), "{none}");
+    let found = sweep(&daemon, &[&s3.bucket, "--scanned-before", "now"]);
+    assert!(found.status.success() && said(&found).contains(" 300 announced"), "{}", said(&found));
+    eventually("it is found and deleted", || async { s3.head("k0123").await.unwrap().is_none() })
+        .await;
+    eventually("every receipt is new", || async {
+        let after = receipts(&s3).await;
+        after.len() == 299 && after.iter().all(|(key, receipt)| before[key] != *receipt)
+    })
+    .await;
+    let infected: Vec<_> = daemon
+        .reports()
+        .iter()
+        .map(Received::json)
+        .filter(|report| report["status"] != "clean")
+        .map(|report| {
+            (report["key"].clone(), report["trigger"].clone(), report["signature"].clone())
+        })
+        .collect();
+    assert_eq!(infected.len(), 1, "{infected:?}");
+    assert_eq!((infected[0].0.as_str(), infected[0].1.as_str()), (Some("k0123"), Some("sweep")));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use peers::eicar::signatures;
 use peers::error::{Context, Error, Result};
 use rustix::process::Signal;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::process::{Identity, tail, which};
@@ -100,6 +101,19 @@ impl Clamd {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).context("clamd")?;
         answer.starts_with("RELOADING").then_some(()).context(format!("reload: {answer}"))
+    }
+
+    /// Adds a signature of exactly this content, as administrators do, and starts it again. Source of the
+    /// format: <https://docs.clamav.net/manual/Signatures/HashSignatures.html>
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn add_signature(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        let hash: String =
+            Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = format!("{hash}:{}:{name}\n", content.len());
+        fs::write(self.home.path().join("db/local.hsb"), line).context("local.hsb")?;
+        self.restart(Database::Eicar).await
     }
 
     /// The socket that it listens on.
