@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backlog;
 mod broker;
 mod canary;
 mod commands;
