@@ -138,11 +138,12 @@ impl Ledger {
         self.sweeps.iter().find(|sweep| sweep.end.is_none() && sweep.order.bucket == bucket)
     }
 
-    /// The last sweep of this bucket by `SWEEP_EVERY`.
+    /// The last sweep of this bucket by `SWEEP_EVERY`. By its own time: an entry that was appended again, so
+    /// that the journal keeps it, has another place.
     pub(crate) fn last_due(&self, bucket: &str) -> Option<&Sweep> {
         let is_due =
             |sweep: &&Sweep| matches!(sweep.why, Why::DueAfter(_)) && sweep.order.bucket == bucket;
-        self.sweeps.iter().rev().find(is_due)
+        self.sweeps.iter().filter(is_due).max_by_key(|sweep| sweep.at)
     }
 
     pub(crate) fn sweep(&self, id: Uuid) -> Option<&Sweep> {
@@ -261,6 +262,28 @@ mod tests {
         assert_eq!(ledger.advice(&due(Some(one.sweep)), false), Advice::Accept);
         // One that somebody asks for has no period.
         assert_eq!(ledger.advice(&begin("b", Why::Asked), false), Advice::Accept);
+    }
+
+    #[test]
+    fn what_is_appended_again_changes_nothing_and_serves_a_journal_without_its_beginning() {
+        let mut ledger = Ledger::default();
+        let at = |at, before| State::first(at, order("b"), Why::DueAfter(before), true);
+        let old = at(1, None);
+        let new = at(2, Some(old.sweep));
+        let again = [begun(&old), Fact::Ended { sweep: old.sweep, end: End::Done }];
+        for fact in [begun(&old), paged(&old, None)] {
+            ledger.apply(fact);
+        }
+        for fact in again.clone() {
+            ledger.apply(fact);
+        }
+        assert_eq!(ledger.sweeps().len(), 1);
+        let mut later = Ledger::default();
+        for fact in [begun(&new), paged(&new, None)].into_iter().chain(again) {
+            later.apply(fact);
+        }
+        assert_eq!(later.last_due("b").unwrap().id, new.sweep);
+        assert!(later.running("b").is_none());
     }
 
     #[test]

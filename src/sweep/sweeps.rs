@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
 use super::fact::Fact;
-use super::ledger::{Advice, Ledger};
+use super::ledger::{Advice, Ledger, Sweep};
 use super::selection::Selection;
 use super::state::{Order, State, Why};
 use crate::clock;
@@ -22,6 +22,8 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 const DUE_INTERVAL: Duration = Duration::from_secs(1);
 /// One that was asked for and did not begin is asked for again.
 const ASK_INTERVAL: Duration = Duration::from_mins(1);
+/// What must outlive the week that the journal keeps is appended again this often.
+const KEEP_INTERVAL: Duration = Duration::from_hours(24);
 
 /// The sweeps of one deployment, as this replica sees them.
 pub(crate) struct Sweeps {
@@ -46,6 +48,7 @@ impl Sweeps {
     /// due, for as long as the future is polled. `queue`: where sweeps are asked for.
     pub(crate) async fn run(&self, session: &Session, queue: &str) -> Infallible {
         self.journal.send_replace(None);
+        let mut last_error = None;
         loop {
             if self.settings.is_none() {
                 self.wanted.notified().await;
@@ -62,9 +65,11 @@ impl Sweeps {
                 Err(error) => error.to_string(),
             };
             self.journal.send_replace(None);
-            tracing::warn!(%error, "sweeps wait for the journal");
+            if last_error.as_ref() != Some(&error) {
+                tracing::warn!(%error, "sweeps wait for the journal");
+                last_error = Some(error);
+            }
             tokio::time::sleep(REOPEN_INTERVAL).await;
-            self.wanted.notify_one();
         }
     }
 
@@ -74,7 +79,14 @@ impl Sweeps {
         }
         self.journal.send_replace(Some(Arc::clone(journal)));
         let Some(settings) = &self.settings else { return std::future::pending().await };
+        let mut kept: Option<Instant> = None;
         loop {
+            if kept.is_none_or(|at| at.elapsed() > KEEP_INTERVAL) {
+                if let Err(error) = self.keep(journal, &settings.buckets).await {
+                    return error;
+                }
+                kept = Some(Instant::now());
+            }
             // Its order decides, so it is read to its end first.
             if let Err(error) = journal.read_to_end().await {
                 return error;
@@ -90,6 +102,21 @@ impl Sweeps {
             }
             tokio::time::sleep(if due.is_empty() { DUE_INTERVAL } else { ASK_INTERVAL }).await;
         }
+    }
+
+    /// Appends the last sweep of each bucket again, so that the next one is not due early when the journal
+    /// has dropped it.
+    async fn keep(&self, journal: &Journal, buckets: &[String]) -> Result<(), JournalError> {
+        let ended: Vec<_> = {
+            let ledger = self.ledger();
+            let last = buckets.iter().filter_map(|bucket| ledger.last_due(bucket));
+            last.filter_map(|last| Some((last.clone(), last.end.clone()?))).collect()
+        };
+        for (Sweep { id: sweep, at, order, why, .. }, end) in ended {
+            journal.append(&Fact::Begun { sweep, at, order, why }).await?;
+            journal.append(&Fact::Ended { sweep, end }).await?;
+        }
+        Ok(())
     }
 
     /// The sweep of the bucket that is due: the last one began long enough ago, by this host's clock. A

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
-use super::scanning::{Scanning, attempt, look, missing};
+use super::scanning::{Announced, Scanning, attempt};
 use crate::event::{Malformed, ObjectRef, Swept, parse_swept};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::metrics::{BacklogEnd, Metrics};
@@ -38,15 +38,16 @@ impl Backlog {
             tracing::debug!("scanned since the sweep began");
             return Outcome::Done(BacklogEnd::AlreadyScanned);
         }
-        let scanned = self.scanning.scan(object, Trigger::Sweep, delivery, publisher, cancelled);
-        match scanned.await {
+        // The list showed it a while ago. Where the store lags behind, the next sweep finds it again.
+        let (look, trigger) = (Look::Last, Trigger::Sweep);
+        let announced = Announced { object, trigger, look };
+        match self.scanning.scan(announced, delivery, publisher, cancelled).await {
             Ok(ObjectEnd::Applied | ObjectEnd::Superseded) => Outcome::Done(BacklogEnd::Scanned),
             Ok(ObjectEnd::Locked) => Outcome::Done(BacklogEnd::Locked),
-            Ok(ObjectEnd::Gone) if look(delivery) == Look::Last => {
+            Ok(ObjectEnd::Gone) => {
                 tracing::info!("gone before it could be scanned");
                 Outcome::Done(BacklogEnd::Gone)
             }
-            Ok(ObjectEnd::Gone) => Outcome::LookAgain(missing()),
             // It is reported already.
             Ok(ObjectEnd::Refused { .. } | ObjectEnd::CanaryRefused) => {
                 Outcome::Done(BacklogEnd::Failed)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
-use super::scanning::{Scanning, attempt, look, missing};
+use super::scanning::{Announced, Scanning, attempt};
 use crate::canary::Canaries;
 use crate::event::{self, Malformed, Notification, ObjectRef};
 use crate::failure::{Dependency, Failure, Reason, Stage};
@@ -39,8 +39,8 @@ impl Notifications {
         publisher: &Publisher,
         cancelled: &CancellationToken,
     ) -> Outcome<NotificationEnd, Option<Interrupted>> {
-        let scanned = self.scanning.scan(object, Trigger::Upload, delivery, publisher, cancelled);
-        match scanned.await {
+        let announced = Announced { object, trigger: Trigger::Upload, look: look(delivery) };
+        match self.scanning.scan(announced, delivery, publisher, cancelled).await {
             Ok(ObjectEnd::Applied) => Outcome::Done(NotificationEnd::Applied),
             Ok(ObjectEnd::Superseded) => Outcome::Done(NotificationEnd::Superseded),
             Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
@@ -166,9 +166,13 @@ impl Handler for Notifications {
     }
 }
 
+/// An object that is not there. A store that lags behind, or a replica of it, may not have it yet:
+/// only a second look, one delay later, ends the notification.
 fn gone(delivery: &Delivery, object: &ObjectRef) -> Outcome<NotificationEnd, Option<Interrupted>> {
     if look(delivery) == Look::First {
-        return Outcome::LookAgain(missing());
+        let detail = "the store does not have it; it is looked for once more";
+        let failure = Failure::transient(Stage::Fetch, Reason::ObjectMissing, detail);
+        return Outcome::LookAgain(failure);
     }
     if let Some(message) = event::as_file(object) {
         tracing::info!("no such version: an object of its file's name is looked for");
@@ -176,4 +180,8 @@ fn gone(delivery: &Delivery, object: &ObjectRef) -> Outcome<NotificationEnd, Opt
     }
     tracing::info!("gone before it could be scanned");
     Outcome::Done(NotificationEnd::Gone)
+}
+
+fn look(delivery: &Delivery) -> Look {
+    if delivery.history.missed { Look::Last } else { Look::First }
 }

@@ -37,6 +37,15 @@ pub(crate) struct Scanning {
     ready: Mutex<Option<Instant>>,
 }
 
+/// An object to be scanned.
+#[derive(Clone, Copy)]
+pub(super) struct Announced<'a> {
+    pub(super) object: &'a ObjectRef,
+    /// What announced it.
+    pub(super) trigger: Trigger,
+    pub(super) look: Look,
+}
+
 impl Scanning {
     pub(crate) fn new(
         store: Arc<Store>,
@@ -57,8 +66,7 @@ impl Scanning {
     /// [`Interrupted`], when a later attempt may get further.
     pub(super) async fn scan(
         &self,
-        object: &ObjectRef,
-        trigger: Trigger,
+        announced: Announced<'_>,
         delivery: &Delivery,
         publisher: &Publisher,
         cancelled: &CancellationToken,
@@ -68,11 +76,12 @@ impl Scanning {
             let (reason, detail) = (Reason::EngineUnproved, "no self-test yet");
             return Err(Failure::new(kind, Stage::Scan, reason, detail).into());
         };
+        let Announced { object, trigger, look } = announced;
         let outbox = publisher.outbox();
         let job = Job {
             object,
             trigger,
-            look: look(delivery),
+            look,
             attempt: attempt(delivery),
             repeated: delivery.redelivered || delivery.failed_before(),
             engine: &engine,
@@ -165,18 +174,6 @@ impl Scanning {
     fn set_ready(&self, ready: bool) {
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready.then(Instant::now);
     }
-}
-
-/// An object that is not there. A store that lags behind, or a replica of it, may not have it yet:
-/// only a second look, one delay later, ends the message.
-pub(super) fn look(delivery: &Delivery) -> Look {
-    if delivery.history.missed { Look::Last } else { Look::First }
-}
-
-/// The failure of the first look.
-pub(super) fn missing() -> Failure {
-    let detail = "the store does not have it; it is looked for once more";
-    Failure::transient(Stage::Fetch, Reason::ObjectMissing, detail)
 }
 
 pub(super) fn attempt(delivery: &Delivery) -> Attempt {
