@@ -128,7 +128,7 @@ pub(crate) struct Metrics {
     dead_letters: Family<FailureLabels, Counter>,
     /// Reports by outcome.
     reports: Family<OutcomeLabel, Counter>,
-    /// Webhooks by what they were answered.
+    /// Webhooks by what they were answered, and connections that were closed because of too many.
     intake: Family<OutcomeLabel, Counter>,
     /// Reports that some foreign queue at the results exchange did not confirm.
     pub(crate) results_unconfirmed: Counter,
@@ -202,7 +202,11 @@ impl Default for Metrics {
             metrics.dead_letters.clone(),
         );
         r.register("reports", "Reports by outcome", metrics.reports.clone());
-        r.register("intake", "Webhooks by what they were answered", metrics.intake.clone());
+        r.register(
+            "intake",
+            "Webhooks by what they were answered, and connections closed for others",
+            metrics.intake.clone(),
+        );
         r.register(
             "results_unconfirmed",
             "Reports that not every queue of others at the results exchange confirmed",
@@ -256,7 +260,7 @@ impl Metrics {
         self.reports.get_or_create(&OutcomeLabel { outcome: end.into() }).inc();
     }
 
-    /// Counts a webhook by its answer, a word of a closed set.
+    /// Counts a webhook by its answer, or a connection without one; a word of a closed set.
     pub(crate) fn intake(&self, outcome: Word) {
         self.intake.get_or_create(&OutcomeLabel { outcome }).inc();
     }
