@@ -49,7 +49,7 @@ pub(crate) async fn serve(
         let answer = answer(&request, &health, &metrics);
         async move { answer }
     };
-    server::serve(listener, LIMITS, None, handle, stop).await;
+    server::serve(listener, LIMITS, None, handle, || {}, stop).await;
 }
 
 fn answer<B>(request: &Request<B>, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {

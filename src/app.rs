@@ -25,7 +25,7 @@ use self::workers::Workers;
 use crate::admin;
 use crate::config::{Loaded, Settings};
 use crate::health::Health;
-use crate::intake::Intake;
+use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
 
 /// sysexits.h: `EX_CONFIG`.
@@ -116,6 +116,10 @@ impl Daemon {
         let listener = Intake::listen(settings).map_err(|error| {
             Fatal::Other(format!("INTAKE_ADDR {} cannot be used: {error}", settings.address))
         })?;
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        // The port may have been left to the system.
+        let address = listener.local_addr().unwrap_or(settings.address);
+        tracing::info!("the intake takes webhooks at {scheme}://{address}{}", intake::PATH);
         let intake = Intake::new(settings.clone(), workers.to_broker(), Arc::clone(&self.metrics));
         let stop = self.shutdown.clone();
         Ok(Some(tokio::spawn(async move {

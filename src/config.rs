@@ -3,6 +3,7 @@
 
 mod address;
 mod canary;
+mod idle;
 mod inspection;
 mod intake;
 mod reader;
@@ -19,19 +20,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use url::Url;
 
 pub(crate) use self::canary::CanarySettings;
 pub(crate) use self::inspection::Extra;
 pub use self::inspection::{Inspection, inspection};
+pub(crate) use self::intake::IntakeSettings;
 pub(crate) use self::receipts::ReceiptSettings;
 pub(crate) use self::secret::Secret;
 pub(crate) use self::sweeps::{SweepSelect, SweepSettings};
 pub use self::sweeps::{age, day};
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
-use crate::tls::{ServerIdentity, Trust};
+use crate::tls::Trust;
 
 const GIB: u64 = 1 << 30;
 /// The admin server's default port.
@@ -218,24 +219,6 @@ pub(crate) struct PublishSettings {
     pub(crate) authorization: Option<Secret>,
 }
 
-/// The intake of webhooks.
-#[derive(Debug, Clone)]
-pub(crate) struct IntakeSettings {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// The tokens that senders may present, separated by blanks.
-    pub(crate) token: Secret,
-    /// Its certificate; `None` is plain http.
-    pub(crate) tls: Option<ServerIdentity>,
-}
-
-impl IntakeSettings {
-    fn has_token_below(&self, length: usize) -> bool {
-        let held = self.token.held();
-        held.expose_secret().split_ascii_whitespace().any(|token| token.len() < length)
-    }
-}
-
 /// How to log.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
@@ -364,9 +347,7 @@ impl Settings {
             ));
         }
         self.warn_of_intake(warnings);
-        if self.canary.is_none() && texts.values.contains_key("CANARY_BUCKETS") {
-            warnings.push("CANARY_BUCKETS without CANARY_EVERY: no canary is sent".to_owned());
-        }
+        self.warn_of_idle(texts, warnings);
         let free = rustix::fs::statvfs(&self.store.temp_dir)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         if free < self.store.spool {

@@ -127,6 +127,9 @@ struct Envelope<'a> {
     /// MinIO: bucket and unencoded key of the only record.
     #[serde(rename = "Key", default, deserialize_with = "lenient")]
     key: Option<String>,
+    /// A record without a list around it, as wrappers may carry one.
+    #[serde(rename = "eventName", default, deserialize_with = "lenient")]
+    name: Option<String>,
     /// AWS sends `s3:TestEvent` once when notifications are set up.
     #[serde(rename = "Event", default, deserialize_with = "lenient")]
     event: Option<String>,
@@ -294,6 +297,10 @@ fn records(text: &str) -> Result<Option<(Vec<&RawValue>, Option<String>)>, Malfo
     Ok(match envelope.records {
         Some(records) => Some((records.unwrap_or_default(), envelope.key)),
         None if envelope.event.as_deref() == Some("s3:TestEvent") => Some((Vec::new(), None)),
+        None if envelope.name.is_some() => {
+            let record = serde_json::from_str(text).map_err(|_| Malformed::NotANotification)?;
+            Some((vec![record], None))
+        }
         None => None,
     })
 }

@@ -48,9 +48,20 @@ const LIMITS: Limits = Limits {
 const REREAD_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two warnings of one kind. Strangers can cause them.
 const WARNING_INTERVAL: Duration = Duration::from_mins(1);
+/// In the metric of answers, for a connection that got none.
+const CROWDED_OUT: &str = "crowded_out";
 
 /// The way to the broker; `None` while there is no session.
 pub(crate) type ToBroker = watch::Receiver<Option<Inlet>>;
+
+/// What is warned about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Warned {
+    /// A request that got this answer.
+    Answered(Answer),
+    /// A connection that was closed because there were too many.
+    CrowdedOut,
+}
 
 /// The intake of one daemon.
 pub(crate) struct Intake {
@@ -58,7 +69,7 @@ pub(crate) struct Intake {
     to_broker: ToBroker,
     metrics: Arc<Metrics>,
     in_flight: Semaphore,
-    warned: Mutex<HashMap<Answer, Instant>>,
+    warned: Mutex<HashMap<Warned, Instant>>,
 }
 
 impl Intake {
@@ -84,8 +95,12 @@ impl Intake {
         let tls = self.settings.tls.as_ref().map(|identity| TlsAcceptor::from(identity.server()));
         let reread = tokio::spawn(reread(self.settings.clone()));
         let intake = Arc::new(self);
+        let crowded = {
+            let intake = Arc::clone(&intake);
+            move || intake.crowded()
+        };
         let handle = move |request, peer| Arc::clone(&intake).handle(request, peer);
-        server::serve(listener, LIMITS, tls, handle, stop).await;
+        server::serve(listener, LIMITS, tls, handle, crowded, stop).await;
         reread.abort();
     }
 
@@ -102,11 +117,12 @@ impl Intake {
             }
             Err(answer) => answer,
         };
+        // Before the rest of the body is awaited: a sender that hangs up ends this there.
+        self.metrics.intake(answer.into());
+        self.rejected(answer);
         if answer != Answer::Accepted {
             body::discard(&head.headers, body).await;
         }
-        self.metrics.intake(answer.into());
-        self.warn(answer);
         answer.response()
     }
 
@@ -115,7 +131,7 @@ impl Intake {
         let queued = async {
             let body = body::read(&head.headers, body).await?;
             let message = body::message(&head.headers, &body)?;
-            let inlet = self.to_broker.borrow().clone().ok_or(Answer::Unavailable)?;
+            let inlet = self.to_broker.borrow().clone().ok_or(Answer::Disconnected)?;
             inlet.take(&message).await.map_err(|reason| {
                 tracing::debug!("not queued: {reason}");
                 Answer::from(reason)
@@ -124,15 +140,31 @@ impl Intake {
         queued.await.err().unwrap_or(Answer::Accepted)
     }
 
-    /// Warns of a rejected request, not of each one.
-    fn warn(&self, answer: Answer) {
+    fn rejected(&self, answer: Answer) {
         let Some(warning) = answer.warning() else { return };
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = warned.get(&answer).is_none_or(|at| at.elapsed() > WARNING_INTERVAL);
-        if due {
-            warned.insert(answer, Instant::now());
+        if self.is_news(Warned::Answered(answer)) {
             tracing::warn!(status = answer.status().as_u16(), "a webhook was rejected: {warning}");
         }
+    }
+
+    fn crowded(&self) {
+        self.metrics.intake(CROWDED_OUT);
+        if self.is_news(Warned::CrowdedOut) {
+            let most = LIMITS.connections;
+            tracing::warn!(
+                "the intake closed a connection: more than {most} are open, look at who holds them"
+            );
+        }
+    }
+
+    /// Whether a warning of this kind is due: there is none for each single case.
+    fn is_news(&self, kind: Warned) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warned.get(&kind).is_none_or(|at| at.elapsed() > WARNING_INTERVAL);
+        if due {
+            warned.insert(kind, Instant::now());
+        }
+        due
     }
 }
 
@@ -175,7 +207,11 @@ async fn reread(settings: IntakeSettings) {
         let settings = settings.clone();
         // The files may be on a file system that hangs.
         let read = tokio::task::spawn_blocking(move || {
-            settings.token.reread();
+            if settings.token.reread()
+                && let Some(warning) = settings.short_token()
+            {
+                tracing::warn!("{warning}");
+            }
             if let Some(identity) = &settings.tls {
                 identity.reread();
             }

@@ -162,7 +162,7 @@ pub(crate) struct Metrics {
     dead_letters: Family<FailureLabels, Counter>,
     /// Reports by outcome.
     reports: Family<OutcomeLabel, Counter>,
-    /// Webhooks by what they were answered.
+    /// Webhooks by what they were answered, and connections that were closed because of too many.
     intake: Family<OutcomeLabel, Counter>,
     /// Messages of sweeps that brought no next page, by how they ended.
     pages: Family<EndLabel, Counter>,
@@ -244,7 +244,11 @@ impl Default for Metrics {
             metrics.dead_letters.clone(),
         );
         r.register("reports", "Reports by outcome", metrics.reports.clone());
-        r.register("intake", "Webhooks by what they were answered", metrics.intake.clone());
+        r.register(
+            "intake",
+            "Webhooks by what they were answered, and connections closed for others",
+            metrics.intake.clone(),
+        );
         r.register("sweeps", "Sweeps by how they ended", metrics.pages.clone());
         r.register("sweep_objects", "Objects that sweeps looked at", metrics.swept.clone());
         r.register(
@@ -317,7 +321,7 @@ impl Metrics {
         self.pages.get_or_create(&EndLabel { end: end.into() }).inc();
     }
 
-    /// Counts a webhook by its answer, a word of a closed set.
+    /// Counts a webhook by its answer, or a connection without one; a word of a closed set.
     pub(crate) fn intake(&self, outcome: Word) {
         self.intake.get_or_create(&OutcomeLabel { outcome }).inc();
     }

@@ -89,12 +89,14 @@ pub(crate) fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Answers requests by `handle` until `stop` is cancelled. A connection that sends no request is
-/// closed after [`Limits::headers`], so a bare TCP connect works as a probe.
+/// closed after [`Limits::headers`], so a bare TCP connect works as a probe. `crowded` is called for
+/// each connection that is closed because there are too many.
 pub(crate) async fn serve<H, A>(
     listener: TcpListener,
     limits: Limits,
     tls: Option<TlsAcceptor>,
     handle: H,
+    crowded: impl Fn(),
     stop: CancellationToken,
 ) where
     H: Fn(Request<Incoming>, Peer) -> A + Clone + Send + Sync + 'static,
@@ -115,6 +117,7 @@ pub(crate) async fn serve<H, A>(
         };
         open.retain(|(_, connection)| !connection.is_finished());
         if open.len() >= limits.connections {
+            crowded();
             let oldest = open.iter().position(|(peer, _)| !peer.is_preferred());
             match oldest.and_then(|oldest| open.remove(oldest)) {
                 Some((_, connection)) => connection.abort(),

@@ -69,7 +69,7 @@ pub(super) enum Finding {
     /// One came back with another verdict or effect.
     Wrong { sample: Sample, status: Status, action: Action },
     /// No notification came, and others that were queued later did.
-    NotAnnounced(Sample),
+    NotAnnounced(Vec<Sample>),
     /// Nothing was said of it in the journal, but the object was acted on.
     Unsaid(Sample),
     /// Its notification came, and the work on it fails.
@@ -108,11 +108,15 @@ impl fmt::Display for Finding {
             Self::Wrong { sample, status, action } => {
                 write!(f, "the {sample} canary got status {status} and action {action}")
             }
-            Self::NotAnnounced(sample) => write!(
-                f,
-                "no notification of the {sample} canary came, and the queue was worked on: check \
-                 the bucket's event settings, and the way from the store to the queue"
-            ),
+            Self::NotAnnounced(samples) => {
+                let names: Vec<String> = samples.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "no notification of the {} canary came, and the queue was worked on: check \
+                     the bucket's event settings, and the way from the store to the queue",
+                    names.join(" and the ")
+                )
+            }
             Self::Unsaid(sample) => write!(
                 f,
                 "the {sample} canary was acted on by a replica that did not say so in the journal: do all \
@@ -158,7 +162,9 @@ pub(super) fn conclude(probes: &[Probe<'_>], clock: Clock, limits: Limits) -> St
     if clock.running.saturating_sub(came) < limits.grace {
         return Step::Wait;
     }
-    let findings = open.filter_map(|probe| overdue(probe, clock.running));
+    let is_unseen = |probe: &&Probe<'_>| *probe.progress == Progress::Unseen;
+    let unseen: Vec<Sample> = probes.iter().filter(is_unseen).map(|probe| probe.sample).collect();
+    let findings = open.filter_map(|probe| overdue(probe, &unseen, clock.running));
     // An alarm before what says nothing.
     let worst = findings.min_by_key(|finding| finding.outcome() != Outcome::Down);
     worst.map_or(Step::Wait, Step::End)
@@ -180,10 +186,10 @@ fn is_applied(probe: &Probe<'_>) -> bool {
 }
 
 /// What it means that a canary is not done by now; `None` while it may still be.
-fn overdue(probe: &Probe<'_>, running: Duration) -> Option<Finding> {
+fn overdue(probe: &Probe<'_>, unseen: &[Sample], running: Duration) -> Option<Finding> {
     let sample = probe.sample;
     match probe.progress {
-        Progress::Unseen => Some(Finding::NotAnnounced(sample)),
+        Progress::Unseen => Some(Finding::NotAnnounced(unseen.to_vec())),
         // A slow engine, or a backlog of large objects.
         Progress::Arrived => (running >= STUCK_AFTER).then_some(Finding::Stuck(sample)),
         Progress::Ended(End::Failed { reason }) => {
@@ -261,7 +267,7 @@ mod tests {
         let sample = Sample::Eicar;
         let failing = Finding::Failing { sample, reason: "tag_denied".to_owned() };
         let end = |finding: &Finding| Step::End(finding.clone());
-        let not_announced = Finding::NotAnnounced(sample);
+        let not_announced = Finding::NotAnnounced(vec![sample]);
         let vanished = Finding::Vanished(sample);
         for (time, unseen, arrived, failed_step, gone_step) in [
             // Before the deadline.
@@ -285,6 +291,10 @@ mod tests {
         // An alarm is not hidden by what says nothing.
         assert_eq!(step(&gone, &Unseen, clock(115, came(70))), end(&not_announced));
         assert_eq!(vanished.outcome(), Outcome::Unproved);
+        // Both are named.
+        let both = Finding::NotAnnounced(vec![Sample::Clean, sample]);
+        assert_eq!(step(&Unseen, &Unseen, clock(115, came(70))), end(&both));
+        assert!(both.to_string().contains("of the clean and the eicar canary came"), "{both}");
     }
 
     #[test]

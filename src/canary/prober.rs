@@ -74,7 +74,7 @@ impl Canaries {
             let since = state.concluded.entry(bucket.clone()).or_insert_with(Instant::now);
             if suspended || since.elapsed() > limit {
                 if !suspended {
-                    let why = format!("no round ended for {} s", since.elapsed().as_secs());
+                    let why = format!("no round ended for {} s", limit.as_secs());
                     self.board.show(bucket, Outcome::Unproved, &why);
                 }
                 *since = Instant::now();
@@ -156,8 +156,14 @@ impl Canaries {
         }
         let leftovers = self.state().ledger.leftovers(bucket, self.me, round);
         for (key, sha256) in leftovers {
-            if let Err(fault) = self.remove(journal, bucket, &key, &sha256).await? {
-                return Ok(Err(format!("canaries of earlier rounds cannot be removed: {fault}")));
+            match self.remove(journal, bucket, &key, &sha256).await? {
+                Ok(()) => {}
+                // The same words as in the round in which nothing could be written.
+                Err(fault @ OwnFault::NoBucket) => return Ok(Err(fault.to_string())),
+                Err(fault) => {
+                    let why = format!("canaries of earlier rounds cannot be removed: {fault}");
+                    return Ok(Err(why));
+                }
             }
         }
         Ok(Ok(()))
@@ -186,8 +192,14 @@ impl Canaries {
             way.journal.append_and_read(&announced).await?;
             let written = self.store.put_own(bucket, key, body.clone()).await;
             sent.push(Sent { written: Instant::now(), ..canary });
-            if let Err(fault) = written {
-                return Ok((Outcome::Unproved, format!("a canary cannot be written: {fault}")));
+            match written {
+                Ok(()) => {}
+                Err(fault @ OwnFault::NoBucket) => {
+                    return Ok((Outcome::Unproved, fault.to_string()));
+                }
+                Err(fault) => {
+                    return Ok((Outcome::Unproved, format!("a canary cannot be written: {fault}")));
+                }
             }
         }
         Ok(self.wait(way.inlet, bucket, sent).await)
@@ -233,12 +245,14 @@ impl Canaries {
     /// Looks at the object before the alarm that nothing was done to it: a replica that could not use
     /// the journal at that moment has done its work, and said nothing.
     async fn confirmed(&self, bucket: &str, sent: &[Sent], finding: Finding) -> Finding {
-        let (Finding::NotAnnounced(sample) | Finding::Stuck(sample)) = finding else {
-            return finding;
+        let suspects = match &finding {
+            Finding::NotAnnounced(samples) => samples.clone(),
+            Finding::Stuck(sample) => vec![*sample],
+            _ => return finding,
         };
-        for canary in sent.iter().filter(|canary| canary.sample == sample) {
+        for canary in sent.iter().filter(|canary| suspects.contains(&canary.sample)) {
             if self.store.was_acted_on(bucket, &canary.key, &self.policy.tag_key).await {
-                return Finding::Unsaid(sample);
+                return Finding::Unsaid(canary.sample);
             }
         }
         finding

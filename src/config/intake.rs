@@ -1,13 +1,27 @@
-//! Reads the settings of the intake.
+//! The settings of the intake.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
+use secrecy::ExposeSecret;
+
 use super::reader::Reader;
-use super::{IntakeSettings, Settings};
+use super::{Secret, Settings};
 use crate::tls::ServerIdentity;
 
 /// A token below this is warned about: 16 random characters cannot be guessed.
 const SHORT_TOKEN: usize = 16;
+
+/// The intake of webhooks.
+#[derive(Debug, Clone)]
+pub(crate) struct IntakeSettings {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The tokens that senders may present, separated by blanks.
+    pub(crate) token: Secret,
+    /// Its certificate; `None` is plain http.
+    pub(crate) tls: Option<ServerIdentity>,
+}
 
 impl Reader<'_> {
     /// The outer `None` is a problem; the inner one means that there is no intake.
@@ -76,10 +90,19 @@ impl Settings {
                 intake.address
             ));
         }
-        if intake.has_token_below(SHORT_TOKEN) {
-            warnings.push(format!(
+        warnings.extend(intake.short_token());
+    }
+}
+
+impl IntakeSettings {
+    /// The warning that one of the tokens is short.
+    pub(crate) fn short_token(&self) -> Option<String> {
+        let held = self.token.held();
+        let mut tokens = held.expose_secret().split_ascii_whitespace();
+        tokens.any(|token| token.len() < SHORT_TOKEN).then(|| {
+            format!(
                 "INTAKE_TOKEN has a token of fewer than {SHORT_TOKEN} characters, which can be guessed"
-            ));
-        }
+            )
+        })
     }
 }

@@ -76,11 +76,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
-        self.parse(name, "true or false", |text| match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" | "1" => Some(true),
-            "false" | "no" | "off" | "0" => Some(false),
-            _ => None,
-        })
+        self.parse(name, "true or false", flag)
     }
 
     /// A whole number from `min` to `max`.
@@ -96,5 +92,14 @@ impl Reader<'_> {
 
     pub(super) fn url(&mut self, name: &str) -> Option<Url> {
         self.parse(name, "an http or https URL without a user name or fragment", http_url)
+    }
+}
+
+/// The value of a flag; `None` for what is none.
+pub(super) fn flag(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
     }
 }

@@ -15,6 +15,16 @@ pub(crate) struct Secret(Arc<Inner>);
 struct Inner {
     held: Mutex<SecretString>,
     source: Option<Source>,
+    /// What was wrong with the file when it was last read, so that it is warned about once.
+    complaint: Mutex<Option<Complaint>>,
+}
+
+/// Why the file has no new value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Complaint {
+    Unreadable(io::ErrorKind),
+    Empty,
+    Unusable,
 }
 
 /// Where a secret can be read again.
@@ -34,7 +44,12 @@ impl Secret {
         usable: fn(&str) -> bool,
     ) -> Self {
         let source = Some(Source { variable, path, usable });
-        Self(Arc::new(Inner { held: Mutex::new(text.into()), source }))
+        Self::new(text, source)
+    }
+
+    fn new(text: &str, source: Option<Source>) -> Self {
+        let complaint = Mutex::default();
+        Self(Arc::new(Inner { held: Mutex::new(text.into()), source, complaint }))
     }
 
     /// The value read last.
@@ -44,10 +59,10 @@ impl Secret {
     }
 
     /// Reads the file again, without a refusal. For a secret that the daemon itself checks: a value
-    /// that was removed from the file must stop working.
-    pub(crate) fn reread(&self) {
+    /// that was removed from the file must stop working. Returns whether the value is a new one.
+    pub(crate) fn reread(&self) -> bool {
         let held = self.held();
-        self.replaced_after(&held);
+        self.replaced_after(&held)
     }
 
     /// Reads the file again after a peer refused `refused`; returns whether the value differs from
@@ -58,20 +73,40 @@ impl Secret {
     /// in place.
     pub(crate) fn replaced_after(&self, refused: &SecretString) -> bool {
         if let Some(Source { variable, path, usable }) = &self.0.source {
-            match read(path) {
-                Ok(text) if text == self.held().expose_secret() => {}
-                Ok(text) if text.is_empty() => tracing::debug!("{variable}_FILE is empty"),
+            let complaint = match read(path) {
+                Ok(text) if text == self.held().expose_secret() => None,
+                Ok(text) if text.is_empty() => Some(Complaint::Empty),
                 Ok(text) if usable(&text) => {
                     tracing::info!("{variable}_FILE has a new value: it is used from now on");
                     *self.lock() = text.into();
+                    None
                 }
-                Ok(_) => {
-                    tracing::warn!("{variable}_FILE has an unusable value: keeping the old one");
-                }
-                Err(error) => tracing::debug!(%error, "{variable}_FILE cannot be read"),
-            }
+                Ok(_) => Some(Complaint::Unusable),
+                Err(error) => Some(Complaint::Unreadable(error.kind())),
+            };
+            self.complain(variable, complaint);
         }
         self.lock().expose_secret() != refused.expose_secret()
+    }
+
+    /// Warns of what is wrong with the file, once for each change.
+    fn complain(&self, variable: &str, complaint: Option<Complaint>) {
+        let mut before = self.0.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *before, complaint) == complaint {
+            return;
+        }
+        match complaint {
+            None => {}
+            Some(Complaint::Unreadable(kind)) => {
+                tracing::warn!("{variable}_FILE cannot be read ({kind}): keeping the old value");
+            }
+            Some(Complaint::Empty) => {
+                tracing::warn!("{variable}_FILE is empty: keeping the old value");
+            }
+            Some(Complaint::Unusable) => {
+                tracing::warn!("{variable}_FILE has an unusable value: keeping the old one");
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, SecretString> {
@@ -82,7 +117,7 @@ impl Secret {
 /// A secret that is never replaced.
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(Arc::new(Inner { held: Mutex::new(text.into()), source: None }))
+        Self::new(text, None)
     }
 }
 
@@ -130,6 +165,25 @@ mod tests {
         assert!(clone.replaced_after(&"old".into()));
         assert!(!clone.replaced_after(&" new ".into()));
         assert_eq!(format!("{secret:?}"), "***");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_file_is_kept_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let secret = Secret::from_file("old", "X", path.clone(), |text| text != "bad");
+        let complaint = || *secret.0.complaint.lock().unwrap();
+        assert!(!secret.reread());
+        assert_eq!(complaint(), Some(Complaint::Unreadable(io::ErrorKind::NotFound)));
+        for (text, expected, new) in [
+            ("", Some(Complaint::Empty), false),
+            ("bad", Some(Complaint::Unusable), false),
+            ("old", None, false),
+            ("new", None, true),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!((secret.reread(), complaint()), (new, expected), "{text}");
+        }
     }
 
     #[test]

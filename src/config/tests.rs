@@ -361,6 +361,25 @@ fn the_canary_needs_buckets_and_a_deadline_that_is_shorter_than_its_interval() {
     for bad in ["a,,b", "a,a", "a/b", ","] {
         assert!(problems(&with(&[every, ("CANARY_BUCKETS", bad)])).contains("CANARY_BUCKETS"));
     }
-    let loaded = load(&with(&[buckets])).unwrap();
-    assert!(loaded.warnings.iter().any(|warning| warning.contains("CANARY_EVERY")));
+}
+
+#[test]
+fn what_has_no_effect_is_warned_about() {
+    let warnings = |pairs: &[(&str, &str)]| load(&with(pairs)).unwrap().warnings.join("\n");
+    let nothing = warnings(&[("REPORT_CANARY", "no")]);
+    assert!(!nothing.contains("CANARY") && !nothing.contains("INTAKE"), "{nothing}");
+    for name in [
+        "CANARY_BUCKETS",
+        "CANARY_DEADLINE",
+        "REPORT_CANARY",
+        "INTAKE_TOKEN",
+        "INTAKE_TLS_CERT_FILE",
+        "INTAKE_TLS_KEY_FILE",
+    ] {
+        let text = warnings(&[(name, "true")]);
+        let switch = if name.contains("CANARY") { "CANARY_EVERY" } else { "INTAKE_ADDR" };
+        assert!(text.contains(&format!("{name} without {switch}")), "{text}");
+    }
+    let several = warnings(&[("CANARY_BUCKETS", "a"), ("CANARY_DEADLINE", "1m")]);
+    assert!(several.contains("CANARY_BUCKETS, CANARY_DEADLINE without"), "{several}");
 }

@@ -181,13 +181,8 @@ fn cloud_event(text: &str) -> Result<Vec<u8>, Malformed> {
         serde_json::from_str(text).map_err(|_| Malformed::NotANotification)?;
     match event {
         CloudEvent { data: Some(data), .. } => {
-            Ok(if let Ok(json) = serde_json::from_str(data.get()) {
-                String::into_bytes(json)
-            } else if serde_json::from_str::<Named>(data.get()).is_ok() {
-                wrap(data)
-            } else {
-                data.get().as_bytes().to_vec()
-            })
+            let json = serde_json::from_str(data.get()).map(String::into_bytes);
+            Ok(json.unwrap_or_else(|_| data.get().as_bytes().to_vec()))
         }
         CloudEvent { data_base64: Some(data), .. } => {
             BASE64.decode(data).map_err(|_| Malformed::NotANotification)
@@ -199,6 +194,11 @@ fn cloud_event(text: &str) -> Result<Vec<u8>, Malformed> {
 fn event_bridge(text: &str) -> Result<Vec<u8>, Malformed> {
     let EventBridge { kind, time, detail, .. } =
         serde_json::from_str(text).map_err(|_| Malformed::UnknownEvent)?;
+    // Some bridges put a record there, which says by itself what happened.
+    let is_record = |detail: &&RawValue| serde_json::from_str::<Named>(detail.get()).is_ok();
+    if let Some(record) = detail.filter(is_record) {
+        return Ok(wrap(record));
+    }
     let detail = detail.and_then(|detail| serde_json::from_str::<Detail<'_>>(detail.get()).ok());
     let deletion = detail.as_ref().and_then(|detail| detail.deletion.as_ref());
     let event_name = match (kind, deletion) {

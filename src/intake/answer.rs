@@ -35,6 +35,12 @@ pub(crate) enum Answer {
     NotJson,
     /// Too many requests at once.
     Busy,
+    /// There is no session with the broker.
+    #[strum(serialize = "unavailable")]
+    Disconnected,
+    /// The broker accepts no messages.
+    #[strum(serialize = "unavailable")]
+    Blocked,
     /// Not confirmed by the broker.
     Unavailable,
     /// The queue is full or missing.
@@ -44,7 +50,8 @@ pub(crate) enum Answer {
 impl From<NotTaken> for Answer {
     fn from(reason: NotTaken) -> Self {
         match reason {
-            NotTaken::NoAnswer | NotTaken::Blocked => Self::Unavailable,
+            NotTaken::NoAnswer => Self::Unavailable,
+            NotTaken::Blocked => Self::Blocked,
             NotTaken::Refused => Self::Refused,
         }
     }
@@ -64,7 +71,9 @@ impl Answer {
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::NotJson => StatusCode::BAD_REQUEST,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable | Self::Refused => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Disconnected | Self::Blocked | Self::Unavailable | Self::Refused => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -82,6 +91,8 @@ impl Answer {
             Self::Incomplete => "the body did not come in time\n",
             Self::NotJson => "the body is not JSON\n",
             Self::Busy => "too many requests at once, repeat it\n",
+            Self::Disconnected => "not queued, repeat it: there is no connection to the broker\n",
+            Self::Blocked => "not queued, repeat it: the broker accepts no messages\n",
             Self::Unavailable => "not queued, repeat it: the broker does not confirm\n",
             Self::Refused => "not queued, repeat it: the queue refuses\n",
         }
@@ -91,15 +102,22 @@ impl Answer {
     /// no news.
     pub(super) const fn warning(self) -> Option<&'static str> {
         match self {
+            Self::Accepted | Self::Probed => None,
+            Self::NotFound => Some("its path is not /events: set the endpoint to /events"),
+            Self::WrongMethod => Some("its method is not POST: is this a webhook of a store?"),
             Self::Unauthorized => {
                 Some("without a token of INTAKE_TOKEN: the sender must have the same one")
             }
             Self::Encoded => Some("its body is compressed: switch that off at the sender"),
+            Self::NoLength => Some("its body has no length and no chunks: look at the sender"),
             Self::TooLarge => Some("its body is larger than 1 MiB"),
+            Self::Incomplete => Some("its body did not come in time: look at sender and network"),
             Self::NotJson => Some("its body is not JSON: is this a webhook of a store?"),
             Self::Busy => Some("too many requests at once: the sender has to repeat it"),
+            Self::Disconnected => Some("there is no connection to the broker"),
+            Self::Blocked => Some("the broker accepts no messages (memory or disk alarm)"),
+            Self::Unavailable => Some("the broker does not confirm in time"),
             Self::Refused => Some("the notifications queue is full or missing"),
-            _ => None,
         }
     }
 
@@ -107,7 +125,7 @@ impl Answer {
     const fn retry_after(self) -> Option<u64> {
         match self {
             Self::Busy => Some(1),
-            Self::Unavailable | Self::Refused => Some(5),
+            Self::Disconnected | Self::Blocked | Self::Unavailable | Self::Refused => Some(5),
             _ => None,
         }
     }
@@ -125,7 +143,10 @@ impl Answer {
                 headers.insert(ALLOW, HeaderValue::from_static("POST, HEAD, GET"));
             }
             Self::Unauthorized => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                // One field each: not every sender can take a list apart.
+                for challenge in ["Bearer", "Basic realm=\"avscan\""] {
+                    headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+                }
             }
             // What comes after such a body cannot be told from it.
             Self::TooLarge | Self::Incomplete => {
@@ -149,6 +170,13 @@ mod tests {
             let repeat = matches!(answer.status().as_u16(), 429 | 503);
             let headers = answer.response().headers().clone();
             assert_eq!(headers.contains_key(RETRY_AFTER), repeat, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_turned_away_is_warned_about() {
+        for answer in Answer::iter() {
+            assert_eq!(answer.warning().is_none(), answer.status() == 200, "{answer:?}");
         }
     }
 }

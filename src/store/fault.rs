@@ -26,6 +26,9 @@ const LOCKED_MESSAGES: &[&str] = &[
     "Access Denied because object protected by object lock.",
 ];
 
+/// What comes before the number of a request in the detail of a failure.
+const REQUEST_ID: &str = " (request ";
+
 /// An S3 error, by what it means for an object.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -92,8 +95,14 @@ where
     let code = service.code().unwrap_or_default();
     let message = service.message().unwrap_or_default();
     let id = service.request_id().unwrap_or("-");
-    let detail = format!("HTTP {status} {code} {message} (request {id})");
+    let detail = format!("HTTP {status} {code} {message}{REQUEST_ID}{id})");
     meaning(request, status, code, message, &detail)
+}
+
+/// The detail of a failure, without the number of the request that failed.
+pub(super) fn without_request_id(detail: &str) -> &str {
+    let cut = detail.strip_suffix(')').and_then(|detail| detail.rsplit_once(REQUEST_ID));
+    cut.map_or(detail, |(before, _)| before)
 }
 
 /// What an error answer means. Pure: decided by the kind of request that was sent and by the HTTP

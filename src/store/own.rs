@@ -9,12 +9,14 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 
 use super::survey::{brief, status};
-use super::{Applied, Claim, Fetched, Look, Store};
+use super::{Applied, Claim, Fetched, Look, Store, fault};
 use crate::event::ObjectRef;
 use crate::failure::{Failure, Reason};
 
 /// Nothing that we write is longer, in bytes.
 const MAX_OWN: u64 = 1024;
+/// As S3 calls it.
+const NO_BUCKET: &str = "NoSuchBucket";
 
 /// Why an object of our own could not be written or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,9 @@ pub(crate) enum OwnFault {
         /// What the store answered.
         answer: String,
     },
+    /// There is no such bucket, so there is nothing in it either.
+    #[error("there is no bucket of this name (NoSuchBucket)")]
+    NoBucket,
     /// Anything else; it may pass.
     #[error("the store fails: {0}")]
     Failed(String),
@@ -71,7 +76,7 @@ impl Store {
                 Ok(rule.is_some_and(|rule| rule.default_retention.is_some()))
             }
             Err(error) => match (status(&error), error.code()) {
-                (_, Some("NoSuchBucket")) => Err(OwnFault::Failed(brief(&error))),
+                (_, Some(NO_BUCKET)) => Err(OwnFault::NoBucket),
                 // There is no such configuration, or the store has no such thing.
                 (Some(404 | 405 | 501), _)
                 | (_, Some("NotImplemented" | "InvalidRequest" | "MethodNotAllowed")) => Ok(false),
@@ -112,13 +117,18 @@ impl Store {
             event_time: None,
             file: None,
         };
-        let get = |failure: Failure| of_failure("GetObject", failure);
-        let download = match self.open(&object, Look::First, Claim::Firm).await.map_err(get)? {
-            Fetched::Download(download) => download,
-            Fetched::Gone => return Ok(Removal::Gone),
-            Fetched::TooLarge(_) | Fetched::Unreadable(_) | Fetched::Versions(_) => {
+        let get = |failure: Failure| of_failure("GetObject", &failure);
+        let download = match self.open(&object, Look::First, Claim::Firm).await {
+            Ok(Fetched::Download(download)) => download,
+            Ok(Fetched::Gone) => return Ok(Removal::Gone),
+            Ok(Fetched::TooLarge(_) | Fetched::Unreadable(_) | Fetched::Versions(_)) => {
                 return Ok(Removal::NotOurs);
             }
+            Err(failure) if failure.reason == Reason::StoreNotFound => {
+                let missing = self.has_no_bucket(bucket, key).await;
+                return Err(if missing { OwnFault::NoBucket } else { get(failure) });
+            }
+            Err(failure) => return Err(get(failure)),
         };
         if download.identity.bytes() > MAX_OWN {
             return Ok(Removal::NotOurs);
@@ -132,7 +142,7 @@ impl Store {
             None => "DeleteObject",
         };
         let deleted = self.delete(&downloaded.identity).await;
-        match deleted.map_err(|failure| of_failure(right, failure))? {
+        match deleted.map_err(|failure| of_failure(right, &failure))? {
             Applied::Done => Ok(Removal::Gone),
             Applied::Changed => Ok(Removal::NotOurs),
             Applied::Denied => {
@@ -141,6 +151,12 @@ impl Store {
             refused => Err(OwnFault::Failed(format!("the object cannot be removed: {refused:?}"))),
         }
     }
+
+    /// Whether the store says that there is no such bucket. Asked by the right that reading needs.
+    async fn has_no_bucket(&self, bucket: &str, key: &str) -> bool {
+        let asked = self.client.get_object().bucket(bucket).key(key).send().await;
+        asked.is_err_and(|error| error.code() == Some(NO_BUCKET))
+    }
 }
 
 fn refused<E>(right: &'static str, error: &SdkError<E, HttpResponse>) -> OwnFault
@@ -148,15 +164,18 @@ where
     E: ProvideErrorMetadata + RequestId + std::error::Error + 'static,
 {
     let answer = brief(error);
-    match status(error) {
-        Some(403) => OwnFault::Denied { right, answer },
+    match (status(error), error.code()) {
+        (_, Some(NO_BUCKET)) => OwnFault::NoBucket,
+        (Some(403), _) => OwnFault::Denied { right, answer },
         _ => OwnFault::Failed(answer),
     }
 }
 
-fn of_failure(right: &'static str, failure: Failure) -> OwnFault {
+fn of_failure(right: &'static str, failure: &Failure) -> OwnFault {
+    // With it, the same fault would be news in each round.
+    let answer = fault::without_request_id(&failure.detail).to_owned();
     match failure.reason {
-        Reason::StoreDenied => OwnFault::Denied { right, answer: failure.detail },
-        _ => OwnFault::Failed(failure.detail),
+        Reason::StoreDenied => OwnFault::Denied { right, answer },
+        _ => OwnFault::Failed(answer),
     }
 }

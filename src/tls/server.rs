@@ -24,9 +24,9 @@ struct Inner {
 #[derive(Debug)]
 struct Held {
     identity: Arc<CertifiedKey>,
-    /// The files' bytes when they were last looked at, readable or not, so that a broken pair is
-    /// warned about once.
-    seen: (Vec<u8>, Vec<u8>),
+    /// The files' bytes when they were last looked at, or why there are none, so that a broken pair
+    /// is warned about once.
+    seen: Result<(Vec<u8>, Vec<u8>), String>,
 }
 
 impl ServerIdentity {
@@ -37,7 +37,7 @@ impl ServerIdentity {
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
         let seen = bytes(certificate, key)?;
         let identity = Arc::new(parse(&seen.0, &seen.1)?);
-        let held = RwLock::new(Held { identity, seen });
+        let held = RwLock::new(Held { identity, seen: Ok(seen) });
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         Ok(Self(Arc::new(Inner { certificate, key, held })))
     }
@@ -46,18 +46,19 @@ impl ServerIdentity {
     /// pair stays.
     pub(crate) fn reread(&self) {
         let Inner { certificate, key, held } = &*self.0;
-        let Ok(seen) = bytes(certificate, key) else { return };
+        let seen = bytes(certificate, key);
         let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
         if seen == held.seen {
             return;
         }
-        match parse(&seen.0, &seen.1) {
+        let read = seen.as_ref().map_err(Clone::clone);
+        match read.and_then(|(certificate, key)| parse(certificate, key)) {
             Ok(identity) => {
                 held.identity = Arc::new(identity);
-                tracing::info!("the new certificate of the intake is in use");
+                tracing::info!("the certificate of the intake was read again and is in use");
             }
             Err(problem) => {
-                tracing::warn!("the intake keeps its certificate, the new files {problem}");
+                tracing::warn!("the intake keeps its certificate: the files {problem}");
             }
         }
         held.seen = seen;

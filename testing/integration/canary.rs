@@ -246,6 +246,21 @@ async fn behind(script: impl Fn(&Call) -> Fault + Send + Sync + 'static) -> (Dae
 const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>";
 
 #[tokio::test]
+async fn a_bucket_that_does_not_exist_is_said_to_be_missing_and_said_once() {
+    let mut daemon = prepared(&[]).await;
+    let bucket = format!("missing-{}", uuid::Uuid::new_v4().simple());
+    daemon.set_env("CANARY_BUCKETS", &bucket);
+    daemon.spawn().unwrap();
+    daemon.wait_ready(SOON).await.unwrap();
+    let first = degraded(&daemon, "source").await;
+    assert!(first.contains("NoSuchBucket"), "{first}");
+    tokio::time::sleep(2 * EVERY + Duration::from_secs(2)).await;
+    assert_eq!(degraded(&daemon, "source").await, first);
+    let output = daemon.output();
+    assert_eq!(output.matches("source is not proved").count(), 1, "{output}");
+}
+
+#[tokio::test]
 async fn a_missing_right_is_named_and_raises_no_alarm() {
     let is_canary = |call: &Call| call.key.starts_with(PREFIX);
     let (daemon, _proxy) = behind(move |call| match call.op {

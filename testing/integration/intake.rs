@@ -125,7 +125,8 @@ async fn each_wrong_request_has_its_answer() {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status().as_u16(), expected);
         if expected == 401 {
-            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+            let offered: Vec<_> = answer.headers().get_all("www-authenticate").iter().collect();
+            assert_eq!(offered, ["Bearer", "Basic realm=\"avscan\""]);
         }
     }
     let head = format!("POST /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n");
@@ -142,7 +143,14 @@ async fn each_wrong_request_has_its_answer() {
     let asks = format!("{head}content-length: 2000000\r\nexpect: 100-continue\r\n\r\n");
     let asked = intake.raw(asks.as_bytes(), second).await;
     assert!(asked.starts_with("HTTP/1.1 413 "), "{asked}");
-    assert!(!intake.daemon.output().contains(TOKEN));
+    let output = intake.daemon.output();
+    assert!(!output.contains(TOKEN));
+    assert!(output.contains(&format!("takes webhooks at http://{}/events", intake.address)));
+    // Once for each kind.
+    for status in [400, 401, 404, 405, 411, 413, 415] {
+        let line = format!("status={status}");
+        assert_eq!(output.matches(&line).count(), 1, "{line} in {output}");
+    }
 }
 
 #[tokio::test]
@@ -172,10 +180,23 @@ async fn slow_and_idle_senders_are_cut_and_the_others_served() {
     for mut stream in slow {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        cut += usize::from(answer.starts_with("HTTP/1.1 408 "));
+        cut += u64::from(answer.starts_with("HTTP/1.1 408 "));
         assert!(answer.starts_with("HTTP/1.1 408 ") || answer.starts_with("HTTP/1.1 429 "));
     }
     assert!(cut > 60, "{cut} were cut");
+    let counted = metric(&intake.daemon, "avscan_intake_total{outcome=\"incomplete\"}").await;
+    assert_eq!(counted, cut);
+    let output = intake.daemon.output();
+    assert_eq!(output.matches("status=408").count(), 1, "{output}");
+    // One that hangs up is counted too, though nobody gets the answer.
+    let mut gone = intake.connect().await;
+    gone.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(gone);
+    eventually("it is counted", || async {
+        metric(&intake.daemon, "avscan_intake_total{outcome=\"incomplete\"}").await > cut
+    })
+    .await;
     // One that sends nothing, and one that sends half of its headers.
     let mut silent = intake.connect().await;
     let mut half = intake.connect().await;
@@ -200,6 +221,9 @@ async fn a_flood_of_connections_does_not_cut_off_a_known_sender() {
     for _ in 0..600 {
         strangers.push(intake.connect().await);
     }
+    let crowded = metric(&intake.daemon, "avscan_intake_total{outcome=\"crowded_out\"}").await;
+    assert!((340..=400).contains(&crowded), "{crowded}");
+    assert_eq!(intake.daemon.output().matches("closed a connection").count(), 1);
     // A new sender comes in, and the known one still is.
     assert_eq!(code(intake.post("{}")).await, 200);
     known.write_all(head.as_bytes()).await.unwrap();
@@ -230,6 +254,9 @@ async fn without_the_broker_the_sender_has_to_repeat_and_nothing_is_lost() {
     proxy.cut();
     let asked = || async { repeat_later(intake.post(body.clone()).send().await.unwrap()) };
     eventually("the intake knows that the broker is gone", asked).await;
+    let told = intake.post(body.clone()).send().await.unwrap().text().await.unwrap();
+    assert_eq!(told, "not queued, repeat it: there is no connection to the broker\n");
+    assert!(daemon.output().contains("rejected: there is no connection to the broker"));
     proxy.pass();
     let taken = || async { code(intake.post(body.clone())).await == 200 };
     eventually("the broker is back", taken).await;
@@ -307,6 +334,17 @@ async fn tokens_are_replaced_without_a_restart() {
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert_eq!(with("second-token-0123456").await, 200);
     assert_eq!(with("").await, 401);
+    let output = || intake.daemon.output();
+    assert_eq!(output().matches("INTAKE_TOKEN_FILE is empty").count(), 1, "{}", output());
+    // Nor does one that is gone; told once.
+    std::fs::remove_file(&file).unwrap();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(output().matches("INTAKE_TOKEN_FILE cannot be read").count(), 1, "{}", output());
+    assert_eq!(with("second-token-0123456").await, 200);
+    assert!(!output().contains("can be guessed"));
+    std::fs::write(&file, "short").unwrap();
+    eventually("it is warned of", || async { output().contains("can be guessed") }).await;
+    assert_eq!(with("short").await, 200);
 }
 
 #[tokio::test]
@@ -341,6 +379,13 @@ async fn its_certificate_is_replaced_without_a_restart() {
     .await;
     assert_eq!(events(client(&old)).await.unwrap().status(), 200);
     assert_eq!(std::fs::read(&certificate).unwrap(), kept);
+    std::fs::remove_file(&key).unwrap();
+    eventually("it is warned of", || async {
+        intake.daemon.output().contains("keeps its certificate: the files cannot be read")
+    })
+    .await;
+    assert_eq!(events(client(&old)).await.unwrap().status(), 200);
+    assert!(intake.daemon.output().contains("takes webhooks at https://"));
     let new = Authority::new().unwrap();
     new.write_server("localhost", &certificate, &key).unwrap();
     let replaced = || async { events(client(&new)).await.is_ok_and(|a| a.status() == 200) };

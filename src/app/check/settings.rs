@@ -30,7 +30,7 @@ const CREATIONS: &str = "s3:ObjectCreated:*";
 const REMOVALS: &str = "s3:ObjectRemoved:*";
 /// Why removals are subscribed.
 const WHY_REMOVALS: &str = "# Removals are needed in buckets with versions: one can uncover an older version, which is then scanned.";
-/// For a store that is written in Go, which reads this variable.
+/// For a store that is written in Go, whose HTTP and AMQP clients read this variable.
 const SYSTEM_AUTHORITIES: &str = "# The certificate is checked by the system's authorities; name a private one in SSL_CERT_FILE.\n";
 
 /// A store that sends notifications.
@@ -154,6 +154,11 @@ impl Deployment<'_> {
         let host =
             if known { "" } else { "# DAEMON is a name by which the store reaches the daemon.\n" };
         format!("{host}{token}")
+    }
+
+    /// What a store's host has to be told, where the intake shows a certificate; else nothing.
+    fn authority<'a>(&self, hint: &'a str) -> &'a str {
+        if self.intake.is_some_and(|intake| intake.tls) { hint } else { "" }
     }
 
     /// What has to be set first, where a store speaks webhooks alone.

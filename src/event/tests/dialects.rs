@@ -1,5 +1,7 @@
 //! Messages that wrap records, or have none.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::json;
 
 use super::*;
@@ -171,6 +173,48 @@ fn a_cloudevent_brings_a_record_a_message_or_text() {
     }
     let newer = line(CLOUD_EVENTS, 0).replace("\"1.0\"", "\"2.0\"");
     assert_eq!(malformed(&newer), Malformed::NotANotification);
+}
+
+#[test]
+fn a_record_counts_for_its_message_in_every_wrapper() {
+    let record = record("ObjectCreated:Put");
+    let whole = message(std::slice::from_ref(&record));
+    let quoted = |text: &str| serde_json::to_string(text).unwrap();
+    let data = |text: &str| cloud_event(&format!(r#""data":{text}"#));
+    let base64 = |text: &str| cloud_event(&format!(r#""data_base64":"{}""#, BASE64.encode(text)));
+    let detail = |text: &str| {
+        format!(r#"{{"source":"aws.s3","detail-type":"Object Created","detail":{text}}}"#)
+    };
+    let wrappers: [&dyn Fn(&str) -> String; 5] = [
+        &data,
+        &|text| data(&quoted(text)),
+        &base64,
+        &|text| base64(&format!("\u{feff}{text}")),
+        &sns,
+    ];
+    let expected = object(&whole);
+    assert_eq!(object(&record), expected);
+    assert_eq!(object(&detail(&record)), expected);
+    for (at, outer) in wrappers.iter().enumerate() {
+        for inner in [&record, &whole, &format!("[{record}]"), &detail(&record)] {
+            assert_eq!(object(&outer(inner)), expected, "{at} {inner}");
+            again(&outer(inner), &expected);
+            for middle in wrappers {
+                assert_eq!(object(&outer(&middle(inner))), expected, "{at} {inner}");
+            }
+        }
+        // It costs no wrapper of its own.
+        assert_eq!(object(&outer(&sns(&sns(&record)))), expected, "{at}");
+        assert_eq!(malformed(&outer(&sns(&sns(&sns(&record))))), Malformed::TooManyWrappers);
+        for (odd, why) in [
+            (r#"{"eventName":7}"#, Malformed::NoRecords),
+            (r#"{"eventName":"s3:Unheard:Of"}"#, Malformed::UnknownEvent),
+            (r#"{"eventName":"ObjectCreated:Put"}"#, Malformed::NoObject),
+            (r#"{"s3":{}}"#, Malformed::NoRecords),
+        ] {
+            assert_eq!(malformed(&outer(odd)), why, "{at} {odd}");
+        }
+    }
 }
 
 #[test]

@@ -255,3 +255,15 @@ fn answers_of_others() {
     );
     expect("OSS", &[(Get, (403, "SecondLevelDomainForbidden", ""), "suspect store_odd")]);
 }
+
+#[test]
+fn the_number_of_the_request_is_all_that_is_cut_off() {
+    for (detail, expected) in [
+        ("HTTP 404 NoSuchBucket gone (request 18EC52D7)", "HTTP 404 NoSuchBucket gone"),
+        ("HTTP 400 X a (request 1) b (request -)", "HTTP 400 X a (request 1) b"),
+        ("connection refused (os error 111)", "connection refused (os error 111)"),
+        ("", ""),
+    ] {
+        assert_eq!(without_request_id(detail), expected);
+    }
+}

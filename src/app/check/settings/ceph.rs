@@ -15,6 +15,9 @@ const SYNCED: &str = "s3:ObjectSynced:Create";
 /// Stands for the ARN in a command until the shell puts it in.
 const ARN: &str = "THE_ARN";
 
+/// The push by HTTP reads `verify-ssl` and no `ca-location`.
+const AUTHORITY: &str = "# With a private authority, add it to those of the hosts of RGW: there is no \"ca-location\" for HTTP.\n";
+
 pub(super) fn text(deployment: &Deployment<'_>) -> String {
     let by_http = deployment.intake.map(|_| by_http(deployment)).unwrap_or_default();
     format!("{}{by_http}\n# After a change of the topic, subscribe again.\n", by_amqp(deployment))
@@ -52,8 +55,9 @@ fn by_http(deployment: &Deployment<'_>) -> String {
         "verify-ssl": "true",
     });
     format!(
-        "\n# Or, instead, by HTTP. RGW sends the token as the password of the URL (Basic).\n{}{}{}",
+        "\n# Or, instead, by HTTP. RGW sends the token as the password of the URL (Basic).\n{}{}{}{}",
         deployment.about_the_intake(),
+        deployment.authority(AUTHORITY),
         create_topic(deployment, "avscan", &attributes),
         subscription(deployment)
     )

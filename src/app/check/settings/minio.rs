@@ -1,13 +1,18 @@
 //! `MinIO`, and Silo, which continues it and has the same settings.
 //!
 //! Sources: `internal/event/target/amqp.go` and `webhook.go` of minio/minio (0d1391c8, 000d1794)
-//! and of pgsty/minio (9b11dc94, 2026), `cmd/event-add.go` of minio/mc (1402987c). A token of one
+//! and of pgsty/minio (9b11dc94, 2026), the authorities in `cmd/server-main.go` (`GetRootCAs`) and
+//! `docs/tls/README.md` ("Install Certificates from Third-party CAs"), `cmd/event-add.go` of minio/mc (1402987c). A token of one
 //! word is sent as `Authorization: Bearer TOKEN`; the probe before it is a HEAD without token
 //! (older releases) or a mere connection. Tried: the webhook of a gateway of this lineage, `JuiceFS`
 //! 1.4.2, which sends that header and that HEAD.
 
 use super::{Deployment, SYSTEM_AUTHORITIES, StoreKind, TOKEN, WHY_REMOVALS, amqp_url, quoted};
 use crate::config::{BrokerSettings, ExchangeType};
+
+/// The webhook is sent with the authorities of the server: the system's and those of this folder.
+const AUTHORITY: &str = "# With a private authority, put its PEM file into certs/CAs of the configuration folder (~/.minio),\n\
+                         # or name it in SSL_CERT_FILE.\n";
 
 /// The variables of the AMQP target.
 pub(in crate::app::check) fn amqp(broker: &BrokerSettings) -> String {
@@ -48,9 +53,10 @@ pub(super) fn text(store: StoreKind, deployment: &Deployment<'_>) -> String {
              MINIO_NOTIFY_WEBHOOK_ENDPOINT_SCAN={}\n\
              MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_SCAN={TOKEN}\n\
              MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_SCAN=/a/folder/on/a/volume\n\
-             {}",
+             {}{}",
             deployment.about_the_intake(),
             deployment.intake_url(""),
+            deployment.authority(AUTHORITY),
             subscription(store, deployment, "webhook")
         )
     });

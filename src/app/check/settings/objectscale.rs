@@ -6,12 +6,16 @@
 
 use super::{CREATIONS, Deployment, REMOVALS, StoreKind, TOKEN, WHY_REMOVALS};
 
+/// Dell's guides do not say how.
+const AUTHORITY: &str =
+    "# ObjectScale has to trust the authority that signed the certificate of the intake.\n";
+
 pub(super) fn text(deployment: &Deployment<'_>) -> String {
     let buckets = deployment.each_bucket(|bucket| {
         format!("#    {bucket}: Buckets, Edit, Event Rules: {CREATIONS} and {REMOVALS}\n")
     });
     format!(
-        "{}{}\
+        "{}{}{}\
          # 1. Add this destination to the account that owns the bucket:\n\
          <WebhookConfig>\n  \
            <AuthToken>{TOKEN}</AuthToken>\n  \
@@ -25,6 +29,7 @@ pub(super) fn text(deployment: &Deployment<'_>) -> String {
          {buckets}{WHY_REMOVALS}\n",
         deployment.intake_needed(StoreKind::ObjectScale),
         deployment.about_the_intake(),
+        deployment.authority(AUTHORITY),
         deployment.intake_url(""),
     )
 }

@@ -9,9 +9,7 @@
 
 use serde_json::json;
 
-use super::{
-    CREATIONS, Deployment, IntakeEndpoint, REMOVALS, REPLACES, TOKEN, WHY_REMOVALS, amqp_url,
-};
+use super::{CREATIONS, Deployment, REMOVALS, REPLACES, TOKEN, WHY_REMOVALS, amqp_url};
 use crate::intake;
 
 pub(super) fn text(deployment: &Deployment<'_>) -> String {
@@ -20,7 +18,7 @@ pub(super) fn text(deployment: &Deployment<'_>) -> String {
          # Objects that arrive by replication are not announced: scan them where they are uploaded.\n\
          # RustFS on the disks of a MinIO does not take over its event settings: subscribe every bucket again.\n",
         by_amqp(deployment),
-        deployment.intake.map(|endpoint| by_webhook(deployment, endpoint)).unwrap_or_default()
+        deployment.intake.map(|_| by_webhook(deployment)).unwrap_or_default()
     )
 }
 
@@ -50,15 +48,13 @@ fn by_amqp(deployment: &Deployment<'_>) -> String {
     )
 }
 
-fn by_webhook(deployment: &Deployment<'_>, endpoint: IntakeEndpoint) -> String {
+fn by_webhook(deployment: &Deployment<'_>) -> String {
     let url = deployment.intake_url("");
     let origin = url.trim_end_matches(intake::PATH);
-    let authority = if endpoint.tls {
+    let authority = deployment.authority(
         "# With a private authority:\n\
-         # RUSTFS_NOTIFY_WEBHOOK_CLIENT_CA_SCAN=/path/ca.crt\n"
-    } else {
-        ""
-    };
+         # RUSTFS_NOTIFY_WEBHOOK_CLIENT_CA_SCAN=/path/ca.crt\n",
+    );
     format!(
         "\n# Or, instead, by webhook. Private addresses are blocked unless their origin is allowed; the\n\
          # variable holds all allowed origins, separated by commas.\n\

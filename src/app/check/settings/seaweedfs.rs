@@ -5,7 +5,7 @@
 //! `webhook_queue.go` (086ab3e2). The token is sent as `Authorization: Bearer TOKEN`. Tried with
 //! 4.48: these settings, and that header.
 
-use super::{Deployment, StoreKind, TOKEN};
+use super::{Deployment, SYSTEM_AUTHORITIES, StoreKind, TOKEN};
 
 pub(super) fn text(deployment: &Deployment<'_>) -> String {
     // By bucket, because the filer keeps files of its own in `/buckets/.system`. TOML writes these
@@ -24,7 +24,7 @@ pub(super) fn text(deployment: &Deployment<'_>) -> String {
          buffer_size = 1000000\n\
          event_types = [\"create\", \"update\", \"rename\", \"delete\"]\n\
          path_prefixes = {prefixes}\n\
-         {}\
+         {}{}\
          # Then restart the filer. These are files' events: create, update and rename stand for\n\
          # s3:ObjectCreated:*, delete for s3:ObjectRemoved:*, by which an older version can be uncovered.\n\
          \n\
@@ -34,5 +34,6 @@ pub(super) fn text(deployment: &Deployment<'_>) -> String {
         deployment.intake_needed(StoreKind::SeaweedFs),
         deployment.intake_url(""),
         deployment.about_the_intake(),
+        deployment.authority(SYSTEM_AUTHORITIES),
     )
 }

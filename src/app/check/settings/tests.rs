@@ -55,6 +55,8 @@ struct Row {
     bucket: &'static str,
     /// What names the removals.
     removals: &'static str,
+    /// How it comes to trust the intake's certificate.
+    trust: &'static str,
 }
 
 const TABLE: &[Row] = &[
@@ -69,6 +71,7 @@ const TABLE: &[Row] = &[
         token: "\nMINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_SCAN=INTAKE_TOKEN\n",
         bucket: "\nmc event add ALIAS/in arn:minio:sqs::SCAN:",
         removals: " --event put,delete ",
+        trust: "certs/CAs",
     },
     Row {
         kind: StoreKind::Silo,
@@ -77,6 +80,7 @@ const TABLE: &[Row] = &[
         token: "\nMINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_SCAN=INTAKE_TOKEN\n",
         bucket: "\nmc event add ALIAS/in arn:minio:sqs::SCAN:",
         removals: " --event put,delete ",
+        trust: "certs/CAs",
     },
     Row {
         kind: StoreKind::RustFs,
@@ -89,6 +93,7 @@ const TABLE: &[Row] = &[
         token: "\nRUSTFS_NOTIFY_WEBHOOK_AUTH_TOKEN_SCAN=INTAKE_TOKEN\n",
         bucket: " --bucket in --notification-configuration '{\"QueueConfigurations\":[{",
         removals: "\"s3:ObjectRemoved:*\"",
+        trust: "RUSTFS_NOTIFY_WEBHOOK_CLIENT_CA_SCAN",
     },
     Row {
         kind: StoreKind::Ceph,
@@ -102,6 +107,7 @@ const TABLE: &[Row] = &[
         token: "://avscan:INTAKE_TOKEN@DAEMON:",
         bucket: " --bucket in --notification-configuration '{\"TopicConfigurations\":[{",
         removals: "\"s3:ObjectRemoved:*\",\"s3:ObjectSynced:Create\"",
+        trust: "no \"ca-location\" for HTTP",
     },
     Row {
         kind: StoreKind::VersityGw,
@@ -113,6 +119,7 @@ const TABLE: &[Row] = &[
         token: "://avscan:INTAKE_TOKEN@DAEMON:",
         bucket: "all its buckets",
         removals: "\"s3:ObjectRemoved:*\":true",
+        trust: "SSL_CERT_FILE",
     },
     Row {
         kind: StoreKind::ObjectScale,
@@ -121,6 +128,7 @@ const TABLE: &[Row] = &[
         token: "<AuthToken>INTAKE_TOKEN</AuthToken>",
         bucket: "#    in: ",
         removals: " and s3:ObjectRemoved:*",
+        trust: "has to trust the authority",
     },
     Row {
         kind: StoreKind::SeaweedFs,
@@ -129,6 +137,7 @@ const TABLE: &[Row] = &[
         token: "\nbearer_token = \"INTAKE_TOKEN\"\n",
         bucket: "\npath_prefixes = [\"/buckets/in/\"]\n",
         removals: ", \"delete\"]",
+        trust: "SSL_CERT_FILE",
     },
 ];
 
@@ -136,7 +145,7 @@ const TABLE: &[Row] = &[
 fn the_settings_of_every_store_fit_the_deployment() {
     let kinds: Vec<StoreKind> = TABLE.iter().map(|row| row.kind).collect();
     assert_eq!(kinds, StoreKind::value_variants());
-    for Row { kind, amqp, webhook, token, bucket, removals } in TABLE {
+    for Row { kind, amqp, webhook, token, bucket, removals, trust } in TABLE {
         for tls in [false, true] {
             let broker = broker(tls);
             let (amqp_url, http) = if tls {
@@ -158,6 +167,10 @@ fn the_settings_of_every_store_fit_the_deployment() {
             let at = with.find(&format!("{webhook}{http}")).unwrap_or_else(|| panic!("{with}"));
             assert!(with[at..].contains("DAEMON:8082/events"), "{with}");
             assert!(with.contains(token) && !with.contains("INTAKE_ADDR"), "{with}");
+            // By TLS to the intake alone: the hints for the broker may be the same.
+            let intake = Some(intake("[::]:8082", tls));
+            let hinted = printed(*kind, &self::broker(false), intake, &["in"]);
+            assert_eq!(hinted.contains(trust), tls, "{hinted}");
             // A store that speaks webhooks alone is told of the intake that it needs.
             assert_eq!(without.contains("set INTAKE_ADDR"), amqp.is_empty(), "{without}");
             assert_eq!(

@@ -48,9 +48,11 @@ fn by_webhook(deployment: &Deployment<'_>) -> String {
          {}\
          VGW_EVENT_FILTER={FILTER}\n\
          VGW_EVENT_WEBHOOK_URL={}\n\
+         {}\
          # Each event is sent once, and the answer is not looked at: while the daemon is away, or the token is\n\
          # wrong, events are lost and nothing says so.\n",
         deployment.about_the_intake(),
-        deployment.intake_url_with_login()
+        deployment.intake_url_with_login(),
+        deployment.authority(SYSTEM_AUTHORITIES),
     )
 }
