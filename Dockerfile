@@ -27,7 +27,6 @@ RUN mkdir -p src testing/integration testing/{bench,chaos,peers,stack}/src \
     && cargo build --locked --profile "$PROFILE"
 
 # Cargo compares file times, and a copied file may be older than the empty program above.
-COPY templates templates
 COPY src src
 RUN find src -name '*.rs' -exec touch {} + \
     && cargo build --locked --profile "$PROFILE"
