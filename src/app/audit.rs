@@ -40,7 +40,7 @@ use self::tally::{Tally, address};
 pub use self::target::Target;
 use self::text::Text;
 use super::BAD_CONFIGURATION;
-use super::verify::{NOT_FOUND_OUT, prepare};
+use super::verify::{NOT_FOUND_OUT, prepare, time_of};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;
 use crate::store::{Listing, Mark, Walk};
@@ -275,14 +275,15 @@ fn summarize(
 ) -> Summary {
     let conclusion = Conclusion::of(&tally, interrupted.is_some());
     let sentence = conclusion.sentence(&tally);
-    let (databases, other_databases) = summary::databases(&tally);
+    let ended = SystemTime::now();
+    let (databases, other_databases) = summary::databases(&tally, clock::millis(ended) / 1000);
     Summary {
         program: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
         targets: what.targets.iter().map(Target::shown).collect(),
         current_only: what.current_only,
         hashed: what.hash,
-        began: clock::rfc3339(began),
-        ended: clock::now(),
+        began: to_the_second(began),
+        ended: to_the_second(ended),
         conclusion,
         sentence,
         interrupted,
@@ -296,6 +297,11 @@ fn summarize(
         other_databases,
         parked,
     }
+}
+
+/// A time in RFC 3339, UTC, without fractions.
+fn to_the_second(at: SystemTime) -> String {
+    clock::rfc3339(time_of(clock::millis(at) / 1000 * 1000))
 }
 
 /// Writes the results, and says them.

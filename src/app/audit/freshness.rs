@@ -19,7 +19,7 @@ pub(super) async fn decide(settings: &Inspection) -> Judged {
     if let Some(age) = settings.receipts.max_age {
         let freshness = since(age);
         let begun = match &freshness {
-            Freshness::Since(began) => clock::rfc3339(time_of(*began)),
+            Freshness::Since(began) => clock::rfc3339(time_of(*began / 1000 * 1000)),
             Freshness::Any | Freshness::Database(_) => String::new(),
         };
         let line = format!("clean counts if the scan began at {begun} or later (RECEIPT_MAX_AGE)");

@@ -7,7 +7,7 @@ use super::summary::{Conclusion, DatabaseRow, StandingRow, Summary, UnknownRow};
 use super::tally::Example;
 use crate::receipt::Standing;
 
-/// The least width of a part of the bar of all objects, of 1000.
+/// The least width of what is drawn, of 1000.
 const MIN_WIDTH: u64 = 6;
 /// The class of what could not be found out.
 const UNKNOWN: &str = "unknown";
@@ -23,7 +23,7 @@ struct Page<'a> {
     facts: Vec<(&'static str, String)>,
     rows: Vec<Row<'a>>,
     segments: Vec<Segment>,
-    databases: Vec<Database<'a>>,
+    databases: Vec<Database>,
 }
 
 /// Objects of one kind.
@@ -49,9 +49,9 @@ struct Segment {
 }
 
 /// Receipts by one database.
-struct Database<'a> {
+struct Database {
     name: String,
-    date: &'a str,
+    date: String,
     receipts: String,
     share: String,
     /// Of 1000.
@@ -97,7 +97,7 @@ impl<'a> Row<'a> {
             objects: count(row.objects),
             share: share(row.objects, summary.objects),
             size: bytes(row.bytes),
-            width: permille(row.objects, summary.objects),
+            width: width(row.objects, summary.objects),
             examples: &row.examples,
         }
     }
@@ -111,7 +111,7 @@ impl<'a> Row<'a> {
             objects: count(row.objects),
             share: share(row.objects, summary.objects),
             size: bytes(row.bytes),
-            width: permille(row.objects, summary.objects),
+            width: width(row.objects, summary.objects),
             examples: &row.examples,
         }
     }
@@ -135,14 +135,22 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// The width of a bar, of 1000. What is there can be seen.
+fn width(part: u64, whole: u64) -> u64 {
+    match permille(part, whole) {
+        0 => 0,
+        width => width.max(MIN_WIDTH),
+    }
+}
+
 /// The parts of the bar. Small ones are drawn wider than they are, so that they can be seen, and the
 /// largest one that much narrower.
 fn segments(summary: &Summary) -> Vec<Segment> {
     let standings = summary.standings.iter().map(|row| (row.standing, row.objects));
     let unknown = summary.not_found_out.iter().map(|row| (UNKNOWN, row.objects));
     let parts: Vec<_> = standings.chain(unknown).filter(|(_, objects)| *objects > 0).collect();
-    let width = |objects: u64| permille(objects, summary.objects).max(MIN_WIDTH);
-    let mut widths: Vec<u64> = parts.iter().map(|(_, objects)| width(*objects)).collect();
+    let mut widths: Vec<u64> =
+        parts.iter().map(|(_, objects)| width(*objects, summary.objects)).collect();
     let sum: u64 = widths.iter().sum();
     if let Some(largest) = widths.iter_mut().max() {
         *largest = (*largest + 1000).saturating_sub(sum);
@@ -156,7 +164,7 @@ fn segments(summary: &Summary) -> Vec<Segment> {
     segments.collect()
 }
 
-fn databases(summary: &Summary) -> Vec<Database<'_>> {
+fn databases(summary: &Summary) -> Vec<Database> {
     let named: u64 = summary.databases.iter().map(|row| row.receipts).sum();
     let all = named + summary.other_databases;
     let row = |name: String, date, receipts| Database {
@@ -164,18 +172,94 @@ fn databases(summary: &Summary) -> Vec<Database<'_>> {
         date,
         receipts: count(receipts),
         share: share(receipts, all),
-        width: permille(receipts, all),
+        width: width(receipts, all),
     };
     let mut rows: Vec<_> = summary
         .databases
         .iter()
-        .map(|database: &DatabaseRow| {
-            let date = database.date.as_deref().unwrap_or("an unknown date");
-            row(database.name(), date, database.receipts)
-        })
+        .map(|database: &DatabaseRow| row(database.name(), database.dated(), database.receipts))
         .collect();
     if summary.other_databases > 0 {
-        rows.push(row("older".to_owned(), "", summary.other_databases));
+        rows.push(row("older".to_owned(), String::new(), summary.other_databases));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parked::Parked;
+    use super::super::summary::Interrupted;
+    use super::super::tally::{Group, Tally};
+    use super::super::{summarize, summary};
+    use super::*;
+    use crate::app::audit::Audit;
+
+    fn summary(interrupted: Option<Interrupted>) -> Summary {
+        let mut tally = Tally::default();
+        let example = |number: usize| Example {
+            address: format!("s3://uploads/inbox/<script>{number}</script> & \"quoted\".pdf"),
+            why: "no receipt is about these bytes".to_owned(),
+        };
+        for (standing, objects, examples) in [
+            (Standing::Verified, 1_234_567, 0),
+            (Standing::Never, 12, 5),
+            (Standing::Infected, 1, 1),
+        ] {
+            let examples = (0..examples).map(example).collect();
+            tally.standings.insert(standing, Group { objects, bytes: objects << 20, examples });
+        }
+        for (version, date, receipts) in [(27_812, 1_795_854_420, 9), (27_811, 1_795_768_020, 1)] {
+            let database = format!("{version}@{date}").parse().unwrap();
+            tally.databases.insert(database, receipts * 123_456);
+        }
+        let unknown = Group { objects: 3, bytes: 42, examples: vec![example(7)] };
+        tally.unknown.insert("store_denied", unknown);
+        let what = Audit {
+            targets: vec!["uploads/inbox/".parse().unwrap(), "<b>".parse().unwrap()],
+            current_only: false,
+            hash: true,
+            list: None,
+            json: None,
+            csv: None,
+            html: None,
+            after: None,
+            public_key: None,
+        };
+        let line = "3 notifications are parked in queue.dead".to_owned();
+        let parked = Some(Parked { messages: Some(3), line });
+        let freshness = "clean counts by database 27812 or a newer one".to_owned();
+        summarize(&what, tally, std::time::SystemTime::now(), freshness, interrupted, parked)
+    }
+
+    #[test]
+    fn a_page_loads_nothing_and_runs_nothing() {
+        let go_on = "bucket-av-scanner audit b --after='<x>'".to_owned();
+        let interrupted = Interrupted { why: "by a signal".to_owned(), go_on };
+        for interrupted in [None, Some(interrupted)] {
+            let html = html(&summary(interrupted)).unwrap();
+            for bad in ["<script", "<b>", "<x>", "http://", "https://", "url(", "src=", "href="] {
+                assert!(!html.contains(bad), "{bad}");
+            }
+            assert!(html.contains("1,234,567") && html.contains("&#60;script&#62;"));
+        }
+    }
+
+    #[test]
+    fn the_bar_is_full_and_shows_small_parts() {
+        let segments = segments(&summary(None));
+        let classes: Vec<_> = segments.iter().map(|segment| segment.class).collect();
+        assert_eq!(classes, ["verified", "never", "infected", "unknown"]);
+        assert_eq!(segments.iter().map(|segment| segment.width).sum::<u64>(), 1000);
+        assert!(segments.iter().all(|segment| segment.width >= MIN_WIDTH));
+        let ends = segments.iter().map(|segment| segment.x + segment.width);
+        assert!(ends.zip(&segments[1..]).all(|(end, next)| end == next.x));
+    }
+
+    #[test]
+    fn a_bucket_without_objects_has_a_page() {
+        let empty = Summary { standings: Vec::new(), ..summary(None) };
+        assert!(html(&empty).unwrap().contains("Standings"));
+        let rows = summary::standings(&mut Tally::default());
+        assert!(rows.iter().all(|row| row.objects == 0));
+    }
 }

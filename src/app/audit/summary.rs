@@ -12,6 +12,8 @@ use crate::receipt::{Database, Standing};
 
 /// Databases that are named; the rest is summed up. A deployment gets one a day.
 const MAX_DATABASES: usize = 30;
+/// In seconds.
+const DAY: i64 = 24 * 3600;
 
 /// The result of an audit.
 #[derive(Debug, Serialize)]
@@ -94,6 +96,8 @@ pub(super) struct DatabaseRow {
     pub(super) version: String,
     /// In RFC 3339, UTC.
     pub(super) date: Option<String>,
+    /// When the audit ended, in whole days.
+    pub(super) age_days: Option<i64>,
     pub(super) receipts: u64,
 }
 
@@ -139,6 +143,15 @@ impl Conclusion {
 }
 
 impl DatabaseRow {
+    /// The date and the age.
+    pub(super) fn dated(&self) -> String {
+        match (&self.date, self.age_days) {
+            (Some(date), Some(1)) => format!("{date}, 1 day old"),
+            (Some(date), Some(days)) => format!("{date}, {days} days old"),
+            _ => "an unknown date".to_owned(),
+        }
+    }
+
     pub(super) fn name(&self) -> String {
         if self.version.is_empty() {
             "not named".to_owned()
@@ -172,8 +185,8 @@ pub(super) fn unknown(tally: &mut Tally) -> Vec<UnknownRow> {
     .collect()
 }
 
-/// The newest databases, and the number of receipts by all others.
-pub(super) fn databases(tally: &Tally) -> (Vec<DatabaseRow>, u64) {
+/// The newest databases, and the number of receipts by all others. `now` in seconds since 1970.
+pub(super) fn databases(tally: &Tally, now: i64) -> (Vec<DatabaseRow>, u64) {
     let mut all: Vec<(&Database, u64)> =
         tally.databases.iter().map(|(database, count)| (database, *count)).collect();
     let number = |database: &Database| database.version.parse::<u64>().ok();
@@ -182,6 +195,7 @@ pub(super) fn databases(tally: &Tally) -> (Vec<DatabaseRow>, u64) {
     let named = all.into_iter().take(MAX_DATABASES).map(|(database, receipts)| DatabaseRow {
         version: database.version.clone(),
         date: database.date.map(|date| clock::rfc3339(time_of(date.saturating_mul(1000)))),
+        age_days: database.date.map(|date| now.saturating_sub(date).max(0) / DAY),
         receipts,
     });
     (named.collect(), others)
@@ -249,7 +263,8 @@ mod tests {
             tally.databases.insert(database, 2);
         }
         tally.databases.insert(Database::default(), 1);
-        let (named, others) = databases(&tally);
+        let (named, others) = databases(&tally, 41 * DAY + 7);
+        assert_eq!(named[0].age_days, Some(2));
         assert_eq!((named.len(), named[0].version.as_str(), others), (30, "39", 21));
         assert_eq!(named[0].date.as_deref(), Some("1970-02-09T00:00:00Z"));
     }

@@ -40,8 +40,8 @@ fn write_all(text: &mut fmt::Formatter<'_>, summary: &Summary) -> fmt::Result {
         let all = all + summary.other_databases;
         for row in &summary.databases {
             let (receipts, share) = (count(row.receipts), share(row.receipts, all));
-            let date = row.date.as_deref().unwrap_or("an unknown date");
-            writeln!(text, "{:<14} {receipts:>13} {share:>8}  {date}", row.name())?;
+            let (name, date) = (row.name(), row.dated());
+            writeln!(text, "{name:<14} {receipts:>13} {share:>8}  {date}")?;
         }
         if summary.other_databases > 0 {
             let (receipts, share) =
