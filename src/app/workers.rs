@@ -159,7 +159,8 @@ impl Workers {
     async fn run_session(&self, session: Session, daemon: &Daemon) -> Result<bool, Fatal> {
         self.inlet.send_replace(Some(session.inlet().clone()));
         let exit = tokio::select! {
-            exit = self.run_workers(&session) => exit,
+            // Boxed, as below: most of what a session's future would take is these.
+            exit = Box::pin(self.run_workers(&session)) => exit,
             never = session.keep_bound() => match never {},
             never = self.send_canaries(&session) => match never {},
         };
@@ -193,7 +194,6 @@ impl Workers {
     /// Sends canaries, where they are on, for as long as it is polled.
     async fn send_canaries(&self, session: &Session) -> Infallible {
         match &self.canaries {
-            // Boxed: most of what a session's future would take is this.
             Some(canaries) => Box::pin(canaries.run(session)).await,
             None => std::future::pending().await,
         }

@@ -40,7 +40,7 @@ impl Backlog {
         }
         // The list showed it a while ago. Where the store lags behind, the next sweep finds it again.
         let (look, trigger) = (Look::Last, Trigger::Sweep);
-        let announced = Announced { object, look, trigger };
+        let announced = Announced { object, trigger, look };
         match self.scanning.scan(announced, delivery, publisher, cancelled).await {
             Ok(ObjectEnd::Applied | ObjectEnd::Superseded) => Outcome::Done(BacklogEnd::Scanned),
             Ok(ObjectEnd::Locked) => Outcome::Done(BacklogEnd::Locked),

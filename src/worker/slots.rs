@@ -230,7 +230,7 @@ mod tests {
         };
         let all: Vec<_> = (0..4).flat_map(|_| [work(&live), work(&backlog)]).collect();
         let done = futures_util::future::try_join_all(all);
-        tokio::time::timeout(Duration::from_secs(60), done).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_mins(1), done).await.unwrap().unwrap();
         assert!(most.load(Ordering::Relaxed) <= 3);
         let left = live.shared.taken.borrow();
         assert_eq!((left.live, left.backlog), (0, 0));
