@@ -358,8 +358,8 @@ impl Settings {
                 free >> 20
             ));
         }
-        // Each slot has connections to store and engine, and a temp file.
-        let wanted = 60 + 6 * u64::from(self.scanner.concurrency);
+        // Each object in work has connections and a temp file; a sweep may double their number.
+        let wanted = 60 + 2 * 6 * u64::from(self.scanner.concurrency);
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         if files.is_some_and(|files| files < wanted) {
             warnings.push(format!(

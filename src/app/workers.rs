@@ -215,7 +215,6 @@ impl Workers {
     /// Sends canaries, where they are on, for as long as it is polled.
     async fn send_canaries(&self, session: &Session) -> Infallible {
         match &self.canaries {
-            // Boxed: most of what a session's future would take is this.
             Some(canaries) => Box::pin(canaries.run(session)).await,
             None => std::future::pending().await,
         }

@@ -1,5 +1,6 @@
 //! The worker on a real broker, with handlers that do what no real one should. Needs a stack.
 
+mod pulled;
 mod scripted;
 
 use stack::{Amqp, Stack};

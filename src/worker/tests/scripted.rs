@@ -7,6 +7,7 @@ use lapin::protocol::{AMQPClass, basic, queue};
 use peers::scripted::amqp::{self, Answer, Broker, Sent};
 
 use super::*;
+use crate::worker::slots::Lane;
 
 /// What came to a broker, and the means to end it all.
 struct Played {
@@ -90,9 +91,9 @@ fn play(then: Then) -> Played {
 
 /// Holds what it gets until it is cancelled or let go.
 #[derive(Default)]
-struct Holding {
-    held: AtomicUsize,
-    let_go: CancellationToken,
+pub(super) struct Holding {
+    pub(super) held: AtomicUsize,
+    pub(super) let_go: CancellationToken,
     /// Cancelled work says that the engine is down instead of that it was cut short.
     closes_gate: AtomicBool,
 }
@@ -141,9 +142,18 @@ impl Handler for Holding {
 }
 
 async fn worker(played: &Played, grace: Duration) -> (Session, Arc<Worker<Holding>>) {
+    worker_on(played.broker.port(), grace, Slots::new(2)).await
+}
+
+/// On the queue `work`, or for the backlog `work.backlog`.
+pub(super) async fn worker_on(
+    port: u16,
+    grace: Duration,
+    slots: Slots,
+) -> (Session, Arc<Worker<Holding>>) {
     let settings = BrokerSettings {
         host: "127.0.0.1".to_owned(),
-        port: played.broker.port(),
+        port,
         tls: false,
         user: "u".to_owned(),
         password: "p".into(),
@@ -161,11 +171,14 @@ async fn worker(played: &Played, grace: Duration) -> (Session, Arc<Worker<Holdin
         Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), grace);
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
-    let queue = topology.notifications.clone();
-    (session, Arc::new(Worker::new(Holding::default(), queue, Slots::new(2), shared)))
+    let queue = match slots.lane() {
+        Lane::Live => topology.notifications.clone(),
+        Lane::Backlog => topology.backlog.clone(),
+    };
+    (session, Arc::new(Worker::new(Holding::default(), queue, slots, shared)))
 }
 
-async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_true() {
         assert!(started.elapsed() < SOON, "never happened: {what}");

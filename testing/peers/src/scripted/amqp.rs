@@ -119,6 +119,19 @@ pub fn deliver(channel: u16, consumer: &str, tag: u64, body: &[u8]) -> Vec<AMQPF
     with_content(channel, basic::AMQPMethod::Deliver(deliver), body)
 }
 
+/// A message for a client that asked for one.
+#[must_use]
+pub fn got(channel: u16, tag: u64, body: &[u8]) -> Vec<AMQPFrame> {
+    let got = basic::GetOk {
+        delivery_tag: tag,
+        redelivered: false,
+        exchange: "".into(),
+        routing_key: "".into(),
+        message_count: 0,
+    };
+    with_content(channel, basic::AMQPMethod::GetOk(got), body)
+}
+
 /// The answer to `basic.consume`.
 #[must_use]
 pub fn consuming(channel: u16, consumer: &str) -> AMQPFrame {
@@ -290,6 +303,7 @@ fn usual(number: u16, sent: &Sent) -> Vec<AMQPFrame> {
         }
         Basic(basic::AMQPMethod::Qos(_)) => Basic(basic::AMQPMethod::QosOk(basic::QosOk {})),
         Basic(basic::AMQPMethod::Consume(_)) => return vec![consuming(number, "consumer")],
+        Basic(basic::AMQPMethod::Get(_)) => Basic(basic::AMQPMethod::GetEmpty(basic::GetEmpty {})),
         Basic(basic::AMQPMethod::Cancel(cancel)) => {
             let consumer_tag = cancel.consumer_tag.clone();
             Basic(basic::AMQPMethod::CancelOk(basic::CancelOk { consumer_tag }))
