@@ -77,14 +77,15 @@ enum Moment {
     Random,
 }
 
+/// The steps of three pages: those between them come first, before no page is left.
 const MOMENTS: [Moment; 10] = [
     Moment::Announcing,
     Moment::Forked,
     Moment::Recorded,
-    Moment::Random,
     Moment::Forked,
     Moment::Announcing,
     Moment::Recorded,
+    Moment::Random,
     Moment::Random,
     Moment::Random,
     Moment::Random,
