@@ -103,8 +103,8 @@ impl Moment {
             Self::Recorded => ".journal",
             Self::Forked => ".sweeps",
         };
-        // Of all that is announced after another page: not always the first one.
-        let skipped = world.ledger.random(|rng| rng.usize(1..500));
+        // Of all that is announced after another page: not always the first one, and less than a last page has.
+        let skipped = world.ledger.random(|rng| rng.usize(1..150));
         let seen = Arc::new(AtomicUsize::new(0));
         for broker in &world.brokers {
             let seen = Arc::clone(&seen);
