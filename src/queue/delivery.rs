@@ -47,6 +47,12 @@ impl Delivery {
         self.history.attempt > 1 || self.history.first_failure.is_some()
     }
 
+    /// Whether this message, or one that it is a copy of, was worked on before, perhaps up to its last
+    /// step.
+    pub(crate) fn worked_on_before(&self) -> bool {
+        self.redelivered || self.failed_before() || self.history.deferred > 0
+    }
+
     /// The AMQP message id, if the publisher set one.
     pub(crate) fn message_id(&self) -> Option<&str> {
         self.message_id.as_ref().map(ShortString::as_str)

@@ -9,6 +9,10 @@ use super::request::Request;
 use super::{Identity, Store};
 use crate::failure::{Failure, Reason};
 
+/// Objects of one page, as S3 has it. Stores of MinIO's lineage give 4,500 unless they are asked for
+/// fewer, and a sweep announces a page as a whole.
+const MAX_KEYS: i32 = 1_000;
+
 /// Which list of a bucket is read. Decided once for each bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listing {
@@ -108,7 +112,7 @@ impl Store {
             Mark::Token(token) => list.continuation_token(token),
         };
         // Keys may contain what XML cannot carry.
-        let page = list.encoding_type(EncodingType::Url).send().await;
+        let page = list.max_keys(MAX_KEYS).encoding_type(EncodingType::Url).send().await;
         let page = page.map_err(|error| listing(fault::of(Request::List, &error), "ListBucket"))?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
         let end = page.contents().last().and_then(|object| decoded(object.key()?, is_encoded));
@@ -129,7 +133,7 @@ impl Store {
             Mark::Key(key) => list.key_marker(key),
             Mark::Version { key, version } => list.key_marker(key).version_id_marker(version),
         };
-        let page = list.encoding_type(EncodingType::Url).send().await;
+        let page = list.max_keys(MAX_KEYS).encoding_type(EncodingType::Url).send().await;
         let page =
             page.map_err(|error| listing(fault::of(Request::List, &error), "ListBucketVersions"))?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);

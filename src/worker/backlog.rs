@@ -34,7 +34,10 @@ impl Backlog {
         publisher: &Publisher,
         cancelled: &CancellationToken,
     ) -> Outcome<BacklogEnd, Option<Interrupted>> {
-        if self.scanning.pipeline.was_scanned_since(object, swept.began).await {
+        // The receipt is set before the report is sent, so who set it may not have come so far.
+        if !delivery.worked_on_before()
+            && self.scanning.pipeline.was_scanned_since(object, swept.began).await
+        {
             tracing::debug!("scanned since the sweep began");
             return Outcome::Done(BacklogEnd::AlreadyScanned);
         }

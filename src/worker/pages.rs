@@ -54,10 +54,8 @@ impl Pages {
         publisher: &Publisher,
     ) -> Result<Outcome<PageEnd, ()>, Failure> {
         let journal = self.sweeps.journal().await.map_err(of_journal)?;
-        let repeated =
-            delivery.redelivered || delivery.failed_before() || delivery.history.deferred > 0;
         let sweep = state.sweep;
-        match self.sweeps.advice(state, repeated) {
+        match self.sweeps.advice(state, delivery.worked_on_before()) {
             Advice::Drop => return Ok(Outcome::Done(PageEnd::Dropped)),
             Advice::GoOnWith(next) => return Ok(Outcome::Split(vec![json(&next)?])),
             Advice::Refuse(because_of) => {

@@ -105,7 +105,7 @@ impl Handler for Reports {
         let post = Post {
             id,
             body: &delivery.body,
-            repeated: delivery.redelivered || history.deferred > 0 || delivery.failed_before(),
+            repeated: delivery.worked_on_before(),
             waited: self.ladder.waited(history.attempt, history.deferred),
         };
         match self.courier.deliver(post).await {

@@ -148,6 +148,25 @@ async fn what_a_sweep_announces_is_scanned_unless_it_was_since_then() {
 }
 
 #[tokio::test]
+async fn what_was_begun_before_is_reported_although_it_has_its_receipt() {
+    let store = Store::start();
+    let daemon = on(&store, &[]).await;
+    let (_, etag) = store.put("b", "k", Version::new(b"x".to_vec()));
+    let body = swept("b", "k", LONG_AGO, &json!({ "eTag": etag, "size": 1 })).to_string();
+    publish(&daemon, &body).await;
+    ended(&daemon, "scanned", 1).await;
+    publish(&daemon, &body).await;
+    ended(&daemon, "already_scanned", 1).await;
+    // As after a crash or a failure between the tag and the report.
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    let headers = [("avscan-attempt", "2")];
+    amqp.publish(&internal(&daemon), &backlog(&daemon), body.as_bytes(), &headers).await.unwrap();
+    ended(&daemon, "scanned", 2).await;
+    let reports = daemon.reports_on("k", 2, SOON).await.unwrap();
+    assert_eq!(reports[1].json()["attempt"], 2);
+}
+
+#[tokio::test]
 async fn what_no_sweep_sent_is_counted_and_removed() {
     let store = Store::start();
     let daemon = on(&store, &[]).await;

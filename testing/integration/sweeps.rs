@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use peers::eicar::eicar;
+use peers::scripted::store::{Operation, Version, Versioning};
+use peers::scripted::{Store, store};
 use peers::sink::Received;
 use stack::clamd::Clamd;
 use stack::{S3, Seaweed};
@@ -196,6 +198,25 @@ async fn without_receipts_only_everything_can_be_swept() {
         good
     })
     .await;
+}
+
+/// A sweep announces a page as a whole, and the backlog has room for so many.
+#[tokio::test]
+async fn no_page_has_more_than_a_thousand_objects() {
+    let store = Store::start_with(|call, _| {
+        let is_list =
+            matches!(call.operation, Operation::ListObjectsV2 | Operation::ListObjectVersions);
+        let asks = call.parameter("max-keys");
+        (is_list && asks.is_none_or(|most| most.parse::<u32>().unwrap() > 1000))
+            .then(|| store::error(400, "InvalidArgument"))
+    });
+    let daemon = daemon(&[("MINIO_SERVER_URL", store.url())]).await;
+    for (bucket, versioning) in [("plain", Versioning::Off), ("versions", Versioning::Enabled)] {
+        store.with(|contents| contents.bucket(bucket).versioning = versioning);
+        store.put(bucket, "k", Version::new(b"x".to_vec()));
+        let dry = said(&sweep(&daemon, &[bucket, "--dry-run"]));
+        assert!(dry.contains("1 objects looked at"), "{dry}");
+    }
 }
 
 #[tokio::test]

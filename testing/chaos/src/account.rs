@@ -17,8 +17,8 @@ use peers::error::{Context, Result};
 use peers::proxy::Scan;
 use serde_json::Value;
 
-use self::settle::{CONCURRENCY, Seen, as_expected, settle};
-pub(super) use self::settle::{TAG, see};
+use self::settle::{CONCURRENCY, Seen, as_expected};
+pub(super) use self::settle::{TAG, see, settle};
 use crate::ledger::{USER_TAG, Upload};
 use crate::samples::Fate;
 use crate::tally::{Expected, Tally};

@@ -12,7 +12,7 @@ use peers::notification;
 use stack::{Amqp, S3};
 use tokio::task::JoinHandle;
 
-use crate::samples::{Fate, content, sha256, small};
+use crate::samples::{Fate, content, sha256, small, tiny};
 use crate::senders::Senders;
 
 /// Fewest objects of a scenario.
@@ -116,6 +116,28 @@ impl Ledger {
     pub(super) async fn put_small(&self, key: &str, fate: Fate) -> Result<Upload> {
         let content = self.random(|rng| small(fate, rng));
         self.put_bytes(key, fate, false, content).await
+    }
+
+    /// Uploads many objects of some hundred bytes, without tags of a user, as fast as the store takes
+    /// them. `fate` gets the number of the object.
+    pub(super) async fn put_many(
+        &self,
+        prefix: &str,
+        count: usize,
+        fate: impl Fn(usize) -> Fate,
+    ) -> Result<()> {
+        let puts = (0..count).map(|n| {
+            let (key, fate) = (format!("{prefix}{n:05}"), fate(n));
+            async move {
+                let content = self.random(|rng| tiny(fate, rng));
+                self.put_bytes(&key, fate, false, content).await.map(drop)
+            }
+        });
+        let mut puts = stream::iter(puts).buffer_unordered(CONCURRENCY);
+        while let Some(put) = puts.next().await {
+            put?;
+        }
+        Ok(())
     }
 
     /// Uploads with headers that are sent byte for byte. `None` when the store refuses the upload.

@@ -3,7 +3,8 @@
 //!
 //! - `samples`: objects with a known result;
 //! - `ledger`: what was uploaded; `senders`: webhooks about it;
-//! - `world`: two replicas of the daemon, with proxies between them and everything else;
+//! - `setup`: what a scenario changes; `world`: two replicas of the daemon, with proxies between them and everything else;
+//! - `sweeping`: asks for sweeps, and reads what the journal and an audit say of them;
 //! - `tally`, `account`: the results;
 //! - `scenario`, `scenarios`: the faults;
 //! - `results`: the table.
@@ -16,6 +17,8 @@ mod samples;
 mod scenario;
 mod scenarios;
 mod senders;
+mod setup;
+mod sweeping;
 mod tally;
 mod world;
 
@@ -36,7 +39,7 @@ use self::tally::Tally;
 use self::world::{Bucket, Shared, World};
 
 /// Longest time of a scenario, including the wait at its end.
-const LONGEST: Duration = Duration::from_mins(6);
+const LONGEST: Duration = Duration::from_mins(8);
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -133,7 +136,8 @@ async fn play(
         .bytes()
         .fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let rng = Rng::with_seed(name);
-    let outcome = tokio::time::timeout(LONGEST, async {
+    let longest = sweeping::longest(LONGEST);
+    let outcome = tokio::time::timeout(longest, async {
         let mut world = World::start(shared, scenario.setup.clone(), rng).await?;
         let ran = (scenario.run)(&mut world).await;
         ran.context(scenario.name)?;
@@ -149,7 +153,7 @@ async fn play(
     let tally = match outcome.await {
         Ok(Ok(tally)) => tally,
         Ok(Err(error)) => Tally { wrongs: vec![error.to_string()], ..Tally::default() },
-        Err(_) => Tally { wrongs: vec![format!("not over after {LONGEST:?}")], ..Tally::default() },
+        Err(_) => Tally { wrongs: vec![format!("not over after {longest:?}")], ..Tally::default() },
     };
     Row {
         scenario: scenario.name,

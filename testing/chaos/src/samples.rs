@@ -55,6 +55,14 @@ pub(super) fn small(fate: Fate, rng: &mut Rng) -> Vec<u8> {
     sample(fate, 0, rng)
 }
 
+/// As [`small`], some hundred bytes for the fates of most objects.
+pub(super) fn tiny(fate: Fate, rng: &mut Rng) -> Vec<u8> {
+    match fate {
+        Fate::Clean => hex(&std::array::from_fn::<u8, 100, _>(|_| rng.u8(..))).into_bytes(),
+        fate => small(fate, rng),
+    }
+}
+
 fn sample(fate: Fate, more: usize, rng: &mut Rng) -> Vec<u8> {
     let mut noise = |length: usize| {
         let mut bytes = vec![0; length];

@@ -83,6 +83,13 @@ impl Scenario {
         self
     }
 
+    /// Objects are there that nothing announced, so canaries would only raise alarms.
+    pub(super) fn sweeps(mut self) -> Self {
+        self.setup.canary = false;
+        self.expected.swept = true;
+        self
+    }
+
     pub(super) fn recovers(mut self) -> Self {
         self.expected.recovers = true;
         self

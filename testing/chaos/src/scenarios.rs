@@ -10,6 +10,7 @@ mod messages;
 mod overwrites;
 mod processes;
 mod store;
+mod sweeps;
 mod uploads;
 mod webhook;
 
@@ -37,6 +38,7 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(host::all());
     all.extend(messages::all());
     all.extend(canary::all());
+    all.extend(sweeps::all());
     all
 }
 

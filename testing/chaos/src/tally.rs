@@ -60,4 +60,6 @@ pub(super) struct Expected {
     pub(super) alarms: bool,
     /// The line after a deletion may be missing.
     pub(super) deletions_unsaid: bool,
+    /// Objects are looked at by sweeps, before anything is delivered about them.
+    pub(super) swept: bool,
 }

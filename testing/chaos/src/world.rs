@@ -1,7 +1,7 @@
 //! The parts of one scenario: two replicas of the daemon, with a proxy that can inject faults
 //! between them and everything else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use stack::{Amqp, Daemon, S3, Seaweed, Stack};
 
 use crate::ledger::{Announcer, Ledger, joined};
 use crate::samples::STREAM_MAX;
-use crate::senders::{Senders, Sending};
+use crate::senders::Senders;
+pub(super) use crate::setup::{Bucket, Engine, Setup};
 
 const READY: Duration = Duration::from_mins(1);
 /// Retry delays so short that a scenario goes through all of them.
@@ -33,40 +34,6 @@ const CLAMD_SETTINGS: [&str; 7] = [
     "MaxQueue 200",
     "SelfCheck 0",
 ];
-
-/// How the daemon speaks to the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Engine {
-    Clamd,
-    ClamavRest,
-}
-
-/// Which store, and whether it keeps versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bucket {
-    /// Of `MinIO`'s lineage: announces by itself, has no versions, ignores `If-Match` on DELETE.
-    Gateway,
-    /// `SeaweedFS`; honours `If-Match` on DELETE.
-    Unversioned,
-    Versioned,
-    Suspended,
-    /// Versions are switched on and off while the daemon works.
-    Switched,
-}
-
-/// The settings that a scenario changes.
-#[derive(Debug, Clone)]
-pub(super) struct Setup {
-    pub(super) engine: Engine,
-    pub(super) bucket: Bucket,
-    pub(super) settings: Vec<(&'static str, &'static str)>,
-    /// The store's events come by webhooks.
-    pub(super) sending: Option<Sending>,
-    /// The daemons' standard output is a pipe that nothing reads.
-    pub(super) unread_stdout: bool,
-    /// Canaries are sent beside the scenario's own objects, where the store announces by itself.
-    pub(super) canary: bool,
-}
 
 /// What all scenarios of a run share.
 pub(super) struct Shared<'a> {
@@ -122,6 +89,7 @@ pub(super) struct Taken {
 /// All running parts.
 pub(super) struct World {
     pub(super) stack: Stack,
+    pub(super) binary: PathBuf,
     pub(super) setup: Setup,
     pub(super) daemons: Vec<Daemon>,
     /// One for each daemon.
@@ -220,6 +188,7 @@ impl World {
         let ledger = Ledger::new(direct.clone(), announcer, rng);
         let world = Self {
             stack: shared.stack.clone(),
+            binary: shared.binary.to_owned(),
             setup,
             daemons: vec![first, second],
             brokers,
@@ -284,6 +253,14 @@ impl World {
         let put = self.direct.client.put_bucket_versioning().bucket(&self.direct.bucket);
         let put = put.versioning_configuration(configuration).send().await;
         put.map(drop).context("versioning")
+    }
+
+    /// The store announces nothing any more.
+    pub(super) async fn unsubscribe(&self) -> Result<()> {
+        let none = aws_sdk_s3::types::NotificationConfiguration::builder().build();
+        let put = self.direct.client.put_bucket_notification_configuration();
+        let put = put.bucket(&self.direct.bucket).notification_configuration(none).send().await;
+        put.map(drop).context("unsubscribe")
     }
 
     pub(super) async fn amqp(&self) -> Result<Amqp> {

@@ -10,8 +10,12 @@ const METHOD: u8 = 1;
 const CONTENT: u8 = 2;
 const BODY: u8 = 3;
 const BASIC: u16 = 60;
+/// `basic.publish`.
+pub const PUBLISH: u16 = 40;
 /// `basic.deliver`: the broker delivers a message.
 pub const DELIVER: u16 = 60;
+/// `basic.get-ok`: the broker delivers a message that the client asked for.
+pub const GET_OK: u16 = 71;
 /// `basic.ack`.
 pub const ACK: u16 = 80;
 /// `basic.reject`.
@@ -118,12 +122,31 @@ pub struct Delivery<'a> {
 /// Reads the arguments of `basic.deliver`.
 #[must_use]
 pub fn read_delivery(arguments: &[u8]) -> Option<Delivery<'_>> {
-    let (length, rest) = arguments.split_first()?;
-    let (tag, rest) = rest.get(usize::from(*length)..)?.split_first_chunk::<8>()?;
+    let (_consumer, rest) = short_string(arguments)?;
+    read_got(rest)
+}
+
+/// Reads the arguments of `basic.get-ok`: those of `basic.deliver` without a consumer.
+#[must_use]
+pub fn read_got(arguments: &[u8]) -> Option<Delivery<'_>> {
+    let (tag, rest) = arguments.split_first_chunk::<8>()?;
     let (redelivered, rest) = rest.split_first()?;
-    let (length, rest) = rest.split_first()?;
-    let exchange = rest.get(..usize::from(*length))?;
+    let (exchange, _) = short_string(rest)?;
     Some(Delivery { tag: u64::from_be_bytes(*tag), redelivered: redelivered & 1 == 1, exchange })
+}
+
+/// Reads the routing key of `basic.publish`.
+#[must_use]
+pub fn read_published(arguments: &[u8]) -> Option<&[u8]> {
+    let (_reserved, rest) = arguments.split_first_chunk::<2>()?;
+    let (_exchange, rest) = short_string(rest)?;
+    Some(short_string(rest)?.0)
+}
+
+/// A string with its length in one byte, and what follows.
+fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*length))
 }
 
 /// Deliveries that are not settled yet, by connection, channel and delivery tag.

@@ -29,7 +29,7 @@ pub(crate) struct Seen {
 
 /// Waits until the work on every upload has ended and the queues are empty. Returns the SHA-256 of
 /// those for which it did not end in time.
-pub(super) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet<String>> {
+pub(crate) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet<String>> {
     let start = Instant::now();
     let mut open: Vec<Upload> = world.ledger.uploads();
     loop {
@@ -72,7 +72,7 @@ pub(super) async fn settle(world: &World, expected: Expected) -> Result<BTreeSet
 /// Whether no message waits for work. Reports may wait.
 async fn quiet(world: &World) -> Result<bool> {
     let amqp = world.amqp().await?;
-    for queue in world.queues("") {
+    for queue in ["", ".backlog", ".sweeps"].into_iter().flat_map(|lane| world.queues(lane)) {
         if amqp.count(&queue).await?.is_some_and(|count| count > 0) {
             return Ok(false);
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::types::NotificationConfiguration;
 use futures_util::future::LocalBoxFuture;
 use lapin::types::FieldTable;
 use peers::error::{Context, Result};
@@ -93,17 +92,10 @@ async fn feed(world: &mut World) -> Result<()> {
     joined(world.ledger.feed(OBJECTS, Duration::from_secs(3))).await
 }
 
-async fn unsubscribe(world: &World) -> Result<()> {
-    let none = NotificationConfiguration::builder().build();
-    let put = world.direct.client.put_bucket_notification_configuration();
-    let put = put.bucket(&world.direct.bucket).notification_configuration(none).send().await;
-    put.map(drop).context("unsubscribe")
-}
-
 fn subscription(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         expect_up(world).await?;
-        unsubscribe(world).await?;
+        world.unsubscribe().await?;
         expect_down(world).await?;
         world.direct.announce().await?;
         world.healed();
@@ -116,7 +108,7 @@ fn store_reset(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         expect_up(world).await?;
         world.restart("gateway", None).await?;
-        unsubscribe(world).await?;
+        world.unsubscribe().await?;
         expect_down(world).await?;
         world.direct.announce().await?;
         world.healed();

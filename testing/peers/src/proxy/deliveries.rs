@@ -1,5 +1,5 @@
-//! Which notifications the broker delivered, and when each was settled. Read from the frames in
-//! transit, independently of the broker and its client.
+//! Which notifications the broker delivered, when each was settled, and what the client publishes.
+//! Read from the frames in transit, independently of the broker and its client.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::script::lock;
-use crate::frames::{DELIVER, Frame, Frames, Open, read_delivery};
+use crate::frames::{
+    DELIVER, Frame, Frames, GET_OK, Open, PUBLISH, read_delivery, read_got, read_published,
+};
 
-/// One `basic.deliver` of an upload's notification, from the store's exchange or from a retry
-/// queue's.
+/// One delivery of an upload's notification: from the store's exchange, from a retry queue's, or
+/// from a sweep.
 #[derive(Debug, Clone)]
 pub struct Handed {
     /// The object's key, as the notification's `Key` has it.
@@ -21,11 +23,15 @@ pub struct Handed {
     pub settled: Option<Instant>,
 }
 
+/// Gets the routing key and the body of what the client publishes. Returns whether it has seen enough.
+pub(super) type Watch = Box<dyn FnMut(&str, &[u8]) -> bool + Send>;
+
 /// The deliveries on all connections of a proxy.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Deliveries {
     connections: AtomicUsize,
     book: Mutex<Book>,
+    watch: Mutex<Option<Watch>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +43,18 @@ struct Book {
 impl Deliveries {
     pub(super) fn handed(&self) -> Vec<Handed> {
         lock(&self.book).handed.clone()
+    }
+
+    /// Shows `watch` what the clients publish from now on, before it is forwarded.
+    pub(super) fn watch(&self, watch: Option<Watch>) {
+        *lock(&self.watch) = watch;
+    }
+
+    fn published(&self, key: &str, body: &[u8]) {
+        let mut watch = lock(&self.watch);
+        if watch.as_mut().is_some_and(|watch| watch(key, body)) {
+            *watch = None;
+        }
     }
 
     /// Observers for the two directions of a new connection: the client's and the broker's.
@@ -61,11 +79,20 @@ enum Side {
 }
 
 /// A message whose body is not complete.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Arriving {
-    tag: u64,
+    method: Method,
     length: u64,
     body: Vec<u8>,
+}
+
+/// How a message is on its way.
+#[derive(Debug)]
+enum Method {
+    /// To the client, under this delivery tag.
+    Delivered(u64),
+    /// To the broker, with this routing key.
+    Published(String),
 }
 
 /// One direction of a connection.
@@ -83,19 +110,18 @@ impl Look {
     pub(super) fn at(&mut self, bytes: &[u8]) {
         let Self { deliveries, number, side, frames, arriving } = self;
         frames.feed(bytes, |channel, frame| match frame {
-            Frame::Basic { method: DELIVER, arguments } if *side == Side::Broker => {
-                if let Some(delivery) = read_delivery(arguments) {
-                    let arrives = Arriving { tag: delivery.tag, ..Arriving::default() };
-                    arriving.insert(channel, arrives);
+            Frame::Basic { method, arguments } => match begins(*side, method, arguments) {
+                Some(method) => {
+                    arriving.insert(channel, Arriving { method, length: 0, body: Vec::new() });
                 }
-            }
-            Frame::Basic { .. } if *side == Side::Broker => {}
-            Frame::Basic { method, arguments } => {
-                let mut book = lock(&deliveries.book);
-                for at in book.open.settle(*number, channel, method, arguments) {
-                    book.handed[at].settled = Some(Instant::now());
+                None if *side == Side::Client => {
+                    let mut book = lock(&deliveries.book);
+                    for at in book.open.settle(*number, channel, method, arguments) {
+                        book.handed[at].settled = Some(Instant::now());
+                    }
                 }
-            }
+                None => {}
+            },
             Frame::Content { length } => {
                 if let Some(arrives) = arriving.get_mut(&channel) {
                     arrives.length = length;
@@ -104,17 +130,35 @@ impl Look {
             Frame::Body(part) => {
                 let Some(arrives) = arriving.get_mut(&channel) else { return };
                 arrives.body.extend(part);
-                if arrives.body.len() as u64 >= arrives.length
-                    && let Some(whole) = arriving.remove(&channel)
-                    && let Some(key) = key(&whole.body)
-                {
-                    let mut book = lock(&deliveries.book);
-                    let at = book.handed.len();
-                    book.handed.push(Handed { key, at: Instant::now(), settled: None });
-                    book.open.insert(*number, channel, whole.tag, at);
+                if (arrives.body.len() as u64) < arrives.length {
+                    return;
+                }
+                let Some(Arriving { method, body, .. }) = arriving.remove(&channel) else { return };
+                match method {
+                    Method::Published(routing_key) => deliveries.published(&routing_key, &body),
+                    Method::Delivered(tag) => {
+                        let Some(key) = key(&body) else { return };
+                        let mut book = lock(&deliveries.book);
+                        let at = book.handed.len();
+                        book.handed.push(Handed { key, at: Instant::now(), settled: None });
+                        book.open.insert(*number, channel, tag, at);
+                    }
                 }
             }
         });
+    }
+}
+
+/// The message that begins with this method, if one does.
+fn begins(side: Side, method: u16, arguments: &[u8]) -> Option<Method> {
+    match (side, method) {
+        (Side::Broker, DELIVER) => Some(Method::Delivered(read_delivery(arguments)?.tag)),
+        (Side::Broker, GET_OK) => Some(Method::Delivered(read_got(arguments)?.tag)),
+        (Side::Client, PUBLISH) => {
+            let key = read_published(arguments)?;
+            Some(Method::Published(String::from_utf8_lossy(key).into_owned()))
+        }
+        _ => None,
     }
 }
 
@@ -164,5 +208,38 @@ mod tests {
         let seen: Vec<_> =
             handed.iter().map(|one| (one.key.as_str(), one.settled.is_some())).collect();
         assert_eq!(seen, [("a/b", false), ("c", true)]);
+    }
+
+    #[test]
+    fn a_message_that_was_asked_for_counts_too() {
+        let deliveries = Arc::new(Deliveries::default());
+        let [mut client, mut broker] = deliveries.connection();
+        let body = br#"{"Key":"bucket/c"}"#;
+        let got = [&[0, 60, 0, 71][..], &5u64.to_be_bytes(), &[0, 0, 0, 0, 0, 0, 0]].concat();
+        let content = [&[0, 60, 0, 0][..], &(body.len() as u64).to_be_bytes(), &[0, 0]].concat();
+        broker.at(&[frame(1, &got), frame(2, &content), frame(3, body)].concat());
+        client.at(&[&b"AMQP\0\0\x09\x01"[..], &ack(5)].concat());
+        let handed = deliveries.handed();
+        assert!(handed.len() == 1 && handed[0].key == "c" && handed[0].settled.is_some());
+    }
+
+    #[test]
+    fn what_the_client_publishes_is_shown_until_enough_was_seen() {
+        let deliveries = Arc::new(Deliveries::default());
+        let [mut client, _broker] = deliveries.connection();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let saw = Arc::clone(&seen);
+        deliveries.watch(Some(Box::new(move |key, body| {
+            lock(&saw).push((key.to_owned(), body.to_vec()));
+            body == b"two"
+        })));
+        client.at(b"AMQP\0\0\x09\x01");
+        for body in [b"one", b"two", b"too"] {
+            let publish = [&[0, 60, 0, 40, 0, 0, 1, b'x', 1][..], b"k", &[0]].concat();
+            let content = [&[0, 60, 0, 0][..], &3u64.to_be_bytes(), &[0, 0]].concat();
+            client.at(&[frame(1, &publish), frame(2, &content), frame(3, body)].concat());
+        }
+        let expected = [b"one", b"two"].map(|body| ("k".to_owned(), body.to_vec()));
+        assert_eq!(*lock(&seen), expected);
     }
 }

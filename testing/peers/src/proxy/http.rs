@@ -3,6 +3,7 @@
 //! The `Host` header is passed on unchanged: S3's signatures cover it, so the store accepts a
 //! request that was signed for the proxy.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ const MAX_HEADERS: usize = 4096;
 type Body = UnsyncBoxBody<Bytes, Error>;
 
 /// The operation of a store that a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Downloads an object.
     Get,
@@ -114,6 +115,7 @@ struct Shared {
     upstream: String,
     script: Script<Call, Fault>,
     asked: Mutex<Vec<Asked>>,
+    counts: Mutex<HashMap<(Op, String), usize>>,
     said: Mutex<Vec<Said>>,
 }
 
@@ -136,6 +138,7 @@ impl HttpProxy {
             upstream: upstream.trim_start_matches("http://").trim_end_matches('/').to_owned(),
             script: Script::new(|_: &Call| Fault::Pass),
             asked: Mutex::default(),
+            counts: Mutex::default(),
             said: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -288,9 +291,12 @@ impl Shared {
             ("DELETE", false) => Op::Delete,
             _ => Op::Other,
         };
-        let mut asked = lock(&self.asked);
-        let before = asked.iter().filter(|asked| (asked.op, &asked.key) == (op, &key)).count();
-        asked.push(Asked { op, key: key.clone(), at: Instant::now() });
+        lock(&self.asked).push(Asked { op, key: key.clone(), at: Instant::now() });
+        let mut counts = lock(&self.counts);
+        let count = counts.entry((op, key.clone())).or_default();
+        let before = *count;
+        *count += 1;
+        drop(counts);
         Call { op, key, path, before }
     }
 

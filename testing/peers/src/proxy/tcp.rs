@@ -67,6 +67,29 @@ impl TcpProxy {
         self.deliveries.as_ref().map(|deliveries| deliveries.handed()).unwrap_or_default()
     }
 
+    /// Forwards nothing any more, in both directions, from the moment on that a client has published
+    /// the first message of which `is_it` says so, by its routing key and body. That message is the
+    /// last thing that is forwarded. Does nothing where it is not in front of a broker.
+    pub fn silence_after(&self, is_it: impl Fn(&str, &[u8]) -> bool + Send + 'static) {
+        let mode = self.mode.clone();
+        let watch = move |key: &str, body: &[u8]| {
+            let is_it = is_it(key, body);
+            if is_it {
+                mode.send_replace(Mode::Silent);
+            }
+            is_it
+        };
+        if let Some(deliveries) = &self.deliveries {
+            deliveries.watch(Some(Box::new(watch)));
+        }
+    }
+
+    /// Whether nothing is forwarded.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        *self.mode.borrow() == Mode::Silent
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -75,6 +98,9 @@ impl TcpProxy {
 
     /// Forwards everything from now on, and what was held back.
     pub fn pass(&self) {
+        if let Some(deliveries) = &self.deliveries {
+            deliveries.watch(None);
+        }
         self.mode.send_replace(Mode::Pass);
     }
 
