@@ -34,7 +34,7 @@ async fn silent(daemon: &Daemon) -> S3 {
 
 async fn fill(s3: &S3, prefix: &str, count: usize) {
     for n in 0..count {
-        s3.put(&format!("{prefix}{n:04}"), format!("{prefix}{n}")).await.unwrap();
+        s3.put(&format!("{prefix}{n:04}"), format!("the content of {prefix}{n}")).await.unwrap();
     }
 }
 
@@ -133,7 +133,7 @@ async fn a_new_signature_finds_what_was_clean() {
     assert!(sweep(&daemon, &[&s3.bucket]).status.success());
     eventually("all are clean", || all_have_receipts(&s3)).await;
     let before = receipts(&s3).await;
-    clamd.add_signature("Local.Test", b"k123").await.unwrap();
+    clamd.add_signature("Local.Test", b"the content of k123").await.unwrap();
     // A signature of one's own has no date, and a receipt does not know of it.
     let none = said(&sweep(&daemon, &[&s3.bucket]));
     assert!(none.contains(" 0 announced"), "{none}");
