@@ -3,6 +3,7 @@
 
 mod address;
 mod canary;
+mod duration;
 mod idle;
 mod inspection;
 mod intake;

@@ -22,8 +22,7 @@ use uuid::Uuid;
 pub(crate) use self::marker::marker;
 use self::meaning::{Meaning, meaning};
 pub(crate) use self::rewrite::{as_file, exact};
-pub(crate) use self::swept::swept;
-pub(crate) use self::swept::{Swept, parse_swept};
+pub(crate) use self::swept::{Swept, parse_swept, swept};
 
 /// Records of one message. Stores send one, and AWS documents no limit; this one keeps a hostile
 /// message from becoming millions.

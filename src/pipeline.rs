@@ -4,8 +4,8 @@
 //! (a tag) comes before its report; one that destroys it (a deletion) only after the broker has
 //! confirmed the report. A crash at any point repeats work and loses none.
 //!
-//! `before` reads what an earlier scan left on the object, `examine` gets the bytes and their verdict, `effects` applies it. This file repeats both when
-//! the object is overwritten in between.
+//! `before` reads what an earlier scan left on the object, `examine` gets the bytes and their verdict,
+//! `effects` applies it. This file repeats the last two when the object is overwritten in between.
 
 mod before;
 mod canaries;

@@ -1,11 +1,11 @@
 //! Turns RabbitMQ into deliveries, and settles each exactly once.
 //!
 //! The only room that uses AMQP. A [`Session`] is a pair of connections that lives until the first
-//! fault and is then dropped whole. A [`Consumer`] consumes one queue, a
-//! [`Puller`] asks one for its messages. A [`Delivery`] is one
-//! message with its [`History`](headers::History). A [`Disposition`] says how it is settled. Copies of a message are
-//! published and confirmed before the original is acknowledged, so a crash can duplicate a message
-//! but cannot lose one. The [`Journal`] is a stream of the facts that replicas must agree on.
+//! fault and is then dropped whole. A [`Consumer`] consumes one queue, a [`Puller`] asks one for its
+//! messages. A [`Delivery`] is one message with its [`History`](headers::History). A [`Disposition`]
+//! says how it is settled. Copies of a message are published and confirmed before the original is
+//! acknowledged, so a crash can duplicate a message but cannot lose one. The [`Journal`] is a stream
+//! of the facts that replicas must agree on.
 
 mod channels;
 mod consumer;

@@ -1,8 +1,8 @@
 //! Keeps deliveries in flight, decides what becomes of those that fail, drains at the end.
 //!
-//! The same machine runs all work queues, notifications, the backlog of sweeps and reports, each with a
-//! [`Handler`] of its own. A handler does the work and says what happened. Whether it is tried again is decided by
-//! [`decision::decide`] alone.
+//! The same machine runs all work queues: notifications, the backlog of sweeps, their pages, and
+//! reports. Each has a [`Handler`] of its own, which does the work and says what happened. Whether it
+//! is tried again is decided by [`decision::decide`] alone.
 //!
 //! The way of one delivery is the order of the files:
 //!
@@ -14,7 +14,8 @@
 //! - `consumer`: takes deliveries while the gate is open, one for each free slot, and drains;
 //! - `attempt`: reads one delivery, has it handled, settles it, counts and logs the result;
 //! - `decision`: the table of retries, pure;
-//! - `handler`: what the queues have to provide; `notifications`, `backlog` and `reports` provide it;
+//! - `handler`: what the queues have to provide; `notifications`, `backlog`, `pages`
+//!   and `reports` provide it;
 //! - `scanning`: what `notifications` and `backlog` share.
 
 mod attempt;

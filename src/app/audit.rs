@@ -40,7 +40,7 @@ use self::tally::{Tally, address};
 pub use self::target::Target;
 use self::text::Text;
 use super::BAD_CONFIGURATION;
-use super::verify::{NOT_FOUND_OUT, prepare, time_of};
+use super::verify::{NOT_FOUND_OUT, prepare};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;
 use crate::store::{Listing, Mark, Walk};
@@ -301,7 +301,7 @@ fn summarize(
 
 /// A time in RFC 3339, UTC, without fractions.
 fn to_the_second(at: SystemTime) -> String {
-    clock::rfc3339(time_of(clock::millis(at) / 1000 * 1000))
+    clock::rfc3339_of_seconds(clock::millis(at) / 1000)
 }
 
 /// Writes the results, and says them.

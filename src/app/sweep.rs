@@ -94,9 +94,7 @@ impl Desk {
 
     /// Objects that wait to be scanned.
     async fn waiting(&self) -> Result<u64, String> {
-        let backlog = &self.topology.backlog;
-        let queues: Vec<&str> =
-            std::iter::once(&backlog.queue).chain(&backlog.retry).map(String::as_str).collect();
+        let queues = self.topology.backlog.with_retry();
         self.session.publisher().depth(&queues).await.map_err(|failure| failure.to_string())
     }
 }
@@ -260,8 +258,7 @@ fn describe(sweep: &Sweep) -> String {
         Some(End::Cancelled) => "was cancelled".to_owned(),
         Some(End::Failed(why)) => format!("failed: {why}"),
     };
-    let began =
-        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(*at).unwrap_or_default());
+    let began = clock::time_of(*at);
     format!(
         "sweep {id} of {}{}{} {how}: begun {}, {} looked at in this pass, {} announced, {} not found out",
         order.bucket,

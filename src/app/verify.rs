@@ -32,7 +32,7 @@ pub struct Verify {
     pub address: Address,
     /// Read its bytes too, and compare their SHA-256.
     pub download: bool,
-    /// Trust the public keys in this file too.
+    /// Trust the public keys in this file, and no others.
     pub public_key: Option<PathBuf>,
 }
 
@@ -205,7 +205,7 @@ pub(super) fn because(standing: Standing, statement: Option<&Statement>) -> Stri
 }
 
 fn describe(Statement { began, database, sha256, .. }: &Statement) -> String {
-    let at = clock::rfc3339(time_of(*began));
+    let at = clock::rfc3339(clock::time_of(*began));
     let database = describe_database(database);
     let sha256 = sha256.as_ref().map(|text| format!(", sha256 {text}")).unwrap_or_default();
     format!("scanned at {at} {database}{sha256}")
@@ -215,17 +215,11 @@ pub(super) fn describe_database(Database { version, date }: &Database) -> String
     match (version.as_str(), date) {
         ("", _) => "by a database without a version".to_owned(),
         (version, Some(date)) => {
-            let date = clock::rfc3339(time_of(date.saturating_mul(1000)));
+            let date = clock::rfc3339_of_seconds(*date);
             format!("by database {version} of {date}")
         }
         (version, None) => format!("by database {version}"),
     }
-}
-
-/// A time in milliseconds since 1970; years that no clock has count as the end of time.
-pub(super) fn time_of(millis: i64) -> SystemTime {
-    let millis = u64::try_from(millis).unwrap_or_default().min(253_402_300_799_000);
-    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
 pub(super) fn since(age: Duration) -> Freshness {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::address::{broker_host, clamav_rest_url, clamd_address};
+use super::duration::{UP_TO_HOURS, duration};
 use super::reader::Reader;
 use super::{
     AdminAddress, BrokerSettings, EngineAddress, ExchangeType, GIB, LogSettings, PolicySettings,
@@ -308,16 +309,6 @@ fn is_signing_secret(text: &str) -> bool {
 
 /// A delay of the retry ladder: a number and `s`, `m` or `h`, at most 24 hours.
 pub(super) fn tier(text: &str) -> Option<Tier> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.starts_with(['0', '+']) {
-        return None;
-    }
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let delay = Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(seconds)?);
+    let delay = duration(text, UP_TO_HOURS)?;
     (delay <= Duration::from_hours(24)).then(|| Tier { name: text.to_owned(), delay })
 }

@@ -6,6 +6,7 @@ use time::macros::format_description;
 use time::{Date, Time};
 
 use super::canary::bucket_names;
+use super::duration::{UP_TO_DAYS, duration};
 use super::reader::Reader;
 
 const MIN_EVERY: Duration = Duration::from_secs(10);
@@ -69,19 +70,7 @@ impl Reader<'_> {
 /// Reads an age: a number and `s`, `m`, `h` or `d`, at most ten years.
 #[must_use]
 pub fn age(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.starts_with(['0', '+']) {
-        return None;
-    }
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return None,
-    };
-    let age = Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(seconds)?);
-    (age <= MAX_AGE).then_some(age)
+    duration(text, UP_TO_DAYS).filter(|age| *age <= MAX_AGE)
 }
 
 /// Reads a day, as in `2026-11-28`: its beginning in UTC, in seconds since 1970.

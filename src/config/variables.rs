@@ -81,7 +81,7 @@ pub const VARIABLES: &[Variable] = &[
         "missing",
         "what they scan: missing (receipts), all, or an age as in 30d",
     ),
-    plain("SWEEP_CONCURRENCY", "32", "objects that audit looks at at once, 1 to 256"),
+    plain("SWEEP_CONCURRENCY", "32", "objects that a sweep, or audit, looks at at once, 1 to 256"),
     plain("RETRY_DELAYS", "10s,1m,10m", "waits between attempts (s, m, h), the last one repeats"),
     plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
     open("TLS_CA_FILE", "PEM file of further certificate authorities, for every connection"),

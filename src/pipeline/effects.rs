@@ -36,7 +36,7 @@ impl Pipeline {
             Tagging::Outranked => return self.outranked(job, examined, plan).await,
         };
         match applied {
-            Applied::Done | Applied::Touched => {
+            Applied::Done => {
                 if plan.report && plan.action != Action::Delete {
                     self.report(job, examined, plan.action, None).await?;
                 }

@@ -16,7 +16,8 @@ use crate::verdict::Status;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tagging {
     Ended(Applied),
-    /// The receipt on it says more: its scan began later, or used a newer database. It was left alone.
+    /// A receipt of another status is on it and says more: its scan began later, or used a newer
+    /// database. The object was left alone.
     Outranked,
 }
 
@@ -61,18 +62,22 @@ async fn tag(
 ) -> Result<Tagging, Failure> {
     let receipt_key = receipt::tag_key(tag_key);
     let status = (tag_key.to_owned(), statement.status.into_str().to_owned());
-    let (mut with_receipt, mut with_modified) = (true, true);
+    let mut with_receipt = true;
     loop {
         let found = match store.read_tags(identity).await? {
             Ok(found) => found,
             Err(applied) => return Ok(Tagging::Ended(applied)),
         };
-        if is_outranked(&found, &receipt_key, keys, statement) {
-            return Ok(Tagging::Outranked);
+        if let Some(stays) = outranking(&found, &receipt_key, keys, statement) {
+            let says_the_same = stays == statement.status && found.tags.contains(&status);
+            return Ok(if says_the_same {
+                Tagging::Ended(Applied::Done)
+            } else {
+                Tagging::Outranked
+            });
         }
         let signing = keys.signing().filter(|_| with_receipt);
-        let bind_modified = with_modified
-            && signing.is_some()
+        let bind_modified = signing.is_some()
             && found.identity.version_id().is_none()
             && found.identity.modified().is_some();
         let mut set = vec![status.clone()];
@@ -84,8 +89,6 @@ async fn tag(
         // A receipt must not say another status than the tag beside it.
         let tags = Tags { set, remove: vec![receipt_key.clone()], bind_modified };
         match store.write_tags(&found, &tags).await? {
-            // Once more, with one that does not become invalid by being set.
-            Applied::Touched => with_modified = false,
             Applied::TagSetFull if signing.is_some() => {
                 tracing::info!("the object has too many tags for a receipt");
                 with_receipt = false;
@@ -95,12 +98,14 @@ async fn tag(
     }
 }
 
-fn is_outranked(found: &Tagged, receipt_key: &str, keys: &Keys, ours: &Statement) -> bool {
-    let receipt = found.tags.iter().find(|(key, _)| key == receipt_key);
-    receipt.is_some_and(|(_, receipt)| match receipt::check(receipt, keys, &found.identity) {
+/// The status that a receipt on the object has to keep, as it says more than ours.
+fn outranking(found: &Tagged, receipt_key: &str, keys: &Keys, ours: &Statement) -> Option<Status> {
+    let (_, receipt) = found.tags.iter().find(|(key, _)| key == receipt_key)?;
+    match receipt::check(receipt, keys, &found.identity) {
         Found::Valid { statement, .. } => {
-            statement.outranks(ours, clock::millis(SystemTime::now()))
+            let outranks = statement.outranks(ours, clock::millis(SystemTime::now()));
+            outranks.then_some(statement.status)
         }
-        Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => false,
-    })
+        Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => None,
+    }
 }

@@ -181,8 +181,11 @@ impl Publisher {
                 let headers = history.to_headers(Some(&cause));
                 if work_queue.dead.is_some() {
                     self.publish_copy(queue, &delivery.body, delivery, headers).await?;
-                } else if !self.offer_copy(queue, delivery, headers).await? {
-                    return Ok(Settlement::NoRoom);
+                } else {
+                    let properties = properties_of_copy(delivery, headers);
+                    if !self.publish_if_room(queue, &delivery.body, properties).await? {
+                        return Ok(Settlement::NoRoom);
+                    }
                 }
             }
             Disposition::Park(cause) => {
@@ -223,10 +226,7 @@ impl Publisher {
     /// [`Kind::Abandoned`]: not known to be there, and the session is lost.
     pub(crate) async fn announce(&self, queue: &str, body: &[u8]) -> Result<bool, Failure> {
         let properties = BasicProperties::default().with_content_type("application/json".into());
-        match self.offer(queue, body, properties).await? {
-            Answer::Refused => Ok(false),
-            answer => self.confirmed(queue, answer).map(|()| true),
-        }
+        self.publish_if_room(queue, body, properties).await
     }
 
     /// The number of messages that are ready in these queues, together.
@@ -270,15 +270,14 @@ impl Publisher {
         self.publish(queue, body, properties_of_copy(original, headers)).await
     }
 
-    /// Publishes a copy of `original` to a queue with a limit. Returns whether there was room.
-    async fn offer_copy(
+    /// Publishes to a queue with a limit. Returns whether there was room.
+    async fn publish_if_room(
         &self,
         queue: &str,
-        original: &Delivery,
-        headers: FieldTable,
+        body: &[u8],
+        properties: BasicProperties,
     ) -> Result<bool, Failure> {
-        let properties = properties_of_copy(original, headers);
-        match self.offer(queue, &original.body, properties).await? {
+        match self.offer(queue, body, properties).await? {
             Answer::Refused => Ok(false),
             answer => self.confirmed(queue, answer).map(|()| true),
         }

@@ -10,10 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::QueueDeclareOptions;
-use lapin::protocol::AMQPSoftError;
 use lapin::tcp::OwnedTLSConfig;
-use lapin::types::FieldTable;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 use secrecy::{ExposeSecret, SecretString};
@@ -23,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::Channels;
 use super::consumer::Consumer;
-use super::error::{OpenError, soft};
+use super::declare::depth;
+use super::error::OpenError;
 use super::inlet::Inlet;
 use super::journal::{Journal, Reader};
 use super::publisher::Publisher;
@@ -248,16 +246,7 @@ pub(crate) async fn count_parked(
 ) -> Result<Option<u32>, OpenError> {
     let connection = connect(settings, trust, "audit", None).await?;
     let dead = dead(&settings.queue);
-    let counted = async {
-        let channel = connection.create_channel().await?;
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        match channel.queue_declare(dead.as_str().into(), passive, FieldTable::default()).await {
-            Ok(queue) => Ok(Some(queue.message_count())),
-            Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Ok(None),
-            Err(error) => Err(OpenError::from(error)),
-        }
-    };
-    let counted = tokio::time::timeout(ANSWER_TIMEOUT, counted)
+    let counted = tokio::time::timeout(ANSWER_TIMEOUT, depth(&connection, &dead))
         .await
         .map_err(|_| OpenError::Unreachable("no answer to queue.declare".to_owned()))?;
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await);

@@ -50,6 +50,13 @@ pub(crate) struct WorkQueue {
     pub(crate) dead: Option<String>,
 }
 
+impl WorkQueue {
+    /// The names of the queues in which its messages wait: its own, and its retry queues.
+    pub(crate) fn with_retry(&self) -> Vec<&str> {
+        std::iter::once(&self.queue).chain(&self.retry).map(String::as_str).collect()
+    }
+}
+
 /// All names, and what is needed to declare them.
 #[derive(Debug, Clone)]
 pub(crate) struct Topology {

@@ -25,8 +25,6 @@ use crate::failure::{Failure, Stage};
 pub(crate) enum Applied {
     /// The scanned bytes carry the tag, or are gone.
     Done,
-    /// As above, and the store has changed the bytes' `Last-Modified` with the tag.
-    Touched,
     /// Other bytes are there now; they were not touched.
     Changed,
     /// The store denies it.

@@ -9,8 +9,8 @@ use super::request::Request;
 use super::{Identity, Store};
 use crate::failure::{Failure, Reason};
 
-/// Objects of one page, as S3 has it. Stores of MinIO's lineage give 4,500 unless they are asked for
-/// fewer, and a sweep announces a page as a whole.
+/// Objects of one page, as S3 has it. The `JuiceFS` gateway was seen to give 3,950 in one page unless
+/// it is asked for fewer, and a sweep announces a page as a whole.
 const MAX_KEYS: i32 = 1_000;
 
 /// Which list of a bucket is read. Decided once for each bucket.
@@ -98,10 +98,15 @@ impl Store {
     /// # Errors
     /// When it cannot be had, or says not where to go on.
     pub(crate) async fn page(&self, walk: &Walk, mark: &Mark) -> Result<Page, Failure> {
-        match walk.listing {
+        let page = match walk.listing {
             Listing::Objects => self.page_of_objects(walk, mark).await,
             Listing::Versions | Listing::CurrentVersions => self.page_of_versions(walk, mark).await,
+        }?;
+        // The same page again would be the next one for ever.
+        if page.next.as_ref() == Some(mark) {
+            return Err(no_next());
         }
+        Ok(page)
     }
 
     async fn page_of_objects(&self, walk: &Walk, mark: &Mark) -> Result<Page, Failure> {
@@ -113,7 +118,8 @@ impl Store {
         };
         // Keys may contain what XML cannot carry.
         let page = list.max_keys(MAX_KEYS).encoding_type(EncodingType::Url).send().await;
-        let page = page.map_err(|error| listing(fault::of(Request::List, &error), "ListBucket"))?;
+        let page =
+            page.map_err(|error| naming(fault::of(Request::List, &error), "s3:ListBucket"))?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
         let end = page.contents().last().and_then(|object| decoded(object.key()?, is_encoded));
         let next = match (page.is_truncated(), page.next_continuation_token) {
@@ -134,8 +140,8 @@ impl Store {
             Mark::Version { key, version } => list.key_marker(key).version_id_marker(version),
         };
         let page = list.max_keys(MAX_KEYS).encoding_type(EncodingType::Url).send().await;
-        let page =
-            page.map_err(|error| listing(fault::of(Request::List, &error), "ListBucketVersions"))?;
+        let page = page
+            .map_err(|error| naming(fault::of(Request::List, &error), "s3:ListBucketVersions"))?;
         let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
         let next = match (page.is_truncated(), page.next_key_marker) {
             (Some(true), Some(key)) => {
@@ -211,10 +217,6 @@ fn naming(fault: Fault, right: &str) -> Failure {
         return failure;
     }
     Failure { detail: format!("allow {right}: {}", failure.detail), ..failure }
-}
-
-fn listing(fault: Fault, right: &str) -> Failure {
-    naming(fault, &format!("s3:{right}"))
 }
 
 fn no_next() -> Failure {

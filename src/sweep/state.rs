@@ -69,7 +69,7 @@ impl State {
 
     /// The page behind this one, which ends at `end`; `None` if the sweep is done.
     pub(crate) fn next(&self, end: Option<Mark>, counts: Counts) -> Option<Self> {
-        let next = Self { page: self.page + 1, counts, ..self.clone() };
+        let next = Self { page: self.page.saturating_add(1), counts, ..self.clone() };
         match end {
             Some(from) => Some(Self { from, ..next }),
             None => {

@@ -10,7 +10,7 @@ use crate::event::{self, ObjectRef, Swept};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
 use crate::metrics::{Metrics, PageEnd};
-use crate::queue::{Cause, Delivery, JournalError, Publisher, WorkQueue};
+use crate::queue::{Cause, Delivery, Publisher, WorkQueue};
 use crate::sweep::{self, Advice, Counts, End, Fact, Judge, Pass, State, Sweeps};
 
 /// Messages that the backlog and its retry queues may hold before a page is read. A page brings up to a
@@ -53,20 +53,20 @@ impl Pages {
         delivery: &Delivery,
         publisher: &Publisher,
     ) -> Result<Outcome<PageEnd, ()>, Failure> {
-        let journal = self.sweeps.journal().await.map_err(of_journal)?;
+        let journal = self.sweeps.journal().await.map_err(busy)?;
         let sweep = state.sweep;
         match self.sweeps.advice(state, delivery.worked_on_before()) {
             Advice::Drop => return Ok(Outcome::Done(PageEnd::Dropped)),
             Advice::GoOnWith(next) => return Ok(Outcome::Split(vec![json(&next)?])),
             Advice::Refuse(because_of) => {
                 let refused = Fact::Refused { sweep, because_of };
-                journal.append_and_read(&refused).await.map_err(of_journal)?;
+                journal.append_and_read(&refused).await.map_err(busy)?;
                 return Ok(Outcome::Done(PageEnd::Refused));
             }
             Advice::Accept => {
                 let (order, why) = (state.order.clone(), state.why);
                 let begun = Fact::Begun { sweep, at: state.began, order, why };
-                journal.append_and_read(&begun).await.map_err(of_journal)?;
+                journal.append_and_read(&begun).await.map_err(busy)?;
                 tracing::info!(bucket = state.order.bucket, %sweep, "sweep begins");
             }
             Advice::Read => {}
@@ -82,7 +82,7 @@ impl Pages {
         let next = state.next(reading.end, reading.counts);
         let (page, counts) = (state.page, reading.counts);
         let paged = Fact::Paged { sweep, page, counts, next: next.clone().map(Box::new) };
-        journal.append_and_read(&paged).await.map_err(of_journal)?;
+        journal.append_and_read(&paged).await.map_err(busy)?;
         match next {
             Some(next) => Ok(Outcome::Split(vec![json(&next)?])),
             None => {
@@ -96,9 +96,7 @@ impl Pages {
 
     /// Waits until the backlog has room for a page; `false` if it has none for a while.
     async fn has_room(&self, publisher: &Publisher) -> Result<bool, Failure> {
-        let retry = self.backlog.retry.iter();
-        let queues: Vec<&str> =
-            std::iter::once(&self.backlog.queue).chain(retry).map(String::as_str).collect();
+        let queues = self.backlog.with_retry();
         for _ in 0..ROOM_LOOKS {
             if publisher.depth(&queues).await? < ROOM_BELOW {
                 return Ok(true);
@@ -209,19 +207,15 @@ impl Handler for Pages {
     ) -> Result<(), Failure> {
         let Some(state) = state else { return Ok(()) };
         tracing::error!(%failure, "the sweep ends here, it cannot go on");
-        let journal = self.sweeps.journal().await.map_err(of_journal)?;
+        let journal = self.sweeps.journal().await.map_err(busy)?;
         let end = End::Failed(failure.to_string());
-        journal.append(&Fact::Ended { sweep: state.sweep, end }).await.map_err(of_journal)
+        journal.append(&Fact::Ended { sweep: state.sweep, end }).await.map_err(busy)
     }
 }
 
 fn json(state: &State) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(state)
         .map_err(|error| Failure::new(Kind::Permanent, Stage::Event, Reason::Malformed, error))
-}
-
-fn of_journal(error: JournalError) -> Failure {
-    busy(error)
 }
 
 fn busy(why: impl std::fmt::Display) -> Failure {

@@ -5,8 +5,8 @@
 mod pages;
 mod versions;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use peers::eicar::eicar;
 use peers::notification;
@@ -262,6 +262,43 @@ async fn other_bytes_of_the_same_etag_do_not_get_the_verdict() {
     eventually("infected", || async { tag().as_deref() == Some("infected") }).await;
     let what = scene.settled(2).await;
     assert_ne!(tag().as_deref(), Some("clean"), "the infected bytes are tagged clean: {what}");
+}
+
+/// The overwriting that no comparison before the tag can see: right before it is set.
+#[tokio::test]
+async fn a_tag_on_other_bytes_of_the_same_etag_is_taken_back_before_they_are_read() {
+    let same = |body: &[u8], day: i64| Version {
+        etag: "5e".repeat(16),
+        modified: time::OffsetDateTime::now_utc() - time::Duration::days(day),
+        ..Version::new(body)
+    };
+    let (twin, seen) = (same(&eicar(), 0), Arc::new(Mutex::new(None)));
+    let tag_at_second_read = Arc::clone(&seen);
+    let scene = scene(Versioning::Off, &[("DELETE_FILE", "false")], move |call, contents| {
+        let tag = |contents: &mut Contents| {
+            let current = contents.bucket(BUCKET).current(b"k")?;
+            current.tag_value("scanned").map(str::to_owned)
+        };
+        match (call.operation, call.count) {
+            (Operation::PutObjectTagging, 0) => {
+                contents.bucket(BUCKET).put(b"k", twin.clone());
+                let answer = contents.answer(call);
+                assert_eq!(tag(contents).as_deref(), Some("clean"));
+                Some(answer)
+            }
+            (Operation::GetObject, 1) => {
+                *tag_at_second_read.lock().unwrap() = Some(tag(contents));
+                None
+            }
+            _ => None,
+        }
+    })
+    .await;
+    let (_, etag) = scene.store.put(BUCKET, "k", same(&[b'x'; 68], 1));
+    scene.announce("k", &etag).await;
+    let tag = || scene.store.current(BUCKET, "k").unwrap().tag_value("scanned").map(str::to_owned);
+    eventually("infected", || async { tag().as_deref() == Some("infected") }).await;
+    assert_eq!(*seen.lock().unwrap(), Some(None), "the tag that the second GET found");
 }
 
 #[tokio::test]

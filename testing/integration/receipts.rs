@@ -258,6 +258,17 @@ async fn a_verdict_of_an_earlier_scan_replaces_no_later_one() {
     assert_eq!(receipt(&s3, "k").await, later);
     let (code, line) = verify(&daemon, "k", &[], &[]);
     assert!(code == 1 && line.starts_with("infected: "), "{line}");
+    // One of the same status stays as well, and then nothing is amiss.
+    s3.put("same", "slow").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let later = forge(&private, &private, &s3, "same", "clean").await;
+    s3.set_tags("same", &[("scanned", "clean"), (RECEIPT, &later)]).await.unwrap();
+    let report = daemon.reports_on("same", 1, SOON).await.unwrap()[0].json();
+    assert_eq!(
+        (report["status"].as_str(), report["error"].as_str(), report["action"].as_str()),
+        (Some("clean"), None, Some("tag"))
+    );
+    assert_eq!(receipt(&s3, "same").await, later);
     // Signed by another key, it stops nothing, whatever key it names.
     let other = text(&receipt_key("new", &[]).stdout);
     for (name, named) in [("a", &other), ("b", &private)] {

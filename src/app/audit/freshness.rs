@@ -1,6 +1,6 @@
 //! How recent a verdict has to be, and why.
 
-use crate::app::verify::{describe_database, since, time_of};
+use crate::app::verify::{describe_database, since};
 use crate::clock;
 use crate::config::{Extra, Inspection, ScannerSettings};
 use crate::receipt::{Database, Freshness};
@@ -19,7 +19,7 @@ pub(super) async fn decide(settings: &Inspection) -> Judged {
     if let Some(age) = settings.receipts.max_age {
         let freshness = since(age);
         let begun = match &freshness {
-            Freshness::Since(began) => clock::rfc3339(time_of(*began / 1000 * 1000)),
+            Freshness::Since(began) => clock::rfc3339_of_seconds(*began / 1000),
             Freshness::Any | Freshness::Database(_) => String::new(),
         };
         let line = format!("clean counts if the scan began at {begun} or later (RECEIPT_MAX_AGE)");

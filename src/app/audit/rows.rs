@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::file::{Sink, cannot_write};
-use crate::app::verify::time_of;
 use crate::clock;
 use crate::receipt::Statement;
 use crate::store::{Identity, Listed};
@@ -85,7 +84,7 @@ fn row<'a>(
     standing: &'static str,
     statement: Option<&'a Statement>,
 ) -> [Cow<'a, str>; 11] {
-    let time = |seconds: i64| clock::rfc3339(time_of(seconds.saturating_mul(1000)));
+    let time = clock::rfc3339_of_seconds;
     let database = statement.map(|statement| &statement.database);
     let text = |text: Option<String>| Cow::Owned(text.unwrap_or_default());
     [
@@ -96,7 +95,7 @@ fn row<'a>(
         text(identity.modified().map(time)),
         standing.into(),
         statement.map_or("", |statement| statement.status.into_str()).into(),
-        text(statement.map(|statement| clock::rfc3339(time_of(statement.began)))),
+        text(statement.map(|statement| clock::rfc3339(clock::time_of(statement.began)))),
         guarded(database.map_or("", |database| database.version.as_str())),
         text(database.and_then(|database| database.date).map(time)),
         text(statement.and_then(|statement| statement.sha256.clone())),

@@ -6,7 +6,6 @@ use strum::{IntoEnumIterator, IntoStaticStr};
 use super::parked::Parked;
 use super::quantity::count;
 use super::tally::{Example, Group, Tally};
-use crate::app::verify::time_of;
 use crate::clock;
 use crate::receipt::{Database, Standing};
 
@@ -194,7 +193,7 @@ pub(super) fn databases(tally: &Tally, now: i64) -> (Vec<DatabaseRow>, u64) {
     let others = all.iter().skip(MAX_DATABASES).map(|(_, count)| count).sum();
     let named = all.into_iter().take(MAX_DATABASES).map(|(database, receipts)| DatabaseRow {
         version: database.version.clone(),
-        date: database.date.map(|date| clock::rfc3339(time_of(date.saturating_mul(1000)))),
+        date: database.date.map(clock::rfc3339_of_seconds),
         age_days: database.date.map(|date| now.saturating_sub(date).max(0) / DAY),
         receipts,
     });

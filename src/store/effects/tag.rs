@@ -107,24 +107,14 @@ impl Store {
         // Compared again, because the bytes may have been replaced since the first comparison, and
         // then the tags sit on bytes that nobody scanned. Also without an answer, because the request
         // may still have been carried out.
-        let compare = async |modified| {
-            let current = self.compare(identity, etag, Stage::Tag, modified).await;
-            current.map(|current| {
-                matches!((&current, slot), (Current::Name, None) | (Current::NullVersion, Some(_)))
-            })
-        };
-        let mut applied = Applied::Done;
-        let mut same = Ok(false);
-        if tags.bind_modified {
-            same = compare(Modified::Compare).await;
-        }
-        if matches!(same, Ok(false)) {
-            // Some stores change Last-Modified with a new tag.
-            same = compare(Modified::Ignore).await;
-            applied = if tags.bind_modified { Applied::Touched } else { Applied::Done };
-        }
+        // Some stores may change Last-Modified with a new tag.
+        let modified = if tags.bind_modified { Modified::Compare } else { Modified::Ignore };
+        let current = self.compare(identity, etag, Stage::Tag, modified).await;
+        let same = current.map(|current| {
+            matches!((current, slot), (Current::Name, None) | (Current::NullVersion, Some(_)))
+        });
         match same {
-            Ok(true) => set.map_or_else(|fault| self.effect_of(fault), |()| Ok(applied)),
+            Ok(true) => set.map_or_else(|fault| self.effect_of(fault), |()| Ok(Applied::Done)),
             Ok(false) => {
                 self.retract(identity, slot, &tags.set).await;
                 Ok(Applied::Changed)

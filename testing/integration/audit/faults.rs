@@ -54,6 +54,28 @@ fn an_audit_that_fails_says_where_to_go_on() {
     assert_eq!(all, keys);
 }
 
+/// What an ingress says while the store is down is not a bucket without objects, and a page that comes
+/// again is not a list that goes on.
+#[test]
+fn what_is_no_list_ends_no_audit_well() {
+    let signer = Signer::new();
+    let again = "<ListBucketResult><IsTruncated>true</IsTruncated>\
+                 <NextContinuationToken>t</NextContinuationToken></ListBucketResult>";
+    for answer in ["", "<html>Welcome</html>", "<ListBucketResult>", again] {
+        for of in [Operation::ListObjectsV2, Operation::GetBucketVersioning] {
+            if of == Operation::GetBucketVersioning && answer == again {
+                continue;
+            }
+            let store = Store::start_with(move |call, _| {
+                (call.operation == of).then(|| Reply::new(200, answer))
+            });
+            scripted(&signer, &store, "b", &[]);
+            let said = audit(&["b"], &settings(store.url(), ("a", "s"), &signer));
+            assert_eq!(said.code, 3, "{of:?} {answer:?}: {}", said.all());
+        }
+    }
+}
+
 #[test]
 fn a_signal_ends_it_with_what_was_found() {
     let signer = Signer::new();

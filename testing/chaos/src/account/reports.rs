@@ -16,10 +16,7 @@ pub(super) fn disorder(reports: &[Value]) -> Vec<String> {
         let highest = latest.entry(bytes(report)).or_default();
         *highest = sequence.max(*highest);
     }
-    // `newer_verdict` corrects nothing: another message about the same bytes has said more.
-    let corrects =
-        |report: &&Value| !report["error"].is_null() && report["error"] != "newer_verdict";
-    for report in reports.iter().filter(corrects) {
+    for report in reports.iter().filter(|report| !report["error"].is_null()) {
         let corrected = latest.get(&bytes(report));
         if corrected.is_some_and(|highest| report["sequence"].as_u64() <= Some(*highest)) {
             let what = format!("{} {}", report["key"], report["error"]);
