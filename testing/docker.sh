@@ -300,9 +300,11 @@ broker_restarted() {
     until_true 120 "all workers are healthy" all_healthy
 }
 
-# Waiting messages, without the log of deletions: its reports stay there when there is no webhook.
+# What no one takes from a queue: without a webhook the log of deletions keeps its reports, and the
+# journal of the sweeps is a stream.
 recorded() { depth '[.]reports[.]log$'; }
-nothing_waits() { [ $(($(depth .) - $(recorded))) = 0 ]; }
+journal() { depth '[.]journal$'; }
+nothing_waits() { [ "$(depth .)" = $(($(recorded) + $(journal))) ]; }
 
 nothing_left_over() {
     # If a message is redelivered after its object was deleted, the object is looked for twice, 10 s apart.
