@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod progress;
 mod receipts;
 mod redrive;
 mod sweep;

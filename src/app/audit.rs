@@ -33,13 +33,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::file::is_stdout;
 use self::position::Position;
-use self::progress::{Counting, Progress};
+use self::progress::Progress;
 use self::rows::Rows;
 use self::summary::{Conclusion, Interrupted, Summary};
 use self::tally::{Tally, address};
 pub use self::target::Target;
 use self::text::Text;
 use super::BAD_CONFIGURATION;
+use super::progress::Counting;
 use super::verify::{NOT_FOUND_OUT, prepare};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;

@@ -1,6 +1,7 @@
 //! The `sweep` command: asks for sweeps, shows how far they are, ends them.
 
 mod dry_run;
+mod progress;
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use self::progress::Progress;
 use super::audit::Target;
 use super::receipts::keys;
 use super::{BAD_CONFIGURATION, say};
@@ -21,7 +23,7 @@ use crate::sweep::{End, Fact, Ledger, Order, Selection, State, Sweep, Why};
 
 /// Between two looks at how far the sweeps are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two lines about it, where no terminal shows a bar.
+/// Between two lines about it, where no terminal shows bars.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// After which nobody seems to be there who takes a sweep.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -122,7 +124,7 @@ pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
     }
     match Desk::open(settings).await {
         Ok(desk) => {
-            let code = ask(&desk, &what, receipts).await;
+            let code = ask(&desk, settings, &what, receipts).await;
             desk.session.close().await;
             code
         }
@@ -151,7 +153,7 @@ fn order(what: &Request, target: &Target, receipts: bool, now: i64) -> Order {
     }
 }
 
-async fn ask(desk: &Desk, what: &Request, receipts: bool) -> ExitCode {
+async fn ask(desk: &Desk, settings: &Settings, what: &Request, receipts: bool) -> ExitCode {
     for target in &what.targets {
         let running = desk.ledger().running(&target.bucket).map(describe);
         if let Some(running) = running {
@@ -181,7 +183,9 @@ async fn ask(desk: &Desk, what: &Request, receipts: bool) -> ExitCode {
     if what.detach {
         return ExitCode::SUCCESS;
     }
-    match follow(desk, &sweeps).await {
+    let asked = sweeps.iter().copied().zip(&what.targets);
+    let progress = Progress::start(settings, asked, what.current_only).await;
+    match follow(desk, &sweeps, progress).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => complain(&format!("{error}; the sweep goes on without this command"), 1),
@@ -190,7 +194,11 @@ async fn ask(desk: &Desk, what: &Request, receipts: bool) -> ExitCode {
 
 /// Shows how far the sweeps are, until they are done and what they announced is taken. Returns whether
 /// all were done.
-async fn follow(desk: &Desk, sweeps: &[Uuid]) -> Result<bool, String> {
+async fn follow(
+    desk: &Desk,
+    sweeps: &[Uuid],
+    mut progress: Option<Progress>,
+) -> Result<bool, String> {
     let started = Instant::now();
     let (mut open, mut good): (Vec<Uuid>, bool) = (sweeps.to_vec(), true);
     let (mut warned, mut shown) = (false, Instant::now());
@@ -202,40 +210,44 @@ async fn follow(desk: &Desk, sweeps: &[Uuid]) -> Result<bool, String> {
         open.retain(|id| match over(desk, *id) {
             None => true,
             Some((line, is_good)) => {
-                say(line);
+                match &progress {
+                    Some(progress) => progress.end(*id, &line),
+                    None => say(line),
+                }
                 good &= is_good;
                 false
             }
         });
-        let waiting = if open.is_empty() || shown.elapsed() >= LINE_INTERVAL {
-            desk.waiting().await?
-        } else {
-            continue_waiting(desk, &open, started, &mut warned);
+        if !warned && started.elapsed() > PATIENCE && !is_taken(desk, &open) {
+            warned = true;
+            let line = "no daemon takes the sweep yet: is one running, with this queue?";
+            progress.as_ref().map_or_else(|| say(line), |progress| progress.say(line));
+        }
+        let line_due = shown.elapsed() >= LINE_INTERVAL;
+        if !open.is_empty() && !line_due && progress.is_none() {
             continue;
-        };
+        }
+        let waiting = desk.waiting().await?;
         if open.is_empty() && (waiting == 0 || !good) {
             return Ok(good);
         }
-        if shown.elapsed() >= LINE_INTERVAL {
+        if let Some(progress) = &mut progress {
+            let ledger = desk.ledger();
+            open.iter().filter_map(|id| ledger.sweep(*id)).for_each(|sweep| progress.show(sweep));
+            progress.show_waiting(waiting);
+        } else if line_due {
             shown = Instant::now();
-            for id in &open {
-                if let Some(line) = desk.ledger().sweep(*id).map(describe) {
-                    say(line);
-                }
-            }
+            let ledger = desk.ledger();
+            open.iter().filter_map(|id| ledger.sweep(*id)).map(describe).for_each(say);
             say(format!("{waiting} objects wait to be scanned"));
         }
     }
 }
 
-/// Says once that nobody takes the sweep.
-fn continue_waiting(desk: &Desk, open: &[Uuid], started: Instant, warned: &mut bool) {
+/// Whether some daemon has begun all these sweeps.
+fn is_taken(desk: &Desk, open: &[Uuid]) -> bool {
     let ledger = desk.ledger();
-    let is_taken = open.iter().all(|id| ledger.sweep(*id).is_some());
-    if !is_taken && !*warned && started.elapsed() > PATIENCE {
-        *warned = true;
-        say("no daemon takes the sweep yet: is one running, with this queue?");
-    }
+    open.iter().all(|id| ledger.sweep(*id).is_some())
 }
 
 /// How a sweep ended, and whether well; `None` while it goes on.

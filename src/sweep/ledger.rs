@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 use super::fact::{End, Fact};
+use super::selection::Pass;
 use super::state::{Counts, Order, State, Why};
 
 /// Sweeps that are remembered. The journal keeps a week.
@@ -49,6 +50,13 @@ pub(crate) struct Ledger {
     sweeps: Vec<Sweep>,
     /// The latest ones that were not accepted, oldest first, and because of which other.
     refused: VecDeque<(Uuid, Uuid)>,
+}
+
+impl Sweep {
+    /// The pass that the next page belongs to; `None` before the first page and after the last.
+    pub(crate) fn pass(&self) -> Option<Pass> {
+        self.next.as_ref().map(|next| next.pass)
+    }
 }
 
 impl Ledger {

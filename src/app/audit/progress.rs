@@ -1,13 +1,11 @@
 //! Says on standard error how far an audit has come.
 
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::quantity::count;
-use crate::sweep::Pages;
+use crate::app::progress::{Counting, style};
 
 /// Between two lines where standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -20,13 +18,6 @@ pub(super) enum Progress {
     Bar { bar: ProgressBar, counting: Counting, sized: bool },
     /// Elsewhere: a line now and then.
     Lines { objects: u64, began: Instant, last: Instant },
-}
-
-/// Counts what is listed while the audit runs, many times faster than that.
-pub(super) struct Counting {
-    /// Set when all is counted.
-    total: Arc<OnceLock<u64>>,
-    _counting: AbortOnDropHandle<()>,
 }
 
 impl Progress {
@@ -46,9 +37,9 @@ impl Progress {
         match self {
             Self::Bar { bar, counting, sized } => {
                 bar.inc(1);
-                if !*sized && let Some(objects) = counting.total.get() {
+                if !*sized && let Some(objects) = counting.total() {
                     bar.set_style(style(BAR, ProgressStyle::default_bar()));
-                    bar.set_length(*objects);
+                    bar.set_length(objects);
                     *sized = true;
                 }
             }
@@ -76,33 +67,6 @@ impl Progress {
             Self::Lines { .. } => crate::app::say(line),
         }
     }
-}
-
-impl Counting {
-    /// Counts what all these lists name.
-    pub(super) fn start(lists: Vec<Pages>) -> Self {
-        let total = Arc::new(OnceLock::new());
-        let counted = Arc::clone(&total);
-        let counting = tokio::spawn(async move {
-            let mut objects = 0;
-            for mut pages in lists {
-                loop {
-                    match pages.next().await {
-                        Ok(Some(page)) => objects += page.len() as u64,
-                        Ok(None) => break,
-                        // The audit itself reads the same list, and says what is wrong with it.
-                        Err(_) => return,
-                    }
-                }
-            }
-            counted.get_or_init(|| objects);
-        });
-        Self { total, _counting: AbortOnDropHandle::new(counting) }
-    }
-}
-
-fn style(template: &str, otherwise: ProgressStyle) -> ProgressStyle {
-    otherwise.clone().template(template).unwrap_or(otherwise)
 }
 
 #[expect(clippy::print_stderr, reason = "what a command is at")]

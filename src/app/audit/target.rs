@@ -33,7 +33,7 @@ impl Target {
     }
 
     /// The target as text that a terminal and a page can show.
-    pub(super) fn shown(&self) -> String {
+    pub(in crate::app) fn shown(&self) -> String {
         self.text().escape_debug().to_string()
     }
 
