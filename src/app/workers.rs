@@ -270,7 +270,7 @@ fn pages(
     sweeps: &Arc<Sweeps>,
     topology: &Topology,
 ) -> Pages {
-    let Daemon { settings, health, metrics, .. } = daemon;
+    let Daemon { settings, health, metrics, shutdown } = daemon;
     let judge = Arc::new(Judge {
         store: Arc::clone(store),
         keys: Arc::clone(keys),
@@ -280,7 +280,8 @@ fn pages(
     });
     let (sweeps, backlog) = (Arc::clone(sweeps), topology.backlog.clone());
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    Pages::new(sweeps, judge, backlog, settings.sweep_concurrency, health, metrics)
+    let (concurrency, shutdown) = (settings.sweep_concurrency, shutdown.clone());
+    Pages::new(sweeps, judge, backlog, concurrency, health, metrics, shutdown)
 }
 
 fn scanning(

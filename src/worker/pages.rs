@@ -32,6 +32,8 @@ pub(crate) struct Pages {
     concurrency: usize,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    /// Ends the wait for room.
+    shutdown: CancellationToken,
 }
 
 impl Pages {
@@ -42,9 +44,10 @@ impl Pages {
         concurrency: u16,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
     ) -> Self {
         let concurrency = usize::from(concurrency);
-        Self { sweeps, judge, backlog, concurrency, health, metrics }
+        Self { sweeps, judge, backlog, concurrency, health, metrics, shutdown }
     }
 
     async fn handle_page(
@@ -94,14 +97,17 @@ impl Pages {
         }
     }
 
-    /// Waits until the backlog has room for a page; `false` if it has none for a while.
+    /// Waits until the backlog has room for a page; `false` if it has none for a while, or at a
+    /// shutdown.
     async fn has_room(&self, publisher: &Publisher) -> Result<bool, Failure> {
         let queues = self.backlog.with_retry();
         for _ in 0..ROOM_LOOKS {
             if publisher.depth(&queues).await? < ROOM_BELOW {
                 return Ok(true);
             }
-            tokio::time::sleep(ROOM_INTERVAL).await;
+            if tokio::time::timeout(ROOM_INTERVAL, self.shutdown.cancelled()).await.is_ok() {
+                break;
+            }
         }
         Ok(false)
     }

@@ -34,7 +34,7 @@ fn swept(bucket: &str, key: &str, began: i64, object: &Value) -> Value {
     json!({ "Key": format!("{bucket}/{key}"), "Records": [record], "sweep": sweep })
 }
 
-fn backlog(daemon: &Daemon) -> String {
+pub(super) fn backlog(daemon: &Daemon) -> String {
     format!("{}.backlog", daemon.names.queue)
 }
 
@@ -319,7 +319,7 @@ async fn a_live_message_waits_for_no_temp_disk_of_the_backlog() {
 }
 
 /// Publishes many at once. Returns how many the broker took.
-async fn fill(amqp: &Amqp, daemon: &Daemon, queue: &str, body: &str, most: u32) -> u32 {
+pub(super) async fn fill(amqp: &Amqp, daemon: &Daemon, queue: &str, body: &str, most: u32) -> u32 {
     let exchange = internal(daemon);
     let channel = amqp.channel().await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();

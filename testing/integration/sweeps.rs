@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use peers::eicar::eicar;
 use peers::scripted::store::{Operation, Version, Versioning};
-use peers::scripted::{Store, store};
+use peers::scripted::{Reply, Server, Store, store};
 use peers::sink::Received;
 use stack::clamd::Clamd;
 use stack::{S3, Seaweed};
@@ -317,6 +317,28 @@ async fn a_sweep_outlives_the_replica_that_works_on_it() {
         said(&sweep(&first, &["status"])).contains("is done") && all_have_receipts(&s3).await
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_page_that_waits_for_room_does_not_hold_up_a_stop() {
+    // Without an engine nothing is taken from the backlog.
+    let engine = Server::start(|_| Reply::new(503, ""));
+    let stack = Stack::from_env();
+    let settings = [("SCANNER", "clamav-rest"), ("CLAMD_ENDPOINT", engine.url())];
+    let mut daemon = Daemon::prepare(&stack, binary(), &settings).await.unwrap();
+    daemon.spawn().unwrap();
+    let (amqp, sweeps) = (stack.amqp().await.unwrap(), format!("{}.sweeps", daemon.names.queue));
+    eventually("it is declared", || async { amqp.count(&sweeps).await.unwrap().is_some() }).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "k", 1).await;
+    backlog::fill(&amqp, &daemon, &backlog::backlog(&daemon), "{}", 7_000).await;
+    let asked = sweep(&daemon, &["--detach", &s3.bucket]);
+    assert!(asked.status.success(), "{}", said(&asked));
+    eventually("the page is in work", || async { daemon.output().contains("sweep begins") }).await;
+    let began = Instant::now();
+    assert_eq!(daemon.terminate(SOON).await.unwrap(), 0, "{}", daemon.output());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(amqp.count(&sweeps).await.unwrap(), Some(1), "it waits for the next replica");
 }
 
 #[tokio::test]

@@ -135,12 +135,9 @@ impl Rig {
         let sent = self.announce_at(objects, per_second).await?;
         self.reach(|progress| progress.acked >= objects.len()).await?;
         let record = self.finish(&checked, objects.len()).await?;
-        // With one queue and one consumer, deliveries have the order of publishing.
-        let took =
-            sent.iter().zip(&record.seen).filter_map(|(sent, seen)| Some(seen.acked? - *sent));
         Ok(Paced {
             per_second,
-            publish_to_ack: Percentiles::of(took).context("nothing was acknowledged")?,
+            publish_to_ack: published_to_acked(&sent, &record)?,
             deliver_to_ack: Percentiles::of(delivered_to_acked(&record))
                 .context("nothing was acknowledged")?,
         })
@@ -160,8 +157,7 @@ impl Rig {
             .collect();
         if let Check::Sample(seed) = check {
             different.sort_by(|a, b| a.key.cmp(&b.key));
-            Rng::with_seed(seed).shuffle(&mut different);
-            different.truncate(SAMPLE);
+            sample(&mut different, seed);
         }
         let left = self.amqp.count(&self.queues()[0]).await?;
         (left == Some(0)).then_some(()).context(format!("the queue is not empty: {left:?}"))?;
@@ -207,18 +203,29 @@ impl Rig {
                 "{acked} of {count} acknowledged, {refused} rejected, {again} redelivered"
             )));
         }
-        for queue in self.queues() {
-            let left = self.amqp.count(&queue).await?;
+        self.all_empty(&self.queues()).await?;
+        self.all_tagged(checked).await?;
+        Ok(record)
+    }
+
+    /// Checks that nothing waits in these queues.
+    pub(super) async fn all_empty(&self, queues: &[String]) -> Result<()> {
+        for queue in queues {
+            let left = self.amqp.count(queue).await?;
             let empty = left.is_none_or(|left| left == 0);
             empty.then_some(()).context(format!("{queue} holds {left:?} messages"))?;
         }
-        let rig = &*self;
-        stream::iter(checked)
-            .map(|object| async move { rig.look_at(object).await })
+        Ok(())
+    }
+
+    /// Checks that these objects have the right tags.
+    pub(super) async fn all_tagged(&self, objects: &[&Object]) -> Result<()> {
+        stream::iter(objects)
+            .map(|object| async move { self.look_at(object).await })
             .buffer_unordered(TAGGERS)
             .try_collect::<Vec<()>>()
-            .await?;
-        Ok(record)
+            .await
+            .map(drop)
     }
 
     async fn look_at(&self, object: &Object) -> Result<()> {
@@ -228,6 +235,22 @@ impl Rig {
         let right = found == wanted;
         right.then_some(()).context(format!("{} ended as {found}, not {wanted}", object.key))
     }
+}
+
+/// Some of them, always the same ones for a seed.
+pub(super) fn sample(objects: &mut Vec<&Object>, seed: u64) {
+    Rng::with_seed(seed).shuffle(objects);
+    objects.truncate(SAMPLE);
+}
+
+/// From publishing to the acknowledgement by the daemon, as it passes the tap. With one queue and one
+/// consumer, deliveries have the order of publishing.
+///
+/// # Errors
+/// When nothing was acknowledged.
+pub(super) fn published_to_acked(sent: &[Instant], record: &Record) -> Result<Percentiles> {
+    let took = sent.iter().zip(&record.seen).filter_map(|(sent, seen)| Some(seen.acked? - *sent));
+    Percentiles::of(took).context("nothing was acknowledged")
 }
 
 fn delivered_to_acked(record: &Record) -> impl Iterator<Item = Duration> {

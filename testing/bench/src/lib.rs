@@ -9,6 +9,7 @@
 //!   broker;
 //! - `drain`: one run of the daemon; `limits`: the same without it;
 //! - `operations`, `broker`, `intake`, `audit`, `memory`, `backlog`: measured only once;
+//! - `sweep`: live objects beside a sweep;
 //! - `instructions`: counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, the machine;
 //! - `simulation`, `scale`: estimates for larger deployments;
@@ -32,6 +33,7 @@ mod scale;
 mod sets;
 mod simulation;
 mod stats;
+mod sweep;
 mod tap;
 mod targets;
 mod usage;
@@ -53,8 +55,11 @@ use self::rig::{Engine, Rig, Settings};
 use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
 use self::stats::{Spread, whole};
 
-/// Measured besides the sets, in this order. The last one only when it is named.
-const EXTRAS: [&str; 7] = ["start", "operations", "broker", "intake", "audit", "memory", "backlog"];
+/// Measured besides the sets, in this order.
+const EXTRAS: [&str; 8] =
+    ["start", "operations", "broker", "intake", "audit", "memory", "backlog", "sweep"];
+/// Those that are measured only when they are named.
+const ONLY_NAMED: [&str; 2] = ["backlog", "sweep"];
 /// Starts of the daemon, for the median.
 const STARTS: u32 = 7;
 /// Assumed throughput of the daemon, as a part of what clamd and the store reach together. Used to
@@ -75,6 +80,8 @@ pub struct Options {
     pub seconds: u32,
     /// Notifications of the extra `backlog`.
     pub backlog: u32,
+    /// Stored objects of the extra `sweep`.
+    pub swept: u32,
     /// Only count instructions.
     pub instructions: bool,
     /// Write the counted instructions to the file instead of comparing them.
@@ -125,6 +132,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         paced: Vec::new(),
         memory: None,
         backlog: None,
+        sweep: None,
         scale: None,
     };
     let rig = Rig::start(&stack, &binary, longest).await?;
@@ -165,6 +173,11 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         let count = usize::try_from(bench.options.backlog).context("backlog")?;
         bench.results.backlog = Some(backlog::run(&mut bench.rig, &objects, count).await?);
     }
+    if wanted.contains(&"sweep") {
+        let (runs, swept) = (bench.options.runs, bench.options.swept);
+        let swept = usize::try_from(swept).context("swept")?;
+        bench.results.sweep = Some(sweep::run(&mut bench.rig, &binary, swept, runs).await?);
+    }
     let file = bench.save()?;
     for target in &bench.results.targets {
         let met = if target.met { "met" } else { "MISSED" };
@@ -183,7 +196,10 @@ fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
     }
     Ok(all
         .into_iter()
-        .filter(|name| if only.is_empty() { *name != "backlog" } else { only.contains(name) })
+        .filter(|name| match &*only {
+            [] => !ONLY_NAMED.contains(name),
+            only => only.contains(name),
+        })
         .collect())
 }
 

@@ -27,6 +27,7 @@ fn options() -> Options {
         runs: number("runs", 3).max(1),
         seconds: number("seconds", 3).max(1),
         backlog: number("backlog", 100_000).max(100),
+        swept: number("swept", 100_000).max(1000),
         instructions: matches.get_flag("instructions"),
         bless: matches.get_flag("bless"),
         daemon: matches.get_one::<PathBuf>("daemon").cloned(),
@@ -43,6 +44,7 @@ fn arguments() -> Command {
         .arg(number("runs").value_name("NUMBER").help("Runs of each case [3]"))
         .arg(number("seconds").value_name("NUMBER").help("Duration of one drain, in seconds [3]"))
         .arg(number("backlog").value_name("NUMBER").help("Notifications of `backlog` [100000]"))
+        .arg(number("swept").value_name("NUMBER").help("Stored objects of `sweep` [100000]"))
         .arg(
             text("instructions")
                 .action(ArgAction::SetTrue)

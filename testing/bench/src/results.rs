@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::operations::Operations;
 use crate::rig::Engine;
 use crate::stats::{Percentiles, Spread, u64_as_f64};
+use crate::sweep::Sweep;
 
 /// All results.
 #[derive(Debug, Serialize)]
@@ -33,6 +34,7 @@ pub(super) struct Results {
     pub(super) paced: Vec<PacedRow>,
     pub(super) memory: Option<Memory>,
     pub(super) backlog: Option<Backlog>,
+    pub(super) sweep: Option<Sweep>,
     pub(super) scale: Option<Scale>,
 }
 

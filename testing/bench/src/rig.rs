@@ -228,10 +228,18 @@ impl Rig {
     /// The queues that must be empty at the end of a run without errors; the first is the work
     /// queue.
     pub(super) fn queues(&self) -> Vec<String> {
-        let queue = &self.daemon.names.queue;
-        let rest = ["", ".retry.10s", ".retry.1m", ".retry.10m", ".dead"];
-        rest.iter().map(|end| format!("{queue}{end}")).collect()
+        with_retries(&self.daemon.names.queue)
     }
+
+    /// The same of what sweeps announce, where there is no queue of dead letters.
+    pub(super) fn backlog_queues(&self) -> Vec<String> {
+        with_retries(&format!("{}.backlog", self.daemon.names.queue))
+    }
+}
+
+fn with_retries(queue: &str) -> Vec<String> {
+    let rest = ["", ".retry.10s", ".retry.1m", ".retry.10m", ".dead"];
+    rest.iter().map(|end| format!("{queue}{end}")).collect()
 }
 
 fn queued(confirmation: &Confirmation) -> Result<()> {

@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peers::error::{Context, Result};
-use peers::frames::{ACK, DELIVER, Frame, Frames, Open, read_delivery};
+use peers::frames::{ACK, DELIVER, Frame, Frames, GET_OK, Open, read_delivery, read_got};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+/// `basic.get-empty`: the client asked for a message, and there was none.
+const GET_EMPTY: u16 = 72;
 
 /// One delivery.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +34,14 @@ pub(super) struct Record {
     pub(super) refused: usize,
     /// Deliveries that the broker marks as redelivered.
     pub(super) redelivered: usize,
+    /// When each message of a backlog was acknowledged. The daemon asks for those one by one, and for
+    /// no others.
+    pub(super) backlog_acked: Vec<Instant>,
+    /// When the daemon asked for one in vain.
+    pub(super) backlog_empty: Vec<Instant>,
     /// Index into `seen`.
     open: Open<usize>,
+    backlog_open: Open<()>,
 }
 
 /// Counts so far.
@@ -114,6 +123,16 @@ impl Shared {
         self.progress.send_modify(|progress| progress.delivered += 1);
     }
 
+    fn pulled(&self, connection: usize, channel: u16, arguments: &[u8]) {
+        if let Some(delivery) = read_got(arguments) {
+            self.record().backlog_open.insert(connection, channel, delivery.tag, ());
+        }
+    }
+
+    fn pulled_nothing(&self) {
+        self.record().backlog_empty.push(Instant::now());
+    }
+
     fn settled(&self, connection: usize, channel: u16, method: u16, arguments: &[u8]) {
         let now = Instant::now();
         let mut record = self.record();
@@ -124,6 +143,10 @@ impl Shared {
             } else {
                 record.refused += 1;
             }
+        }
+        let pulled = record.backlog_open.settle(connection, channel, method, arguments);
+        if method == ACK {
+            record.backlog_acked.extend(pulled.iter().map(|()| now));
         }
         drop(record);
         if method == ACK && !settled.is_empty() {
@@ -151,8 +174,12 @@ async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
                 }
             });
             let answered = carry(from_server, to_client, Frames::of_server(), |channel, frame| {
-                if let Frame::Basic { method: DELIVER, arguments } = frame {
-                    shared.delivery(number, channel, arguments);
+                let Frame::Basic { method, arguments } = frame else { return };
+                match method {
+                    DELIVER => shared.delivery(number, channel, arguments),
+                    GET_OK => shared.pulled(number, channel, arguments),
+                    GET_EMPTY => shared.pulled_nothing(),
+                    _ => {}
                 }
             });
             // When one side ends, the other one does too.

@@ -77,5 +77,12 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
         let what = format!("{} notifications: last tenth's rate", backlog.notifications);
         add(&what, "≥ 80 % of the first's", measured, ratio >= 0.8);
     }
+    if let Some(sweep) = &results.sweep {
+        let (slower, share) = (sweep.slower.median, sweep.share.median);
+        let what = "10 KiB at a quarter of the highest rate: p95 beside a sweep, of p95 alone";
+        add(what, "≤ 2.0", format!("{slower:.2}"), slower <= 2.0);
+        let what = "the sweep beside it: of the rate that the live objects leave";
+        add(what, "≥ 60 %", format!("{:.0} %", share * 100.0), share >= 0.6);
+    }
     all
 }

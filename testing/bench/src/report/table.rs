@@ -8,6 +8,7 @@ use crate::audit::Audit;
 use crate::intake::Intake;
 use crate::results::{Case, Results, Row, Scale};
 use crate::stats::{Percentiles, Spread};
+use crate::sweep::Sweep;
 
 /// All tables for which there are results.
 ///
@@ -58,6 +59,9 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     }
     if let Some(audit) = &results.audit {
         audited(text, audit)?;
+    }
+    if let Some(sweep) = &results.sweep {
+        swept(text, sweep)?;
     }
     others(text, results)?;
     match &results.scale {
@@ -178,6 +182,29 @@ fn audited(text: &mut String, audit: &Audit) -> std::fmt::Result {
         writeln!(text, "| {} | {objects} | {bare} | {ratio} | {cpu} | {peak} |", row.concurrency)?;
     }
     Ok(())
+}
+
+fn swept(text: &mut String, sweep: &Sweep) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\n| 10 KiB beside a sweep of {} objects, slots | highest rate, objects/s | live objects/s | \
+         notification to ack p50/p95/p99, ms, alone | beside the sweep | p95 beside, of alone | swept \
+         objects/s | of what is left |\n|--:|--:|--:|--:|--:|--:|--:|--:|",
+        sweep.objects
+    )?;
+    let times = |times: [f64; 3]| times.map(number).join(" / ");
+    writeln!(
+        text,
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        sweep.slots,
+        spread(sweep.highest),
+        spread(sweep.live),
+        times(sweep.alone),
+        times(sweep.beside),
+        spread(sweep.slower),
+        spread(sweep.swept),
+        percent(sweep.share),
+    )
 }
 
 fn others(text: &mut String, results: &Results) -> std::fmt::Result {
