@@ -63,13 +63,13 @@ fuzz: setup ## fuzz all that parses input from outside (SECONDS=number for each 
 	@testing/fuzz.sh '$(or $(SECONDS),600)' '$(ONLY)'
 
 .PHONY: bench
-bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS=number, BACKLOG=number)
+bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS, BACKLOG, SWEPT=number)
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --release --locked -p stack -p bench
 	@$(STACK) run --no-daemon --double --no-cache -- target/release/bench --daemon target/dist/bucket-av-scanner \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') \
-	    $(if $(BACKLOG),--backlog '$(BACKLOG)')
+	    $(if $(BACKLOG),--backlog '$(BACKLOG)') $(if $(SWEPT),--swept '$(SWEPT)')
 
 .PHONY: bench-instructions
 bench-instructions: ## count the daemon's instructions for an object, compare with the recorded ones (BLESS=1: record)

@@ -45,7 +45,7 @@ pub(crate) use self::backlog::Backlog;
 use self::consumer::ConsumerExit;
 pub(crate) use self::handler::Handler;
 pub(crate) use self::notifications::Notifications;
-pub(crate) use self::pages::Pages;
+pub(crate) use self::pages::{Pages, Restraint};
 pub(crate) use self::reports::Reports;
 pub(crate) use self::scanning::Scanning;
 pub(crate) use self::slots::Slots;

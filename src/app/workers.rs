@@ -22,7 +22,8 @@ use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
 use crate::sweep::{Judge, Sweeps};
 use crate::worker::{
-    Backlog, Handler, Notifications, Pages, Reports, Scanning, Shared, Slots, Worker, WorkerExit,
+    Backlog, Handler, Notifications, Pages, Reports, Restraint, Scanning, Shared, Slots, Worker,
+    WorkerExit,
 };
 
 /// Reports posted at once.
@@ -68,7 +69,13 @@ impl Workers {
         let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
         let receipts = !keys.is_empty() && settings.policy.tag_files;
         let sweeps = Arc::new(Sweeps::new(settings.sweeps.clone(), receipts));
-        let handler = pages(daemon, &store, &keys, &sweeps, &topology);
+        let slots = Slots::new(settings.scanner.concurrency);
+        let restraint = Restraint {
+            concurrency: settings.sweep_concurrency,
+            slots: slots.left_free(),
+            shutdown: daemon.shutdown.clone(),
+        };
+        let handler = pages(daemon, &store, &keys, &sweeps, &topology, restraint);
         let pages = Arc::new(Worker::new(
             handler,
             topology.sweeps.clone(),
@@ -76,7 +83,6 @@ impl Workers {
             shared.clone(),
         ));
         let scanning = Arc::new(scanning(daemon, store, keys, canaries.clone())?);
-        let slots = Slots::new(settings.scanner.concurrency);
         let handler = Backlog::new(Arc::clone(&scanning), Arc::clone(&daemon.metrics));
         let (queue, left_free) = (topology.backlog.clone(), slots.left_free());
         let backlog = Arc::new(Worker::new(handler, queue, left_free, shared.clone()));
@@ -269,8 +275,9 @@ fn pages(
     keys: &Arc<Keys>,
     sweeps: &Arc<Sweeps>,
     topology: &Topology,
+    restraint: Restraint,
 ) -> Pages {
-    let Daemon { settings, health, metrics, shutdown } = daemon;
+    let Daemon { settings, health, metrics, .. } = daemon;
     let judge = Arc::new(Judge {
         store: Arc::clone(store),
         keys: Arc::clone(keys),
@@ -280,8 +287,7 @@ fn pages(
     });
     let (sweeps, backlog) = (Arc::clone(sweeps), topology.backlog.clone());
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    let (concurrency, shutdown) = (settings.sweep_concurrency, shutdown.clone());
-    Pages::new(sweeps, judge, backlog, concurrency, health, metrics, shutdown)
+    Pages::new(sweeps, judge, backlog, restraint, health, metrics)
 }
 
 fn scanning(

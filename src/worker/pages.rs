@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
+use super::slots::Slots;
 use crate::event::{self, ObjectRef, Swept};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
@@ -20,6 +21,8 @@ const ROOM_BELOW: u64 = 7_000;
 /// another sweep gets its turn, and the delivery does not take too long.
 const ROOM_LOOKS: u32 = 60;
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+/// Objects judged at once while live deliveries come: the store serves those too.
+const BESIDE_LIVE: u16 = 4;
 /// Published at once.
 const BATCH: usize = 100;
 
@@ -28,12 +31,26 @@ pub(crate) struct Pages {
     sweeps: Arc<Sweeps>,
     judge: Arc<Judge>,
     backlog: WorkQueue,
-    /// Objects judged at once.
-    concurrency: usize,
+    restraint: Restraint,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+}
+
+/// What holds pages back.
+pub(crate) struct Restraint {
+    /// Objects judged at once.
+    pub(crate) concurrency: u16,
+    /// Those of live deliveries: while some come, fewer are judged at once.
+    pub(crate) slots: Slots,
     /// Ends the wait for room.
-    shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Restraint {
+    fn at_once(&self) -> usize {
+        let most = if self.slots.is_live() { BESIDE_LIVE } else { u16::MAX };
+        usize::from(self.concurrency.min(most))
+    }
 }
 
 impl Pages {
@@ -41,13 +58,11 @@ impl Pages {
         sweeps: Arc<Sweeps>,
         judge: Arc<Judge>,
         backlog: WorkQueue,
-        concurrency: u16,
+        restraint: Restraint,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
-        shutdown: CancellationToken,
     ) -> Self {
-        let concurrency = usize::from(concurrency);
-        Self { sweeps, judge, backlog, concurrency, health, metrics, shutdown }
+        Self { sweeps, judge, backlog, restraint, health, metrics }
     }
 
     async fn handle_page(
@@ -77,7 +92,7 @@ impl Pages {
         if !self.has_room(publisher).await? {
             return Ok(Outcome::Split(vec![json(state)?]));
         }
-        let reading = sweep::read(&self.judge, state, self.concurrency).await?;
+        let reading = sweep::read(&self.judge, state, self.restraint.at_once()).await?;
         self.announce(state, &reading.announce, publisher).await?;
         let state =
             if reading.untagged { &State { pass: Pass::Only, ..state.clone() } } else { state };
@@ -105,7 +120,10 @@ impl Pages {
             if publisher.depth(&queues).await? < ROOM_BELOW {
                 return Ok(true);
             }
-            if tokio::time::timeout(ROOM_INTERVAL, self.shutdown.cancelled()).await.is_ok() {
+            if tokio::time::timeout(ROOM_INTERVAL, self.restraint.shutdown.cancelled())
+                .await
+                .is_ok()
+            {
                 break;
             }
         }

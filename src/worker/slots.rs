@@ -3,10 +3,17 @@
 //! A live delivery may use every slot at any time, whatever the backlog holds. A delivery of the
 //! backlog begins only while fewer than all slots are taken, by either. So at worst, when live
 //! messages come while the backlog holds all slots, twice as many objects are in work for a while.
+//! As long as live ones keep coming, the backlog leaves a quarter of the slots alone: what it has in
+//! work takes processor time of store and engine, so live ones wait for it all the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+
+/// A live delivery is expected for this long after the last one.
+const LIVE_FOR: Duration = Duration::from_secs(1);
 
 /// The slots of one worker.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ struct Shared {
 struct Taken {
     live: u16,
     backlog: u16,
+    /// When a live delivery began.
+    last_live: Option<Instant>,
     /// Live deliveries are consumed, so what the work depends on is up.
     open: bool,
 }
@@ -75,7 +84,10 @@ impl Slots {
             Lane::Live => {
                 // Fails only on a closed semaphore, and this one is never closed.
                 let permit = Arc::clone(&self.shared.live).acquire_owned().await.ok();
-                self.shared.taken.send_modify(|taken| taken.live += 1);
+                self.shared.taken.send_modify(|taken| {
+                    taken.live += 1;
+                    taken.last_live = Some(Instant::now());
+                });
                 self.slot(permit)
             }
             Lane::Backlog => {
@@ -86,8 +98,9 @@ impl Slots {
                     if self.shared.taken.send_if_modified(|taken| self.shared.begin(taken)) {
                         return self.slot(None);
                     }
-                    // Fails only without a sender, and there is one.
-                    drop(changes.changed().await);
+                    // Fails only without a sender, and there is one. Nothing changes when no live ones
+                    // come any more.
+                    drop(tokio::time::timeout(LIVE_FOR, changes.changed()).await);
                 }
             }
         }
@@ -107,6 +120,11 @@ impl Slots {
         }
     }
 
+    /// Whether live deliveries come.
+    pub(super) fn is_live(&self) -> bool {
+        self.shared.taken.borrow().is_live()
+    }
+
     /// Slots that live deliveries do not use.
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
@@ -118,10 +136,18 @@ impl Slots {
     }
 }
 
+impl Taken {
+    fn is_live(&self) -> bool {
+        self.last_live.is_some_and(|last| last.elapsed() < LIVE_FOR)
+    }
+}
+
 impl Shared {
     /// Takes a slot for the backlog, if there is one. Returns whether there was.
     fn begin(&self, taken: &mut Taken) -> bool {
-        let is_free = taken.open && taken.live.saturating_add(taken.backlog) < self.size;
+        let most =
+            if taken.is_live() { (self.size - self.size.div_ceil(4)).max(1) } else { self.size };
+        let is_free = taken.open && taken.live.saturating_add(taken.backlog) < most;
         taken.backlog += u16::from(is_free);
         is_free
     }
@@ -159,8 +185,8 @@ mod tests {
         slots.acquire().now_or_never()
     }
 
-    #[test]
-    fn a_live_delivery_never_waits_for_the_backlog() {
+    #[tokio::test]
+    async fn a_live_delivery_never_waits_for_the_backlog() {
         for size in [1, 2, 5] {
             let (live, backlog) = open(size);
             let held: Vec<_> = (0..size).map(|_| now(&backlog).unwrap()).collect();
@@ -174,8 +200,27 @@ mod tests {
         }
     }
 
-    #[test]
-    fn with_one_slot_the_backlog_works_between_live_messages() {
+    #[tokio::test]
+    async fn a_quarter_is_left_alone_while_live_deliveries_come() {
+        for (size, most) in [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (16, 12)] {
+            let (live, backlog) = open(size);
+            // Collected, so that all are held until they are counted.
+            let hold = || std::iter::from_fn(|| now(&backlog)).collect::<Vec<_>>().len();
+            assert_eq!(hold(), usize::from(size));
+            drop(now(&live).unwrap());
+            assert!(live.is_live() && backlog.is_live());
+            assert_eq!(hold(), most, "{size}");
+        }
+        // Whoever waits goes on once no live ones come any more.
+        let (live, backlog) = open(2);
+        drop(now(&live).unwrap());
+        let _held = now(&backlog).unwrap();
+        let waited = tokio::time::timeout(LIVE_FOR * 3, backlog.acquire()).await;
+        assert!(waited.is_ok() && !live.is_live());
+    }
+
+    #[tokio::test]
+    async fn with_one_slot_the_backlog_works_between_live_messages() {
         let (live, backlog) = open(1);
         for _ in 0..3 {
             let first = now(&live).unwrap();
@@ -187,8 +232,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn nothing_of_the_backlog_begins_while_the_live_gate_is_closed() {
+    #[tokio::test]
+    async fn nothing_of_the_backlog_begins_while_the_live_gate_is_closed() {
         let live = Slots::new(2);
         let backlog = live.left_free();
         // The backlog has no say in it.

@@ -221,8 +221,10 @@ async fn a_flood_of_connections_does_not_cut_off_a_known_sender() {
     for _ in 0..600 {
         strangers.push(intake.connect().await);
     }
-    let crowded = metric(&intake.daemon, "avscan_intake_total{outcome=\"crowded_out\"}").await;
-    assert!((340..=400).contains(&crowded), "{crowded}");
+    let crowded = || metric(&intake.daemon, "avscan_intake_total{outcome=\"crowded_out\"}");
+    // The daemon may still be taking them.
+    eventually("most are crowded out", || async { crowded().await >= 340 }).await;
+    assert!(crowded().await <= 400);
     assert_eq!(intake.daemon.output().matches("closed a connection").count(), 1);
     // A new sender comes in, and the known one still is.
     assert_eq!(code(intake.post("{}")).await, 200);

@@ -164,7 +164,8 @@ fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let count = objects(MANY);
         fill(world, count).await?;
-        world.sweep(&["--detach"]).await?;
+        // So slow that no page passes while the replicas start.
+        world.sweep(&["--detach", "--rate", "40"]).await?;
         let changing = change(&world.ledger, count);
         for (number, moment) in MOMENTS.into_iter().enumerate() {
             if !moment.wait(world).await {
