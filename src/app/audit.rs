@@ -44,7 +44,7 @@ use super::progress::Counting;
 use super::verify::{NOT_FOUND_OUT, prepare};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;
-use crate::store::{Listing, Mark, Walk};
+use crate::store::{Mark, Walk};
 use crate::sweep::{Finding, Judge, Pages, Visited, listing_of, walk};
 use crate::{clock, shutdown};
 
@@ -197,8 +197,7 @@ impl Run {
         let mut walks = Vec::new();
         for (number, target) in self.what.targets.iter().enumerate() {
             let listing = match listing_of(&self.judge.store, &target.bucket).await {
-                Ok(Listing::Versions) if self.what.current_only => Listing::CurrentVersions,
-                Ok(listing) => listing,
+                Ok(listing) => listing.narrowed(self.what.current_only),
                 Err(failure) => {
                     let why = format!("{}: {failure}", target.shown());
                     return Some(Interrupted { why, go_on: self.what.go_on(0, None) });

@@ -42,6 +42,7 @@ impl Counting {
     }
 }
 
+/// The style of this template, or `otherwise` if the template has a mistake.
 pub(super) fn style(template: &str, otherwise: ProgressStyle) -> ProgressStyle {
     otherwise.clone().template(template).unwrap_or(otherwise)
 }

@@ -24,6 +24,17 @@ pub(crate) enum Listing {
     CurrentVersions,
 }
 
+impl Listing {
+    /// Of a bucket with versions the list of the current ones, if only those are wanted.
+    #[must_use]
+    pub(crate) fn narrowed(self, current_only: bool) -> Self {
+        match self {
+            Self::Versions if current_only => Self::CurrentVersions,
+            listing => listing,
+        }
+    }
+}
+
 /// What is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Walk {

@@ -11,7 +11,7 @@ use super::state::{Counts, State};
 use crate::clock;
 use crate::event::ObjectRef;
 use crate::failure::{Failure, Kind, Reason, Stage};
-use crate::store::{Identity, Listed, Listing, Mark, Walk};
+use crate::store::{Identity, Listed, Mark, Walk};
 
 /// A page that was read.
 #[derive(Debug)]
@@ -35,10 +35,7 @@ pub(crate) async fn read(
     concurrency: usize,
 ) -> Result<Reading, Failure> {
     let order = &state.order;
-    let listing = match judge.store.listing_of(&order.bucket).await? {
-        Listing::Versions if order.current_only => Listing::CurrentVersions,
-        listing => listing,
-    };
+    let listing = judge.store.listing_of(&order.bucket).await?.narrowed(order.current_only);
     let walk = Walk { bucket: order.bucket.clone(), prefix: order.prefix.clone(), listing };
     let page = judge.store.page(&walk, &state.from).await?;
     let mut counts = state.counts;

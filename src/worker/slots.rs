@@ -145,8 +145,7 @@ impl Taken {
 impl Shared {
     /// Takes a slot for the backlog, if there is one. Returns whether there was.
     fn begin(&self, taken: &mut Taken) -> bool {
-        let most =
-            if taken.is_live() { (self.size - self.size.div_ceil(4)).max(1) } else { self.size };
+        let most = if taken.is_live() { (self.size * 3 / 4).max(1) } else { self.size };
         let is_free = taken.open && taken.live.saturating_add(taken.backlog) < most;
         taken.backlog += u16::from(is_free);
         is_free

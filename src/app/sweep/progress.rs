@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Target;
 use crate::app::progress::{Counting, style};
 use crate::config::Settings;
-use crate::store::{Listing, Mark, Store, Walk};
+use crate::store::{Mark, Store, Walk};
 use crate::sweep::{Pages, Pass, Sweep, listing_of};
 
 const UNSIZED: &str = "{prefix} {spinner} {human_pos} looked at, {per_sec}, {msg}";
@@ -96,10 +96,10 @@ impl Drop for Progress {
 
 impl Bar {
     fn show(&mut self, sweep: &Sweep) {
-        let pass = sweep.pass();
-        let passes = 1 + u64::from(
-            pass != Some(Pass::Only) && sweep.order.selection.pass_after(Pass::First).is_some(),
-        );
+        // Not known before the first page.
+        let Some(pass) = sweep.pass() else { return };
+        let passes =
+            1 + u64::from(pass == Pass::Second || sweep.order.selection.pass_after(pass).is_some());
         let total = self.counting.as_ref().and_then(Counting::total);
         if let (false, Some(total)) = (self.sized, total) {
             self.line.set_style(style(SIZED, ProgressStyle::default_bar()));
@@ -107,7 +107,7 @@ impl Bar {
             self.sized = true;
         }
         // The counts of a sweep begin anew with each pass.
-        let before = if pass == Some(Pass::Second) { total.unwrap_or_default() } else { 0 };
+        let before = if pass == Pass::Second { total.unwrap_or_default() } else { 0 };
         self.line.set_position(before.saturating_add(sweep.counts.listed));
         self.line.set_message(format!("{} announced", sweep.counts.announced));
     }
@@ -115,10 +115,7 @@ impl Bar {
 
 /// Counts what the sweep will look at.
 async fn count(store: &Arc<Store>, target: &Target, current_only: bool) -> Option<Counting> {
-    let listing = match listing_of(store, &target.bucket).await.ok()? {
-        Listing::Versions if current_only => Listing::CurrentVersions,
-        listing => listing,
-    };
+    let listing = listing_of(store, &target.bucket).await.ok()?.narrowed(current_only);
     let Target { bucket, prefix } = target.clone();
     let walk = Walk { bucket, prefix, listing };
     Some(Counting::start(vec![Pages::new(Arc::clone(store), walk, Mark::Start)]))
