@@ -73,6 +73,18 @@ pub(crate) enum Note {
     Source,
 }
 
+/// A sweep that goes on, as far as this replica knows: all of them follow the journal with
+/// `SWEEP_EVERY`, else the one that works on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct RunningSweep {
+    pub(crate) sweep: String,
+    pub(crate) prefix: String,
+    /// Objects whose standing was looked at, in the pass that goes on.
+    pub(crate) listed: u64,
+    /// Of these, or of those of earlier passes, announced to be scanned.
+    pub(crate) announced: u64,
+}
+
 /// The body of `/readyz`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Readiness {
@@ -85,6 +97,8 @@ pub(crate) struct Readiness {
     /// Whether the engine reports encrypted archives and exceeded limits; `null` before the first
     /// self-test.
     pub(crate) limits_reported: Option<bool>,
+    /// The sweeps that go on, by bucket.
+    pub(crate) sweeps: BTreeMap<String, RunningSweep>,
 }
 
 /// The state of every [`Part`]. Logs each change once.
@@ -93,6 +107,7 @@ pub(crate) struct Health {
     parts: Mutex<BTreeMap<Part, State>>,
     limits_reported: Mutex<Option<bool>>,
     notes: Mutex<BTreeMap<Note, String>>,
+    sweeps: Mutex<BTreeMap<String, RunningSweep>>,
 }
 
 impl Default for Health {
@@ -102,6 +117,7 @@ impl Default for Health {
             parts: Mutex::new(needed.into_iter().map(|part| (part, State::Unknown)).collect()),
             limits_reported: Mutex::new(None),
             notes: Mutex::default(),
+            sweeps: Mutex::default(),
         }
     }
 }
@@ -142,6 +158,11 @@ impl Health {
         }
     }
 
+    /// Sets what is known of the sweeps that go on.
+    pub(crate) fn set_sweeps(&self, sweeps: BTreeMap<String, RunningSweep>) {
+        *self.sweeps.lock().unwrap_or_else(PoisonError::into_inner) = sweeps;
+    }
+
     /// Every known part, and whether it is up.
     pub(crate) fn parts(&self) -> Vec<(Part, bool)> {
         self.lock().iter().map(|(part, state)| (*part, *state == State::Up)).collect()
@@ -167,6 +188,7 @@ impl Health {
             missing,
             degraded,
             limits_reported: *self.limits_reported.lock().unwrap_or_else(PoisonError::into_inner),
+            sweeps: self.sweeps.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

@@ -68,7 +68,8 @@ impl Workers {
         let canaries = canaries(daemon, &store);
         let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
         let receipts = !keys.is_empty() && settings.policy.tag_files;
-        let sweeps = Arc::new(Sweeps::new(settings.sweeps.clone(), receipts));
+        let sweeps =
+            Arc::new(Sweeps::new(settings.sweeps.clone(), receipts, Arc::clone(&daemon.health)));
         let slots = Slots::new(settings.scanner.concurrency);
         let restraint = Restraint {
             concurrency: settings.sweep_concurrency,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rustls_pki_types::pem::PemObject;
@@ -46,7 +46,7 @@ pub(crate) struct SigningKey {
 #[derive(Debug, Clone)]
 pub(crate) struct VerifyingKey {
     id: String,
-    key: Vec<u8>,
+    key: ParsedPublicKey,
 }
 
 /// All keys of one process.
@@ -64,7 +64,9 @@ impl Keys {
     pub(crate) fn new(private: Option<&str>, public: Option<&str>) -> Result<Self, KeyError> {
         let signing = private.map(SigningKey::from_pem).transpose()?;
         let mut trusted = public.map_or(Ok(Vec::new()), VerifyingKey::all_from_pem)?;
-        trusted.extend(signing.iter().map(|key| VerifyingKey::new(key.public())));
+        if let Some(key) = &signing {
+            trusted.push(VerifyingKey::new(key.public()).ok_or(KeyError::Private)?);
+        }
         Ok(Self { signing, trusted })
     }
 
@@ -142,8 +144,8 @@ impl fmt::Debug for SigningKey {
 }
 
 impl VerifyingKey {
-    fn new(key: &[u8]) -> Self {
-        Self { id: id(key), key: key.to_vec() }
+    fn new(key: &[u8]) -> Option<Self> {
+        Some(Self { id: id(key), key: ParsedPublicKey::new(&ED25519, key).ok()? })
     }
 
     fn all_from_pem(pem: &str) -> Result<Vec<Self>, KeyError> {
@@ -152,7 +154,7 @@ impl VerifyingKey {
             .map_err(|_| KeyError::Public)?;
         let raw = |der: &SubjectPublicKeyInfoDer<'_>| {
             let key = der.strip_prefix(&DER_PREFIX).filter(|key| key.len() == 32);
-            key.map(Self::new).ok_or(KeyError::Public)
+            key.and_then(Self::new).ok_or(KeyError::Public)
         };
         match ders.iter().map(raw).collect::<Result<Vec<_>, _>>()? {
             keys if keys.is_empty() => Err(KeyError::Public),
@@ -161,7 +163,7 @@ impl VerifyingKey {
     }
 
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.key).verify(message, signature).is_ok()
+        self.key.verify_sig(message, signature).is_ok()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What this replica knows of sweeps: follows the journal, and asks for those that are due.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +13,7 @@ use super::selection::Selection;
 use super::state::{Order, State, Why};
 use crate::clock;
 use crate::config::{SweepSelect, SweepSettings};
+use crate::health::{Health, RunningSweep};
 use crate::queue::{Journal, JournalError, Session};
 
 /// For a worker, until the journal was opened and read to its end.
@@ -36,12 +38,17 @@ pub(crate) struct Sweeps {
     journal: watch::Sender<Option<Arc<Journal>>>,
     /// Somebody needs the journal.
     wanted: Notify,
+    health: Arc<Health>,
 }
 
 impl Sweeps {
-    pub(crate) fn new(settings: Option<SweepSettings>, receipts: bool) -> Self {
+    pub(crate) fn new(
+        settings: Option<SweepSettings>,
+        receipts: bool,
+        health: Arc<Health>,
+    ) -> Self {
         let (journal, wanted) = (watch::Sender::new(None), Notify::new());
-        Self { settings, receipts, ledger: Mutex::default(), journal, wanted }
+        Self { settings, receipts, ledger: Mutex::default(), journal, wanted, health }
     }
 
     /// Follows the journal from the moment on that somebody needs it, and asks for the sweeps that are
@@ -57,7 +64,7 @@ impl Sweeps {
                 Ok((journal, reader)) => {
                     *self.ledger() = Ledger::default();
                     let error = tokio::select! {
-                        error = journal.follow(reader, |fact: Fact| self.ledger().apply(fact)) => error,
+                        error = journal.follow(reader, |fact: Fact| self.apply(fact)) => error,
                         error = self.work(&journal, session, queue) => error,
                     };
                     error.to_string()
@@ -71,6 +78,14 @@ impl Sweeps {
             }
             tokio::time::sleep(REOPEN_INTERVAL).await;
         }
+    }
+
+    fn apply(&self, fact: Fact) {
+        let mut ledger = self.ledger();
+        ledger.apply(fact);
+        let going_on = ledger.sweeps().iter().filter(|sweep| sweep.end.is_none());
+        let shown: BTreeMap<_, _> = going_on.map(shown).collect();
+        self.health.set_sweeps(shown);
     }
 
     async fn work(&self, journal: &Arc<Journal>, session: &Session, queue: &str) -> JournalError {
@@ -175,4 +190,13 @@ impl Sweeps {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A sweep that goes on, for `/readyz`.
+fn shown(known: &Sweep) -> (String, RunningSweep) {
+    let Sweep { id, order, counts, .. } = known;
+    let (sweep, prefix) = (id.to_string(), order.prefix.clone());
+    let running =
+        RunningSweep { sweep, prefix, listed: counts.listed, announced: counts.announced };
+    (order.bucket.clone(), running)
 }

@@ -48,6 +48,13 @@ async fn receipts(s3: &S3) -> BTreeMap<String, Option<String>> {
     found
 }
 
+/// The buckets whose sweeps go on, as `/readyz` says.
+async fn swept_by(daemon: &Daemon) -> Vec<String> {
+    let ready: serde_json::Value =
+        serde_json::from_str(&daemon.page("/readyz").await.unwrap()).unwrap();
+    ready["sweeps"].as_object().unwrap().keys().cloned().collect()
+}
+
 async fn all_have_receipts(s3: &S3) -> bool {
     receipts(s3).await.values().all(Option::is_some)
 }
@@ -168,12 +175,14 @@ async fn a_bucket_has_one_sweep_at_a_time_and_it_can_be_cancelled() {
     assert!(slow.status.success(), "{}", said(&slow));
     eventually("it goes on", || async { said(&sweep(&daemon, &["status"])).contains("goes on") })
         .await;
+    assert_eq!(swept_by(&daemon).await, std::slice::from_ref(&s3.bucket));
     let second = sweep(&daemon, &[&s3.bucket]);
     assert_eq!(second.status.code(), Some(1));
     assert!(said(&second).contains("sweep cancel"), "{}", said(&second));
     let cancelled = sweep(&daemon, &["cancel", &s3.bucket]);
     assert!(cancelled.status.success(), "{}", said(&cancelled));
     assert!(said(&sweep(&daemon, &["status"])).contains("was cancelled"));
+    eventually("none goes on", || async { swept_by(&daemon).await.is_empty() }).await;
     assert_eq!(sweep(&daemon, &["cancel", &s3.bucket]).status.code(), Some(1));
     let third = sweep(&daemon, &[&s3.bucket]);
     assert!(third.status.success(), "{}", said(&third));
