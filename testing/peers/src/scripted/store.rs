@@ -1,7 +1,7 @@
 //! An S3 store in memory that a test can inspect, change and break.
 //!
 //! It answers as the API reference of Amazon S3 says (`GetObject`, `HeadObject`, `PutObject`,
-//! `DeleteObject`, `GetObjectTagging`, `PutObjectTagging`, `DeleteObjectTagging`, `ListBuckets`,
+//! `CopyObject`, uploads in parts that are copied, `DeleteObject`, `GetObjectTagging`, `PutObjectTagging`, `DeleteObjectTagging`, `ListBuckets`,
 //! `HeadBucket`, `CreateBucket`, `GetBucketVersioning`, `PutBucketVersioning`, `ListObjectsV2`,
 //! `ListObjectVersions`; the user guide for delete markers), by path-style addresses and without
 //! checking signatures. Where stores differ there is a switch in [`Contents`], with what was
@@ -14,6 +14,7 @@
 mod bucket;
 mod call;
 mod contents;
+mod copying;
 mod listing;
 
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -18,6 +18,11 @@ pub enum Operation {
     GetObject,
     HeadObject,
     PutObject,
+    CopyObject,
+    CreateMultipartUpload,
+    UploadPartCopy,
+    CompleteMultipartUpload,
+    AbortMultipartUpload,
     DeleteObject,
     GetObjectTagging,
     PutObjectTagging,
@@ -59,6 +64,7 @@ impl Call {
         let (bucket, key) = (text(bucket), percent_decoded(key));
         let about = if bucket.is_empty() { 0 } else { 1 + usize::from(!key.is_empty()) };
         let asks = |name: &str| query.contains_key(name);
+        let copies = request.headers.contains_key("x-amz-copy-source");
         let operation = match (about, request.method.as_str()) {
             (0, "GET") => Operation::ListBuckets,
             (1, "HEAD") => Operation::HeadBucket,
@@ -72,7 +78,12 @@ impl Call {
             (2, "DELETE") if asks("tagging") => Operation::DeleteObjectTagging,
             (2, "GET") => Operation::GetObject,
             (2, "HEAD") => Operation::HeadObject,
+            (2, "PUT") if copies && asks("partNumber") => Operation::UploadPartCopy,
+            (2, "PUT") if copies => Operation::CopyObject,
             (2, "PUT") if query.keys().all(|name| name == "x-id") => Operation::PutObject,
+            (2, "POST") if asks("uploads") => Operation::CreateMultipartUpload,
+            (2, "POST") if asks("uploadId") => Operation::CompleteMultipartUpload,
+            (2, "DELETE") if asks("uploadId") => Operation::AbortMultipartUpload,
             (2, "DELETE") => Operation::DeleteObject,
             _ => Operation::Other,
         };

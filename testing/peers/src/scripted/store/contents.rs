@@ -24,11 +24,24 @@ pub struct Contents {
     pub honours_if_match_on_delete: bool,
     /// GET and HEAD return the number of tags (`x-amz-tagging-count`), if there are any.
     pub counts_tags: bool,
+    /// The answer to a copy tells its SHA-256 where that was asked for, as AWS does.
+    pub tells_checksums: bool,
+    /// A copy honours `If-None-Match`, as AWS does (since 2025). `false` for a store that ignores it.
+    pub honours_if_none_match_on_copy: bool,
+    /// Uploads in parts that are neither completed nor aborted, by id.
+    pub uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
 }
 
 impl Default for Contents {
     fn default() -> Self {
-        Self { buckets: BTreeMap::new(), honours_if_match_on_delete: true, counts_tags: true }
+        Self {
+            buckets: BTreeMap::new(),
+            honours_if_match_on_delete: true,
+            counts_tags: true,
+            tells_checksums: true,
+            honours_if_none_match_on_copy: true,
+            uploads: BTreeMap::new(),
+        }
     }
 }
 
@@ -53,6 +66,11 @@ impl Contents {
                 return Ok(Reply::new(200, ""));
             }
             Operation::Other => return Err(error(501, "NotImplemented")),
+            Operation::CopyObject
+            | Operation::CreateMultipartUpload
+            | Operation::UploadPartCopy
+            | Operation::CompleteMultipartUpload
+            | Operation::AbortMultipartUpload => return self.copying(call),
             _ => {}
         }
         let (compares, counts) = (self.honours_if_match_on_delete, self.counts_tags);
@@ -155,9 +173,7 @@ fn put(bucket: &mut Bucket, call: &Call) -> Result<Reply, Reply> {
         _ => {}
     }
     let header = |name| call.request.header(name).unwrap_or_default();
-    if header("x-amz-content-sha256").starts_with("STREAMING")
-        || call.request.headers.contains_key("x-amz-copy-source")
-    {
+    if header("x-amz-content-sha256").starts_with("STREAMING") {
         return Err(error(501, "NotImplemented"));
     }
     let mut version = Version::new(call.request.body.to_vec());
@@ -209,14 +225,14 @@ fn set_tags(bucket: &mut Bucket, call: &Call) -> Result<Reply, Reply> {
     Ok(with_version(Reply::new(200, ""), bucket.versioning, &id))
 }
 
-fn with_version(reply: Reply, versioning: Versioning, id: &str) -> Reply {
+pub(super) fn with_version(reply: Reply, versioning: Versioning, id: &str) -> Reply {
     match versioning {
         Versioning::Off => reply,
         Versioning::Enabled | Versioning::Suspended => reply.header("x-amz-version-id", id),
     }
 }
 
-fn is_etag(wanted: &str, version: &Version) -> bool {
+pub(super) fn is_etag(wanted: &str, version: &Version) -> bool {
     wanted == "*" || wanted.trim_matches('"') == version.etag
 }
 
