@@ -7,6 +7,7 @@ mod duration;
 mod idle;
 mod inspection;
 mod intake;
+mod quarantine;
 mod reader;
 mod receipts;
 mod secret;
@@ -201,6 +202,8 @@ impl fmt::Display for ClamdAddress {
 pub(crate) struct PolicySettings {
     /// Delete infected objects.
     pub(crate) delete_file: bool,
+    /// Where infected objects are moved to instead.
+    pub(crate) quarantine_bucket: Option<String>,
     /// Tag objects with their status.
     pub(crate) tag_files: bool,
     /// The key of that tag.
@@ -346,6 +349,13 @@ impl Settings {
                      the queue {}.reports.log alone, which keeps the newest 10,000 reports",
                 self.broker.queue
             ));
+        }
+        if self.policy.quarantine_bucket.is_some() && !self.policy.delete_file {
+            warnings.push(
+                "QUARANTINE_BUCKET with DELETE_FILE=false: infected objects are tagged and stay \
+                 where they are"
+                    .to_owned(),
+            );
         }
         self.warn_of_intake(warnings);
         self.warn_of_idle(texts, warnings);

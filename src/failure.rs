@@ -37,6 +37,8 @@ pub(crate) enum Stage {
     Scan,
     /// Tagging the object.
     Tag,
+    /// Copying the object into the quarantine bucket.
+    Quarantine,
     /// Deleting the object.
     Delete,
     /// Handing the report to the broker, or delivering it.
@@ -120,6 +122,8 @@ pub(crate) enum Reason {
     TagRequest,
     /// The object is still there after its deletion was confirmed.
     DeleteUndone,
+    /// The copy in the quarantine bucket has other bytes than were scanned.
+    CopyDiffers,
 
     // The engine.
     /// No connection.

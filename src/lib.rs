@@ -7,11 +7,12 @@
 //! - `verdict` is what is known of an object's bytes;
 //! - `queue` turns `RabbitMQ` into deliveries and settles each exactly once;
 //! - `event` parses a notification into the objects that it announces;
-//! - `store` fetches, tags and deletes one exact version of an object;
+//! - `store` fetches, tags, copies and deletes one exact version of an object;
 //! - `scanner` streams a download to an engine and reads its verdict;
 //! - `policy` says what a verdict means for the object;
 //! - `receipt` signs and checks receipts, and says what an object's tags prove;
 //! - `report` is the result of one object: its JSON, its id;
+//! - `quarantine` says what is kept of an object that is moved: the name of its copy, its record;
 //! - `canary` proves that uploads are announced, with objects of its own;
 //! - `pipeline` runs one object through fetch, scan, plan and effects;
 //! - `courier` delivers one report to the webhook;
@@ -43,6 +44,8 @@ mod policy;
 mod receipt;
 
 mod report;
+
+mod quarantine;
 
 mod canary;
 

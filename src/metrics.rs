@@ -28,6 +28,8 @@ pub(crate) enum NotificationEnd {
     Gone,
     /// Retention or a legal hold keeps the infected object.
     Locked,
+    /// It announces an object in the quarantine bucket.
+    QuarantineBucket,
     /// The notification announces nothing to scan.
     Ignored,
     /// A canary whose effect was refused; its round says so.
@@ -62,6 +64,8 @@ pub(crate) enum BacklogEnd {
     Gone,
     /// Retention or a legal hold keeps the infected object.
     Locked,
+    /// It is in the quarantine bucket.
+    QuarantineBucket,
     /// Not scanned in any attempt, or its verdict could not be applied; reported.
     Failed,
     /// Not what a sweep announces.

@@ -11,10 +11,12 @@ mod before;
 mod canaries;
 mod effects;
 mod examine;
+mod lines;
+mod quarantine;
 mod tagging;
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ use crate::config::PolicySettings;
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::{Metrics, Timed};
+use crate::policy::Action;
 use crate::queue::Outbox;
 use crate::receipt::Keys;
 use crate::report::{Attempt, EffectError, Examined, Trigger};
@@ -38,6 +41,9 @@ use crate::verdict::{Status, Verdict};
 const DEADLINE: Duration = Duration::from_mins(20);
 /// For the effects of all rounds, after the deadline.
 const EFFECTS_TIMEOUT: Duration = Duration::from_mins(4);
+/// The same where objects are moved: a copy takes about as long as the download, and is read back. With
+/// the deadline it is still below that half hour.
+const MOVE_TIMEOUT: Duration = Duration::from_mins(8);
 /// Versions that are remembered.
 const MAX_KNOWN: usize = 256;
 /// Rounds, when the object is overwritten between scan and effect.
@@ -82,6 +88,8 @@ pub(crate) enum ObjectEnd {
     Superseded,
     /// The object does not exist, or not any more. One look alone does not prove it.
     Gone,
+    /// It is in the quarantine bucket, and was not touched.
+    QuarantineBucket,
     /// A rule of retention keeps the object. The verdict is reported, and the object tagged.
     Locked,
     /// One of these versions, or all of them, are what was announced.
@@ -122,6 +130,10 @@ impl Pipeline {
     /// # Errors
     /// [`Interrupted`], when a later attempt may get further.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<ObjectEnd, Interrupted> {
+        if self.is_in_quarantine(&job.object.bucket) {
+            tracing::info!("in the quarantine bucket: left alone");
+            return Ok(ObjectEnd::QuarantineBucket);
+        }
         // A canary has to come by its own notification, and a sweep says nothing about that.
         if job.trigger == Trigger::Sweep {
             return self.run_rounds(job).await;
@@ -138,16 +150,16 @@ impl Pipeline {
 
     async fn run_rounds(&self, job: &Job<'_>) -> Result<ObjectEnd, Interrupted> {
         let deadline = Instant::now() + DEADLINE;
-        let mut before: Option<Box<Examined>> = None;
+        let mut before: Option<(Box<Examined>, bool)> = None;
         let mut changed = false;
         for round in 1..=MAX_ROUNDS {
             let found = self.examine_until(job, deadline).await;
-            if let Some(before) = before.take() {
+            if let Some((before, reported)) = before.take() {
                 // HEAD and GET may name different ETags of the same bytes.
                 let same = matches!(&found, Ok(Found::Examined(now)) if now.is_same(&before));
                 if !same {
                     changed = true;
-                    self.report_superseded(job, &before).await?;
+                    self.report_superseded(job, &before, reported).await?;
                 }
             }
             let examined = match found? {
@@ -161,7 +173,8 @@ impl Pipeline {
                 tracing::info!("a canary: left to its round");
                 return Ok(ObjectEnd::Applied);
             }
-            match self.apply_until(job, &examined, deadline + EFFECTS_TIMEOUT).await {
+            let reports = job.reported.load(Ordering::Relaxed);
+            match self.apply_until(job, &examined, deadline).await {
                 Ok(Some(end)) => {
                     if matches!(end, ObjectEnd::Applied) {
                         self.remember(examined.identity);
@@ -170,15 +183,15 @@ impl Pipeline {
                 }
                 Ok(None) => {
                     tracing::info!(round, "overwritten meanwhile, scanning the new bytes");
-                    before = Some(examined);
+                    before = Some((examined, job.reported.load(Ordering::Relaxed) > reports));
                 }
                 Err(failure) => return Err(Interrupted { failure, known: Some(examined) }),
             }
         }
-        Err(self.not_settled(before, changed))
+        Err(self.not_settled(before.map(|(examined, _)| examined), changed))
     }
 
-    /// Applies the verdict within the time for effects. `None`: other bytes are there now.
+    /// Applies the verdict within the time for effects, which begins at `deadline`. `None`: other bytes are there now.
     async fn apply_until(
         &self,
         job: &Job<'_>,
@@ -186,10 +199,15 @@ impl Pipeline {
         deadline: Instant,
     ) -> Result<Option<ObjectEnd>, Failure> {
         let started = Instant::now();
-        let applied = tokio::time::timeout_at(deadline.into(), self.apply(job, examined)).await;
+        let time = match self.planned(examined) {
+            Action::Quarantine => MOVE_TIMEOUT,
+            Action::No | Action::Tag | Action::Delete => EFFECTS_TIMEOUT,
+        };
+        let applied =
+            tokio::time::timeout_at((deadline + time).into(), self.apply(job, examined)).await;
         self.metrics.took(Timed::Effects, started.elapsed());
         applied.unwrap_or_else(|_| {
-            let minutes = (DEADLINE + EFFECTS_TIMEOUT).as_secs() / 60;
+            let minutes = (DEADLINE + time).as_secs() / 60;
             let detail = format!("effects not done after {minutes} min");
             Err(Failure::transient(self.stage_of_effect(examined), Reason::Deadline, detail))
         })
@@ -213,9 +231,10 @@ impl Pipeline {
     }
 
     fn stage_of_effect(&self, examined: &Examined) -> Stage {
-        match examined.verdict {
-            Verdict::Infected { .. } if self.policy.delete_file => Stage::Delete,
-            _ => Stage::Tag,
+        match self.planned(examined) {
+            Action::Quarantine => Stage::Quarantine,
+            Action::Delete => Stage::Delete,
+            Action::No | Action::Tag => Stage::Tag,
         }
     }
 

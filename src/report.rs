@@ -45,6 +45,8 @@ pub(crate) struct Report {
     /// The engine's name for the reason why it did not look into the object.
     heuristic: Option<String>,
     action: Action,
+    /// The name of the object's copy in the quarantine bucket.
+    quarantine_key: Option<String>,
     trigger: Trigger,
     /// Why the effect that an earlier report announced was not possible.
     error: Option<EffectError>,
@@ -90,6 +92,10 @@ pub(crate) enum EffectError {
     DeleteDenied,
     /// The deletion failed in every attempt.
     DeleteFailed,
+    /// The store does not allow the copy into the quarantine bucket.
+    QuarantineDenied,
+    /// That copy failed in every attempt.
+    QuarantineFailed,
     /// A rule of retention keeps the object.
     Locked,
     /// The store does not allow the tag.
@@ -109,9 +115,16 @@ pub(crate) enum EffectError {
 }
 
 impl EffectError {
-    /// Whether the object was to be deleted, and is still there.
+    /// Whether the object was to be taken away, and is still there.
     pub(crate) const fn is_of_deletion(self) -> bool {
-        matches!(self, Self::DeleteDenied | Self::DeleteFailed | Self::Locked)
+        matches!(
+            self,
+            Self::DeleteDenied
+                | Self::DeleteFailed
+                | Self::QuarantineDenied
+                | Self::QuarantineFailed
+                | Self::Locked
+        )
     }
 }
 
@@ -154,6 +167,11 @@ pub(crate) struct Examined {
 }
 
 impl Examined {
+    /// Whether it is a canary of our own.
+    pub(crate) fn is_canary(&self) -> bool {
+        self.trigger == Trigger::Canary
+    }
+
     /// Whether these are the same bytes, by identity and hash.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.identity == other.identity && self.sha256.is_some() && self.sha256 == other.sha256
@@ -173,7 +191,13 @@ impl Report {
         self
     }
 
-    /// Whether it reports a deletion, or corrects a report that does.
+    /// Names the copy in the quarantine bucket.
+    pub(crate) fn with_quarantine_key(mut self, key: Option<String>) -> Self {
+        self.quarantine_key = key;
+        self
+    }
+
+    /// Whether it reports a deletion or a move, or corrects a report that does.
     pub(crate) const fn is_of_deletion(&self) -> bool {
         self.is_of_deletion
     }
@@ -193,8 +217,7 @@ impl Report {
             Verdict::Infected { signature } => (None, Some(signature.clone()), None),
             Verdict::Unscannable { reason, heuristic } => (Some(*reason), None, heuristic.clone()),
         };
-        let is_of_deletion =
-            action == Action::Delete || error.is_some_and(EffectError::is_of_deletion);
+        let is_of_deletion = action.removes() || error.is_some_and(EffectError::is_of_deletion);
         let pin = identity.version_id().or(identity.etag.as_deref());
         let why = error.map(|error| error.into_str()).or(reason.map(|reason| reason.into_str()));
         Self {
@@ -219,6 +242,7 @@ impl Report {
             signature,
             heuristic,
             action,
+            quarantine_key: None,
             trigger: examined.trigger,
             error,
             engine: examined.engine.clone().map(EngineInfo::from),
@@ -262,6 +286,7 @@ impl Report {
             signature: None,
             heuristic: None,
             action,
+            quarantine_key: None,
             trigger,
             error: None,
             engine: None,

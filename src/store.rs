@@ -1,8 +1,9 @@
-//! Fetches, tags and deletes one exact version of an object; lists a bucket.
+//! Fetches, tags, copies and deletes one exact version of an object; lists a bucket.
 //!
 //! The only room that knows S3. Every effect is tied to an [`Identity`]: what the store answered to
 //! the GET whose body was scanned, never what the notification said.
 
+mod aside;
 mod buffer;
 mod client;
 mod credentials;
@@ -25,6 +26,7 @@ mod transport;
 mod trial;
 mod versions;
 
+pub(crate) use self::aside::{Original, Place};
 pub(crate) use self::buffer::{Buffer, BufferReader};
 pub(crate) use self::disk_budget::Claim;
 pub(crate) use self::effects::{Applied, KeyValue, MAX_TAGS, Tagged, Tags};
@@ -40,6 +42,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use self::aside::CopyLimits;
 use self::disk_budget::DiskBudget;
 use crate::config::StoreSettings;
 use crate::tls::Trust;
@@ -51,6 +54,7 @@ pub(crate) struct Store {
     temp_dir: PathBuf,
     /// The largest object that is downloaded, in bytes.
     max_object: u64,
+    copy_limits: CopyLimits,
     /// Bucket and key of the last successful downloads, newest first. A working store can still
     /// serve them, so a probe asks for these.
     last_good: Mutex<VecDeque<(String, String)>>,
@@ -74,6 +78,7 @@ impl Store {
             disk: DiskBudget::new(settings.spool),
             temp_dir: settings.temp_dir.clone(),
             max_object: settings.max_object,
+            copy_limits: CopyLimits::S3,
             last_good: Mutex::default(),
             last_good_failed: AtomicBool::new(false),
             has_tags: AtomicBool::new(false),

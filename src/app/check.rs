@@ -92,7 +92,9 @@ async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usiz
         say(format_args!("bucket   FAILED: {line}"));
         1
     };
-    if buckets.is_empty() {
+    let policy = &settings.policy;
+    let quarantine = policy.quarantine_bucket.as_deref().filter(|_| policy.delete_file);
+    if buckets.is_empty() && quarantine.is_none() {
         return 0;
     }
     let store = match Store::new(&settings.store, &settings.trust).await {
@@ -105,8 +107,17 @@ async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usiz
         Err(error) => return fail(&format!("no signal handlers: {error}")),
     };
     let mut missing = 0;
+    if let Some(quarantine) = quarantine {
+        missing += tell(quarantine, &[store.survey_quarantine(quarantine).await]);
+    }
     for bucket in buckets {
-        let findings = match &stop {
+        if policy.quarantine_bucket.as_ref() == Some(bucket) {
+            let text = "is QUARANTINE_BUCKET, where nothing is scanned";
+            missing +=
+                tell(bucket, &[Finding { bearing: Bearing::Missing, text: text.to_owned() }]);
+            continue;
+        }
+        let mut findings = match &stop {
             None => vec![store.survey(bucket, &settings.policy).await],
             Some(stop) if stop.is_cancelled() => break,
             Some(stop) => {
@@ -118,15 +129,27 @@ async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usiz
                 store.try_out(bucket, &key, &settings.policy, stop).await
             }
         };
-        for Finding { bearing, text } in findings {
-            let word = match bearing {
-                Bearing::Good => "ok",
-                Bearing::Note => "note",
-                Bearing::Missing => "FAILED",
-            };
-            missing += usize::from(bearing == Bearing::Missing);
-            say(format_args!("bucket   {word}: {bucket}: {text}"));
+        if let (Some(quarantine), Some(stop)) = (quarantine, &stop)
+            && !stop.is_cancelled()
+        {
+            findings.extend(store.try_quarantine(bucket, &Store::trial_key(), quarantine).await);
         }
+        missing += tell(bucket, &findings);
+    }
+    missing
+}
+
+/// Prints the findings about a bucket; returns how many are failures.
+fn tell(bucket: &str, findings: &[Finding]) -> usize {
+    let mut missing = 0;
+    for Finding { bearing, text } in findings {
+        let word = match bearing {
+            Bearing::Good => "ok",
+            Bearing::Note => "note",
+            Bearing::Missing => "FAILED",
+        };
+        missing += usize::from(*bearing == Bearing::Missing);
+        say(format_args!("bucket   {word}: {bucket}: {text}"));
     }
     missing
 }

@@ -114,6 +114,10 @@ pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
                     --uploaded-within";
         return complain(line, 1);
     }
+    let quarantine = &settings.policy.quarantine_bucket;
+    if what.targets.iter().any(|target| quarantine.as_ref() == Some(&target.bucket)) {
+        return complain("nothing in QUARANTINE_BUCKET is scanned", BAD_CONFIGURATION);
+    }
     let mut buckets = HashSet::new();
     if let Some(twice) = what.targets.iter().find(|target| !buckets.insert(&target.bucket)) {
         let line = format!("{}: a bucket has one sweep at a time, name it once", twice.bucket);

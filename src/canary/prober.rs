@@ -283,7 +283,7 @@ impl Canaries {
             Sample::Clean => Verdict::Clean,
             Sample::Eicar => Verdict::Infected { signature: String::new() },
         };
-        let context = Context { repeated: false, pinned: true };
+        let context = Context { repeated: false, pinned: true, canary: true };
         Sent {
             sample,
             key,

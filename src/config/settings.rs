@@ -193,6 +193,7 @@ impl Reader<'_> {
 
     pub(super) fn policy(&mut self) -> Option<PolicySettings> {
         let delete_file = self.flag("DELETE_FILE");
+        let quarantine_bucket = self.quarantine_bucket();
         let tag_files = self.flag("TAG_FILES");
         let tag_key = self.parse(
             "TAG_KEY",
@@ -206,6 +207,7 @@ impl Reader<'_> {
         let report_clean = self.flag("REPORT_CLEAN");
         Some(PolicySettings {
             delete_file: delete_file?,
+            quarantine_bucket: quarantine_bucket?,
             tag_files: tag_files?,
             tag_key: tag_key?,
             report_clean: report_clean?,

@@ -54,6 +54,7 @@ pub const VARIABLES: &[Variable] = &[
     plain("STRICT_LIMITS", "false", "refuse an engine that hides encrypted or over-limit files"),
     plain("DATABASE_MAX_AGE", "7", "days after which the virus database is warned about; 0 never"),
     plain("DELETE_FILE", "true", "delete infected objects"),
+    open("QUARANTINE_BUCKET", "bucket that infected objects are moved to, not deleted"),
     plain("TAG_FILES", "true", "tag objects with their status"),
     plain("TAG_KEY", "scanned", "key of that tag"),
     plain("REPORT_CLEAN", "false", "report clean objects too"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::lines::audit;
 use super::tagging::{self, Tagging};
 use super::{Interrupted, Job, ObjectEnd, Pipeline};
 use crate::event::ObjectRef;
@@ -15,8 +16,7 @@ use crate::policy::{self, Action, Context, Plan};
 use crate::queue::{Outbox, Record};
 use crate::report::{Attempt, EffectError, Examined, LAST_REPORT, Report, Trigger};
 use crate::store::{Applied, Identity, Pin};
-use crate::telemetry;
-use crate::verdict::{Status, Verdict};
+use crate::verdict::Status;
 
 /// For the tag of an object that was given up, or could not be deleted.
 const LAST_TAG_TIMEOUT: Duration = Duration::from_mins(1);
@@ -29,7 +29,7 @@ impl Pipeline {
         examined: &Examined,
     ) -> Result<Option<ObjectEnd>, Failure> {
         let pinned = examined.identity.pin != Pin::Nothing;
-        let context = Context { repeated: job.repeated, pinned };
+        let context = Context { repeated: job.repeated, pinned, canary: examined.is_canary() };
         let plan = policy::plan(&examined.verdict, &self.policy, context);
         let applied = match self.carry_out(job, examined, plan).await? {
             Tagging::Ended(applied) => applied,
@@ -37,11 +37,11 @@ impl Pipeline {
         };
         match applied {
             Applied::Done => {
-                if plan.report && plan.action != Action::Delete {
+                if plan.report && !plan.action.removes() {
                     self.report(job, examined, plan.action, None).await?;
                 }
                 self.record_applied(examined, plan.action).await;
-                log_end(examined, plan.action);
+                self.log_end(examined, plan.action);
                 let newer = !examined.as_announced;
                 Ok(Some(if newer { ObjectEnd::Superseded } else { ObjectEnd::Applied }))
             }
@@ -52,15 +52,15 @@ impl Pipeline {
                     self.report(job, examined, Action::No, error).await?;
                 }
                 self.record_applied(examined, Action::No).await;
-                log_end(examined, Action::No);
+                self.log_end(examined, Action::No);
                 Ok(Some(ObjectEnd::Applied))
             }
             Applied::TagSetFull => self.refused(job, examined, plan, EffectError::TagSetFull).await,
             Applied::NoIdentity => self.refused(job, examined, plan, EffectError::NoIdentity).await,
-            Applied::Locked if plan.action == Action::Delete => {
+            Applied::Locked if plan.action.removes() => {
                 self.refused(job, examined, plan, EffectError::Locked).await
             }
-            Applied::Denied if plan.action == Action::Delete => {
+            Applied::Denied if plan.action.removes() => {
                 self.refused(job, examined, plan, EffectError::DeleteDenied).await
             }
             Applied::Denied | Applied::Locked => {
@@ -69,7 +69,7 @@ impl Pipeline {
         }
     }
 
-    /// The effect alone; for a deletion its report first.
+    /// The effect alone; for a deletion or a move its report before the deletion.
     async fn carry_out(
         &self,
         job: &Job<'_>,
@@ -83,14 +83,20 @@ impl Pipeline {
             Action::Delete => {
                 self.report(job, examined, Action::Delete, None).await?;
                 audit(examined, "deleting");
-                let deleted = self.delete(identity).await;
-                if deleted.is_err() {
-                    // It stays readable until a later attempt, so its tag has to say what it is.
-                    self.tag_instead(examined).await;
-                }
-                deleted.map(Tagging::Ended)
+                self.delete_or_tag(examined).await
             }
+            Action::Quarantine => self.move_aside(job, examined).await,
         }
+    }
+
+    /// Deletes the object, or tags it until a later attempt can.
+    pub(super) async fn delete_or_tag(&self, examined: &Examined) -> Result<Tagging, Failure> {
+        let deleted = self.delete(&examined.identity).await;
+        if deleted.is_err() {
+            // It stays readable until then, so its tag has to say what it is.
+            self.tag_instead(examined).await;
+        }
+        deleted.map(Tagging::Ended)
     }
 
     /// The receipt on the object says more than this verdict, so the object is left alone.
@@ -124,19 +130,21 @@ impl Pipeline {
         if error == EffectError::Locked {
             return Ok(Some(ObjectEnd::Locked));
         }
-        let stage = if plan.action == Action::Delete { Stage::Delete } else { Stage::Tag };
+        let stage = if plan.action.removes() { Stage::Delete } else { Stage::Tag };
         Ok(Some(ObjectEnd::Refused { error, stage, status: plan.status }))
     }
 
-    /// Reports a finding about bytes that were overwritten before it was applied.
+    /// Reports a finding about bytes that were overwritten before it was applied. `reported`: the round
+    /// that found them reported it.
     pub(super) async fn report_superseded(
         &self,
         job: &Job<'_>,
         examined: &Examined,
+        reported: bool,
     ) -> Result<(), Failure> {
-        let context = Context { repeated: job.repeated, pinned: true };
-        let plan = policy::plan(&examined.verdict, &self.policy, context);
-        if plan.status == Status::Clean || plan.action != Action::Tag {
+        let status = Status::from(&examined.verdict);
+        let moved_or_tagged = matches!(self.planned(examined), Action::Tag | Action::Quarantine);
+        if status == Status::Clean || !moved_or_tagged || reported {
             return Ok(());
         }
         self.report(job, examined, Action::No, Some(EffectError::Superseded)).await
@@ -157,16 +165,24 @@ impl Pipeline {
         outbox: &Outbox,
     ) -> Result<(), Failure> {
         let Some(first) = objects.first() else { return Ok(()) };
+        if self.is_in_quarantine(&first.bucket) {
+            return Ok(());
+        }
         if interrupted.known.as_ref().is_some_and(|known| self.is_unreported(known)) {
             return Ok(());
         }
         let report = if let Some(examined) = &interrupted.known {
             let error = match interrupted.failure.stage {
                 Stage::Delete => EffectError::DeleteFailed,
+                Stage::Quarantine if interrupted.failure.reason == Reason::StoreDenied => {
+                    EffectError::QuarantineDenied
+                }
+                Stage::Quarantine => EffectError::QuarantineFailed,
                 _ => EffectError::TagFailed,
             };
             self.give_up_effect(examined, error).await;
-            Report::of(first, examined, attempt, Action::No, Some(error))
+            let key = self.quarantine_key(examined, Action::No, Some(error));
+            Report::of(first, examined, attempt, Action::No, Some(error)).with_quarantine_key(key)
         } else {
             let mut tagged = None;
             // What a sweep finds may have a receipt that says more.
@@ -200,7 +216,7 @@ impl Pipeline {
     }
 
     /// Tags what could not be deleted.
-    async fn tag_instead(&self, examined: &Examined) {
+    pub(super) async fn tag_instead(&self, examined: &Examined) {
         if !self.policy.tag_files {
             return;
         }
@@ -219,7 +235,7 @@ impl Pipeline {
     }
 
     /// Publishes the next report of this delivery.
-    async fn report(
+    pub(super) async fn report(
         &self,
         job: &Job<'_>,
         examined: &Examined,
@@ -230,6 +246,7 @@ impl Pipeline {
             return Ok(());
         }
         let report = Report::of(job.object, examined, job.attempt, action, error);
+        let report = report.with_quarantine_key(self.quarantine_key(examined, action, error));
         let number = job.reported.fetch_add(1, Ordering::Relaxed) + 1;
         self.send(job.outbox, report.at(job.attempt, number)).await
     }
@@ -268,39 +285,4 @@ fn announced(object: &ObjectRef) -> Identity {
         object.version_id.as_deref(),
         object.etag.as_deref(),
     )
-}
-
-/// A line of the audit trail, before and after a deletion.
-fn audit(examined: &Examined, what: &str) {
-    let version = examined.identity.version_id().unwrap_or_default();
-    let sha256 = examined.sha256.as_deref().unwrap_or_default();
-    let size = examined.identity.bytes();
-    if let Verdict::Infected { signature } = &examined.verdict {
-        tracing::warn!(target: telemetry::AUDIT, version, sha256, signature, size, "{what}");
-    }
-}
-
-/// One line an object.
-fn log_end(examined: &Examined, action: Action) {
-    let version = examined.identity.version_id().unwrap_or_default();
-    let sha256 = examined.sha256.as_deref().unwrap_or_default();
-    let size = examined.identity.bytes();
-    match (&examined.verdict, action) {
-        (Verdict::Infected { .. }, Action::Delete) => audit(examined, "infected object deleted"),
-        (Verdict::Clean, _) => tracing::info!(size, action = action.into_str(), "clean"),
-        (Verdict::Infected { signature }, _) => {
-            tracing::warn!(
-                version,
-                sha256,
-                signature,
-                size,
-                action = action.into_str(),
-                "infected"
-            );
-        }
-        (Verdict::Unscannable { reason, .. }, _) => {
-            let (action, reason) = (action.into_str(), reason.into_str());
-            tracing::warn!(version, size, action, reason, "not scanned");
-        }
-    }
 }

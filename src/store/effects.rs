@@ -12,6 +12,7 @@ pub(super) mod compare;
 mod delete;
 mod tag;
 
+pub(super) use self::delete::refuses_condition;
 pub(crate) use self::tag::{KeyValue, MAX_TAGS, Tagged, Tags};
 
 use std::sync::atomic::Ordering;

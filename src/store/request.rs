@@ -23,6 +23,10 @@ pub(super) enum Request {
     SetTags,
     /// `DeleteObject`.
     Delete,
+    /// `CopyObject`, or a copy in parts.
+    Copy,
+    /// `PutObject`.
+    Put,
     /// `ListObjectVersions`.
     ListVersions,
     /// `ListBuckets`.
@@ -45,6 +49,7 @@ impl Request {
             | Self::Versioning => Stage::Fetch,
             Self::GetTags | Self::SetTags => Stage::Tag,
             Self::Delete => Stage::Delete,
+            Self::Copy | Self::Put => Stage::Quarantine,
         }
     }
 

@@ -9,8 +9,13 @@
 //! that are used reach the SDK.
 
 use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
+use aws_sdk_s3::config::{ConfigBag, Intercept};
+use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -80,6 +85,34 @@ pub(super) struct Transport {
     /// For answers whose headers are too large for the other one.
     roomy: Http,
     proxy_variable: Option<&'static str>,
+}
+
+/// Asks for an answer's headers as they are, uploader's included: they are put here.
+#[derive(Debug, Clone)]
+pub(super) struct AllHeaders(pub(super) Arc<Mutex<Option<HeaderMap>>>);
+
+/// How long this request waits for the headers of its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience(pub(super) Duration);
+
+/// Gives a request something that is meant for this client.
+#[derive(Debug)]
+pub(super) struct With<T>(pub(super) T);
+
+impl<T: fmt::Debug + Clone + Send + Sync + 'static> Intercept for With<T> {
+    fn name(&self) -> &'static str {
+        "With"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        context.request_mut().add_extension(self.0.clone());
+        Ok(())
+    }
 }
 
 type Http = legacy::Client<HttpsConnector<connect::HttpConnector>, SdkBody>;
@@ -205,10 +238,16 @@ impl HttpConnector for Transport {
                 Some(ConnectionMetadata::builder().proxied(false).poison_fn(poison).build())
             });
         }
+        let patience = request.extensions().get::<Patience>().map_or(READ_TIMEOUT, |wait| wait.0);
+        let wanted = request.extensions().get::<AllHeaders>().cloned();
         let transport = self.clone();
         HttpConnectorFuture::new(async move {
-            match tokio::time::timeout(READ_TIMEOUT, transport.send(request)).await {
+            match tokio::time::timeout(patience, transport.send(request)).await {
                 Ok(Ok(answer)) => {
+                    if let Some(AllHeaders(all)) = wanted {
+                        let all = &mut *all.lock().unwrap_or_else(PoisonError::into_inner);
+                        *all = Some(answer.headers().clone());
+                    }
                     let answer = without_uploader_headers(answer).map(SdkBody::from_body_1_x);
                     HttpResponse::try_from(answer)
                         .map_err(|error| ConnectorError::other(error.into(), None))

@@ -47,6 +47,7 @@ impl Backlog {
         match self.scanning.scan(announced, delivery, publisher, cancelled).await {
             Ok(ObjectEnd::Applied | ObjectEnd::Superseded) => Outcome::Done(BacklogEnd::Scanned),
             Ok(ObjectEnd::Locked) => Outcome::Done(BacklogEnd::Locked),
+            Ok(ObjectEnd::QuarantineBucket) => Outcome::Done(BacklogEnd::QuarantineBucket),
             Ok(ObjectEnd::Gone) => {
                 tracing::info!("gone before it could be scanned");
                 Outcome::Done(BacklogEnd::Gone)

@@ -44,6 +44,7 @@ impl Notifications {
             Ok(ObjectEnd::Applied) => Outcome::Done(NotificationEnd::Applied),
             Ok(ObjectEnd::Superseded) => Outcome::Done(NotificationEnd::Superseded),
             Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
+            Ok(ObjectEnd::QuarantineBucket) => Outcome::Done(NotificationEnd::QuarantineBucket),
             Ok(ObjectEnd::CanaryRefused) => Outcome::Done(NotificationEnd::CanaryRefused),
             Ok(ObjectEnd::Gone) => gone(delivery, object),
             Ok(ObjectEnd::Versions(versions)) => {

@@ -20,6 +20,7 @@ mod limits;
 mod logging;
 mod messages;
 mod outbox;
+mod quarantine;
 mod receipts;
 mod reports;
 mod rotation;

@@ -20,7 +20,7 @@ struct Scene {
 /// A store takes long to start, so tests that run at the same time share one, and the last of them
 /// ends it. It is a process of its own and belongs to no test's runtime. Each test has its own
 /// client.
-async fn store() -> Arc<Seaweed> {
+pub(super) async fn store() -> Arc<Seaweed> {
     static SHARED: Mutex<Weak<Seaweed>> = Mutex::const_new(Weak::new());
     let mut shared = SHARED.lock().await;
     if let Some(store) = shared.upgrade() {

@@ -28,7 +28,7 @@ pub(in crate::store) enum Current {
 
 /// Whether another `Last-Modified` means other bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Modified {
+pub(in crate::store) enum Modified {
     Compare,
     Ignore,
 }
@@ -39,7 +39,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store gives no usable answer.
-    pub(super) async fn compare(
+    pub(in crate::store) async fn compare(
         &self,
         identity: &Identity,
         etag: &str,

@@ -288,8 +288,10 @@ where
     }
 }
 
-/// Whether the store does not support `If-Match` on a DELETE. A condition that is not met is a 412.
-fn refuses_condition<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+/// Whether the store does not support the condition of a request. One that is not met is a 412.
+pub(in crate::store) fn refuses_condition<E: ProvideErrorMetadata>(
+    error: &SdkError<E, HttpResponse>,
+) -> bool {
     let status = error.raw_response().map(|response| response.status().as_u16());
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
     status == Some(501)

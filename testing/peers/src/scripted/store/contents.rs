@@ -15,6 +15,7 @@ const MAX_TAGS: usize = 10;
 
 /// Everything the store holds, and the switches for its behaviour.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Contents {
     /// By name.
     pub buckets: BTreeMap<String, Bucket>,

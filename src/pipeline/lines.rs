@@ -1,0 +1,68 @@
+//! The lines that say what became of an object.
+
+use super::Pipeline;
+use crate::policy::Action;
+use crate::report::Examined;
+use crate::telemetry;
+use crate::verdict::Verdict;
+
+/// A line of the audit trail, before and after a deletion.
+pub(super) fn audit(examined: &Examined, what: &str) {
+    let version = examined.identity.version_id().unwrap_or_default();
+    let sha256 = examined.sha256.as_deref().unwrap_or_default();
+    let size = examined.identity.bytes();
+    if let Verdict::Infected { signature } = &examined.verdict {
+        tracing::warn!(target: telemetry::AUDIT, version, sha256, signature, size, "{what}");
+    }
+}
+
+/// The same of a move; `key` is the name of the copy.
+pub(super) fn audit_move(examined: &Examined, key: &str, what: &str) {
+    let version = examined.identity.version_id().unwrap_or_default();
+    let sha256 = examined.sha256.as_deref().unwrap_or_default();
+    let size = examined.identity.bytes();
+    if let Verdict::Infected { signature } = &examined.verdict {
+        tracing::warn!(
+            target: telemetry::AUDIT,
+            version,
+            sha256,
+            signature,
+            size,
+            quarantine_key = key,
+            "{what}"
+        );
+    }
+}
+
+impl Pipeline {
+    /// One line an object.
+    pub(super) fn log_end(&self, examined: &Examined, action: Action) {
+        let version = examined.identity.version_id().unwrap_or_default();
+        let sha256 = examined.sha256.as_deref().unwrap_or_default();
+        let size = examined.identity.bytes();
+        match (&examined.verdict, action) {
+            (Verdict::Infected { .. }, Action::Delete) => {
+                audit(examined, "infected object deleted");
+            }
+            (Verdict::Infected { .. }, Action::Quarantine) => {
+                let key = self.quarantine_key(examined, action, None).unwrap_or_default();
+                audit_move(examined, &key, "infected object quarantined");
+            }
+            (Verdict::Clean, _) => tracing::info!(size, action = action.into_str(), "clean"),
+            (Verdict::Infected { signature }, _) => {
+                tracing::warn!(
+                    version,
+                    sha256,
+                    signature,
+                    size,
+                    action = action.into_str(),
+                    "infected"
+                );
+            }
+            (Verdict::Unscannable { reason, .. }, _) => {
+                let (action, reason) = (action.into_str(), reason.into_str());
+                tracing::warn!(version, size, action, reason, "not scanned");
+            }
+        }
+    }
+}
