@@ -79,7 +79,7 @@ pub async fn run(state: &State) -> Result<ExitCode> {
     }
     say!("");
     say!("{right} of {all} as expected; report: status/action/reason or signature; ms: from the");
-    say!("upload until tag or deletion and report were there, of which up to 3000 until the store");
+    say!("upload until tag or move and report were there, of which up to 3000 until the store");
     say!("posts its webhook. `make down` stops everything.");
     Ok(if right == all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -128,7 +128,8 @@ fn as_expected(fate: Fate, seen: &Seen) -> bool {
         Fate::Infected => {
             !seen.present
                 && said("status") == "infected"
-                && said("action") == "delete"
+                && said("action") == "quarantine"
+                && !said("quarantine_key").is_empty()
                 && !said("signature").is_empty()
         }
         Fate::Encrypted => {
@@ -144,7 +145,7 @@ fn as_expected(fate: Fate, seen: &Seen) -> bool {
 fn row(sample: &Sample, seen: &Seen, good: bool) -> String {
     let expected = match sample.fate {
         Fate::Clean => "clean, tagged",
-        Fate::Infected => "infected, deleted",
+        Fate::Infected => "infected, moved",
         Fate::Encrypted => "unscannable, tagged",
     };
     let report = seen.report.as_ref().map_or("none".to_owned(), |report| {
@@ -153,7 +154,7 @@ fn row(sample: &Sample, seen: &Seen, good: bool) -> String {
     });
     let elapsed = seen.elapsed.map_or("-".to_owned(), |elapsed| elapsed.to_string());
     let tag = seen.tag.clone().unwrap_or_else(|| "-".into());
-    let object = if seen.present { "present" } else { "deleted" };
+    let object = if seen.present { "present" } else { "moved" };
     let verdict = if good { "ok" } else { "WRONG" };
     line([sample.name, expected, &tag, object, &report, &elapsed, verdict])
 }

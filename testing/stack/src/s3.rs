@@ -24,6 +24,9 @@ use crate::state::Settings;
 /// The gateway's name for its only webhook.
 const WEBHOOK: &str = "arn:minio:sqs::1:webhook";
 
+/// The bucket that the stack's own daemon moves infected objects to.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
 /// A client of one bucket.
 #[derive(Debug, Clone)]
 pub struct S3 {
@@ -279,13 +282,14 @@ impl S3 {
     }
 }
 
-/// Makes the stack's bucket, with its events sent by the webhook.
+/// Makes the stack's buckets; the events of the one that is scanned are sent by the webhook.
 ///
 /// # Errors
 /// When the store refuses.
 pub async fn prepare_bucket(settings: &Settings) -> Result<()> {
     let s3 = S3::new(settings);
     s3.create_bucket().await?;
+    s3.with_bucket(QUARANTINE).create_bucket().await?;
     s3.announce().await
 }
 
