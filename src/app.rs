@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod explain;
 mod progress;
 mod receipts;
 mod redrive;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::audit::{Audit, Listed, Target, audit};
 pub use self::check::{StoreKind, check, healthcheck};
+pub use self::explain::{Found, ObjectName, Question, Reason, explain};
 pub use self::receipts::{new_receipt_key, public_receipt_key};
 pub use self::redrive::{Redrive, redrive};
 pub use self::sweep::{Request, Select, sweep, sweep_cancel, sweep_status};
@@ -28,6 +30,7 @@ use crate::config::{Loaded, Settings};
 use crate::health::Health;
 use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
+use crate::policy::{Policy, RuleProblems};
 
 /// sysexits.h: `EX_CONFIG`.
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -128,6 +131,20 @@ impl Daemon {
             intake.serve(listener, stop).await;
         })))
     }
+}
+
+/// What decides on actions, with all that an operator should know about it.
+///
+/// # Errors
+/// When the rules cannot be used.
+fn policy(settings: &Settings) -> Result<(Policy, Vec<String>), RuleProblems> {
+    let policy = Policy::new(settings.policy.clone(), settings.rules.as_ref())?;
+    let mut warnings = policy.rules.warnings.clone();
+    if policy.may_remove() && !settings.policy.delete_file {
+        warnings
+            .extend(settings.unreported_deletions("a rule with the action delete or quarantine"));
+    }
+    Ok((policy, warnings))
 }
 
 /// Prints a line. A reader that went away must not stop what is going on.

@@ -32,9 +32,10 @@ pub(crate) use self::fact::End;
 use self::fact::{Fact, PREFIX, Sample};
 use self::ledger::Ledger;
 use self::prober::Way;
-use crate::config::{CanarySettings, PolicySettings};
+use crate::config::CanarySettings;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::queue::{Inlet, Journal, JournalError, Session};
 use crate::store::Store;
 
@@ -48,7 +49,7 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 /// The canaries of one replica; shared by the workers and the prober.
 pub(crate) struct Canaries {
     settings: CanarySettings,
-    policy: PolicySettings,
+    policy: Arc<Policy>,
     store: Arc<Store>,
     health: Arc<Health>,
     board: Board,
@@ -73,7 +74,7 @@ struct State {
 impl Canaries {
     pub(crate) fn new(
         settings: CanarySettings,
-        policy: PolicySettings,
+        policy: Arc<Policy>,
         store: Arc<Store>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,

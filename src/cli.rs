@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bucket_av_scanner::app::{
-    Address, Audit, Listed, Redrive, Request, Select, StoreKind, Target, Verify,
+    Address, Audit, Found, Listed, ObjectName, Question, Reason, Redrive, Request, Select,
+    StoreKind, Target, Verify,
 };
 use bucket_av_scanner::config::{self, VARIABLES, Variable};
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Say of every object of a bucket whether it has a receipt that calls its bytes clean
     Audit(AuditArgs),
+    /// Say which rule decides on a finding, and why
+    Explain(ExplainArgs),
     /// Have objects scanned that were there before, or were not announced
     Sweep(SweepArgs),
     /// Make the key that signs receipts, or print its public part
@@ -91,6 +94,35 @@ impl From<AuditArgs> for Audit {
         let AuditArgs { targets, current_only, hash, list, json, csv, html, after, public_key } =
             args;
         Self { targets, current_only, hash, list, json, csv, html, after, public_key }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The object; it need not be there
+    #[arg(value_name = "BUCKET/KEY")]
+    object: ObjectName,
+    #[command(flatten)]
+    finding: FindingArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct FindingArgs {
+    /// The signature by which it is infected
+    #[arg(long)]
+    signature: Option<String>,
+    /// Why it cannot be scanned, as in reports
+    #[arg(long)]
+    reason: Option<Reason>,
+}
+
+impl From<ExplainArgs> for Question {
+    fn from(ExplainArgs { object, finding }: ExplainArgs) -> Self {
+        let FindingArgs { signature, reason } = finding;
+        let found = reason.map(Found::Unscannable);
+        let finding = found.unwrap_or_else(|| Found::Signature(signature.unwrap_or_default()));
+        Self { object, finding }
     }
 }
 

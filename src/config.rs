@@ -10,6 +10,7 @@ mod intake;
 mod quarantine;
 mod reader;
 mod receipts;
+mod rules;
 mod secret;
 mod settings;
 mod source;
@@ -29,6 +30,8 @@ pub(crate) use self::inspection::Extra;
 pub use self::inspection::{Inspection, inspection};
 pub(crate) use self::intake::IntakeSettings;
 pub(crate) use self::receipts::ReceiptSettings;
+pub(crate) use self::rules::RulesText;
+pub use self::rules::{Ruling, ruling};
 pub(crate) use self::secret::Secret;
 pub(crate) use self::sweeps::{SweepSelect, SweepSettings};
 pub use self::sweeps::{age, day};
@@ -51,6 +54,8 @@ pub struct Settings {
     pub(crate) scanner: ScannerSettings,
     /// What follows from a verdict.
     pub(crate) policy: PolicySettings,
+    /// The rules before these settings, if there are any.
+    pub(crate) rules: Option<RulesText>,
     /// The webhook. Without one, reports of deletions are kept in a queue, and the others go to the
     /// results exchange alone.
     pub(crate) publish: Option<PublishSettings>,
@@ -336,6 +341,17 @@ fn masked_url(text: &str) -> String {
 }
 
 impl Settings {
+    /// A warning about deletions, which `cause` allows, where nobody is told of them.
+    pub(crate) fn unreported_deletions(&self, cause: &str) -> Option<String> {
+        self.publish.is_none().then(|| {
+            format!(
+                "{cause} without PUBLISH_URL: deletions are recorded in the log and in the queue \
+                 {}.reports.log alone, which keeps the newest 10,000 reports",
+                self.broker.queue
+            )
+        })
+    }
+
     fn warn(&self, texts: &source::Texts, warnings: &mut Vec<String>) {
         if self.store.keys.is_none() {
             warnings.push(format!(
@@ -343,14 +359,13 @@ impl Settings {
                 self.store.url
             ));
         }
-        if self.publish.is_none() && self.policy.delete_file {
-            warnings.push(format!(
-                "DELETE_FILE=true without PUBLISH_URL: deletions are recorded in the log and in \
-                     the queue {}.reports.log alone, which keeps the newest 10,000 reports",
-                self.broker.queue
-            ));
+        if self.policy.delete_file {
+            warnings.extend(self.unreported_deletions("DELETE_FILE=true"));
         }
-        if self.policy.quarantine_bucket.is_some() && !self.policy.delete_file {
+        if self.policy.quarantine_bucket.is_some()
+            && !self.policy.delete_file
+            && self.rules.is_none()
+        {
             warnings.push(
                 "QUARANTINE_BUCKET with DELETE_FILE=false: infected objects are tagged and stay \
                  where they are"

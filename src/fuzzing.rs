@@ -13,6 +13,7 @@ use crate::config::{self, VARIABLES};
 use crate::event::{self, Notification, ObjectRef};
 
 pub use crate::intake::fuzzing::webhook;
+pub use crate::policy::fuzzing::rules;
 pub use crate::scanner::fuzzing::{clamav_rest, clamd};
 pub use crate::store::fuzzing::store_headers;
 
@@ -219,6 +220,11 @@ mod tests {
     #[test]
     fn the_corpus_of_webhooks() {
         replay("webhook", webhook);
+    }
+
+    #[test]
+    fn the_corpus_of_rules() {
+        replay("rules", rules);
     }
 
     #[test]

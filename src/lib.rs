@@ -9,7 +9,7 @@
 //! - `event` parses a notification into the objects that it announces;
 //! - `store` fetches, tags, copies and deletes one exact version of an object;
 //! - `scanner` streams a download to an engine and reads its verdict;
-//! - `policy` says what a verdict means for the object;
+//! - `policy` says what a verdict means for the object, rules included;
 //! - `receipt` signs and checks receipts, and says what an object's tags prove;
 //! - `report` is the result of one object: its JSON, its id;
 //! - `quarantine` says what is kept of an object that is moved: the name of its copy, its record;

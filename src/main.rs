@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         Some(Command::Audit(args)) => {
             inspecting(&env, |settings| block_on(app::audit(settings, args.into())))
         }
+        Some(Command::Explain(args)) => match config::ruling(&env) {
+            Ok(ruling) => app::explain(ruling, &args.into()),
+            Err(problems) => complain(&problems.to_string()),
+        },
         Some(Command::Sweep(SweepArgs { command: Some(command), .. })) => {
             configured(&env, |loaded| match command {
                 SweepCommand::Status => block_on(app::sweep_status(&loaded.settings)),

@@ -24,16 +24,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::examine::Found;
 use crate::canary::Canaries;
-use crate::config::PolicySettings;
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::{Metrics, Timed};
-use crate::policy::Action;
+use crate::policy::{self, Action, Context, Plan, Policy};
 use crate::queue::Outbox;
 use crate::receipt::Keys;
 use crate::report::{Attempt, EffectError, Examined, Trigger};
 use crate::scanner::Engine;
-use crate::store::{Identity, Look, Store};
+use crate::store::{Identity, Look, Pin, Store};
 use crate::verdict::{Status, Verdict};
 
 /// For fetching and scanning, all rounds together. With the effects a delivery stays well below the
@@ -55,7 +54,7 @@ pub(crate) struct Pipeline {
     /// that makes one of them current again needs no second scan.
     applied: Mutex<VecDeque<Identity>>,
     store: Arc<Store>,
-    policy: PolicySettings,
+    policy: Arc<Policy>,
     keys: Arc<Keys>,
     /// `None` while the canary is off.
     canaries: Option<Arc<Canaries>>,
@@ -117,7 +116,7 @@ impl From<Failure> for Interrupted {
 impl Pipeline {
     pub(crate) fn new(
         store: Arc<Store>,
-        policy: PolicySettings,
+        policy: Arc<Policy>,
         keys: Arc<Keys>,
         canaries: Option<Arc<Canaries>>,
         metrics: Arc<Metrics>,
@@ -199,7 +198,7 @@ impl Pipeline {
         deadline: Instant,
     ) -> Result<Option<ObjectEnd>, Failure> {
         let started = Instant::now();
-        let time = match self.planned(examined) {
+        let time = match self.plan(examined, false).action {
             Action::Quarantine => MOVE_TIMEOUT,
             Action::No | Action::Tag | Action::Delete => EFFECTS_TIMEOUT,
         };
@@ -231,11 +230,19 @@ impl Pipeline {
     }
 
     fn stage_of_effect(&self, examined: &Examined) -> Stage {
-        match self.planned(examined) {
+        match self.plan(examined, false).action {
             Action::Quarantine => Stage::Quarantine,
             Action::Delete => Stage::Delete,
             Action::No | Action::Tag => Stage::Tag,
         }
+    }
+
+    /// What follows from the verdict.
+    fn plan(&self, examined: &Examined, repeated: bool) -> Plan {
+        let Identity { bucket, key, pin, .. } = &examined.identity;
+        let (pinned, canary) = (*pin != Pin::Nothing, examined.is_canary());
+        let context = Context { bucket, key, repeated, pinned, canary };
+        policy::plan(&examined.verdict, &self.policy, context)
     }
 
     /// Whether this is a version that was scanned and acted upon a while ago.

@@ -1,12 +1,18 @@
 //! What a verdict means for the object. Pure.
 
+mod glob;
+mod rules;
+
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
-use crate::config::PolicySettings;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::rules::fuzzing;
+pub(crate) use self::rules::{Finding, Kind, RuleProblems, Rules, Subject, ruled_reasons};
+use crate::config::{PolicySettings, RulesText};
 use crate::verdict::{Status, Verdict};
 
-/// What is done to the object, weakest first: in reports and the log.
+/// What is done to the object: in reports and the log. The weakest first.
 #[derive(
     Debug,
     Clone,
@@ -33,6 +39,13 @@ pub(crate) enum Action {
     Delete,
 }
 
+/// What decides on actions: rules, and the settings for what no rule matches.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) settings: PolicySettings,
+    pub(crate) rules: Rules,
+}
+
 /// What follows from a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -43,7 +56,9 @@ pub(crate) struct Plan {
 
 /// What is known besides the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Context {
+pub(crate) struct Context<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) key: &'a str,
     /// The object may have been reported before, by an attempt that was interrupted.
     pub(crate) repeated: bool,
     /// The store identified the bytes, so that an effect can be limited to them.
@@ -59,23 +74,69 @@ impl Action {
     }
 }
 
-/// Only infected objects are moved or deleted. A repeated delivery is reported even when clean, so that an
-/// earlier report that said something else is corrected.
-pub(crate) fn plan(verdict: &Verdict, settings: &PolicySettings, context: Context) -> Plan {
-    let tag = if settings.tag_files && context.pinned { Action::Tag } else { Action::No };
-    let status = Status::from(verdict);
-    let (action, report) = match verdict {
-        Verdict::Clean => (tag, settings.report_clean || context.repeated),
-        Verdict::Infected { .. } if settings.delete_file => {
-            let kept = settings.quarantine_bucket.is_some() && !context.canary;
-            (if kept { Action::Quarantine } else { Action::Delete }, true)
+impl Policy {
+    /// # Errors
+    /// When the rules cannot be used.
+    pub(crate) fn new(
+        settings: PolicySettings,
+        rules: Option<&RulesText>,
+    ) -> Result<Self, RuleProblems> {
+        let rules = rules.map(|text| Rules::new(text, &settings)).transpose()?.unwrap_or_default();
+        Ok(Self { settings, rules })
+    }
+
+    /// Whether objects may be taken away from where they are.
+    pub(crate) fn may_remove(&self) -> bool {
+        self.settings.delete_file || self.rules.has(Action::removes)
+    }
+
+    /// The bucket that objects may be moved to.
+    pub(crate) fn quarantine(&self) -> Option<&str> {
+        let bucket = self.settings.quarantine_bucket.as_deref()?;
+        let by_settings = self.settings.delete_file;
+        let may_move = by_settings || self.rules.has(|action| action == Action::Quarantine);
+        may_move.then_some(bucket)
+    }
+}
+
+/// Only infected objects are moved or deleted. A repeated delivery is reported even when clean, so
+/// that an earlier report that said something else is corrected.
+pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> Plan {
+    let Policy { settings, rules } = policy;
+    let Context { bucket, key, repeated, pinned, canary } = context;
+    let finding = Finding::of(verdict);
+    let action = match finding {
+        None if settings.tag_files && pinned => Action::Tag,
+        None => Action::No,
+        Some(finding) => {
+            let kind = finding.kind();
+            let chosen = rules.choose(Subject { bucket, key, finding });
+            let action = chosen.unwrap_or_else(|| by_default(kind, settings).0);
+            // Unlike the other two an infected object that cannot be tagged is worth a failure.
+            let left = kind == Kind::Unscannable && action == Action::Tag && !pinned;
+            match action {
+                Action::Quarantine if canary => Action::Delete,
+                _ if left => Action::No,
+                action => action,
+            }
         }
-        // Unlike the other two an infected object that cannot be tagged is worth a failure.
-        Verdict::Infected { .. } if settings.tag_files => (Action::Tag, true),
-        Verdict::Infected { .. } => (Action::No, true),
-        Verdict::Unscannable { .. } => (tag, true),
     };
-    Plan { status, action, report }
+    let report = finding.is_some() || settings.report_clean || repeated;
+    Plan { status: Status::from(verdict), action, report }
+}
+
+/// The action that no rule chose, and the settings that say so.
+pub(crate) fn by_default(kind: Kind, settings: &PolicySettings) -> (Action, &'static str) {
+    match (kind, settings.delete_file, settings.tag_files) {
+        (Kind::Infected, true, _) if settings.quarantine_bucket.is_some() => {
+            (Action::Quarantine, "DELETE_FILE=true and QUARANTINE_BUCKET")
+        }
+        (Kind::Infected, true, _) => (Action::Delete, "DELETE_FILE=true"),
+        (Kind::Infected, false, true) => (Action::Tag, "DELETE_FILE=false and TAG_FILES=true"),
+        (Kind::Infected, false, false) => (Action::No, "DELETE_FILE=false and TAG_FILES=false"),
+        (Kind::Unscannable, _, true) => (Action::Tag, "TAG_FILES=true"),
+        (Kind::Unscannable, _, false) => (Action::No, "TAG_FILES=false"),
+    }
 }
 
 #[cfg(test)]
@@ -137,10 +198,11 @@ mod tests {
                     tag_key: "scanned".to_owned(),
                     report_clean,
                 };
-                let context = Context { repeated, pinned, canary };
+                let policy = Policy::new(settings, None).unwrap();
+                let context = Context { bucket: "b", key: "k", repeated, pinned, canary };
                 let plans = [&Verdict::Clean, &infected, &unscannable]
-                    .map(|verdict| plan(verdict, &settings, context));
-                assert_eq!(plans.map(|p| p.action), actions, "{settings:?} {context:?}");
+                    .map(|verdict| plan(verdict, &policy, context));
+                assert_eq!(plans.map(|p| p.action), actions, "{policy:?} {context:?}");
                 assert_eq!(plans.map(|p| p.report), [report_clean || repeated, true, true]);
                 assert_eq!(plans.map(|p| p.status), [Status::Clean, Status::Infected, Status::No]);
             }
@@ -152,5 +214,60 @@ mod tests {
         assert!(Action::No < Action::Tag);
         assert!(Action::Tag < Action::Quarantine);
         assert!(Action::Quarantine < Action::Delete);
+    }
+
+    #[test]
+    fn rules_come_before_the_settings_and_change_no_status_and_no_report() {
+        use Action::{Delete, No, Quarantine, Tag};
+        let policy = |delete_file, text: &str| {
+            let settings = PolicySettings {
+                delete_file,
+                quarantine_bucket: Some("held".to_owned()),
+                tag_files: true,
+                tag_key: "scanned".to_owned(),
+                report_clean: false,
+            };
+            let rules = RulesText { path: "rules.yaml".into(), text: text.to_owned() };
+            Policy::new(settings, Some(&rules)).unwrap()
+        };
+        let infected = |signature: &str| Verdict::Infected { signature: signature.to_owned() };
+        let encrypted =
+            Verdict::Unscannable { reason: UnscannableReason::Encrypted, heuristic: None };
+        // DELETE_FILE, rules, finding, action where the bytes are identified, and where they are not.
+        let table = [
+            (true, "- {signature: PUA.*, infected: tag}", infected("PUA.X"), Tag, Tag),
+            (true, "- {signature: PUA.*, infected: no}", infected("PUA.X"), No, No),
+            (
+                true,
+                "- {signature: PUA.*, infected: tag}",
+                infected("Win.X"),
+                Quarantine,
+                Quarantine,
+            ),
+            (true, "- {signature: PUA.*, infected: delete}", infected("PUA.X"), Delete, Delete),
+            (
+                false,
+                "- {signature: Win.*, infected: quarantine}",
+                infected("Win.X"),
+                Quarantine,
+                Quarantine,
+            ),
+            (false, "- {signature: Win.*, infected: delete}", infected("Win.X"), Delete, Delete),
+            (false, "- {signature: Win.*, infected: delete}", infected("PUA.X"), Tag, Tag),
+            (true, "- {bucket: b, unscannable: no}", encrypted.clone(), No, No),
+            (true, "- {bucket: b, unscannable: tag}", encrypted.clone(), Tag, No),
+            (true, "- {bucket: c, unscannable: no}", encrypted, Tag, No),
+            (true, "- {infected: no, unscannable: no}", Verdict::Clean, Tag, No),
+        ];
+        for (delete_file, text, verdict, pinned, unpinned) in table {
+            let policy = policy(delete_file, text);
+            for (pinned, action) in [(true, pinned), (false, unpinned)] {
+                let (bucket, key, repeated, canary) = ("b", "k", false, false);
+                let context = Context { bucket, key, repeated, pinned, canary };
+                let status = Status::from(&verdict);
+                let expected = Plan { status, action, report: verdict != Verdict::Clean };
+                assert_eq!(plan(&verdict, &policy, context), expected, "{text} {verdict:?}");
+            }
+        }
     }
 }

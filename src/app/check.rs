@@ -10,12 +10,13 @@ use reqwest::StatusCode;
 
 pub use self::settings::StoreKind;
 use self::settings::{Deployment, IntakeEndpoint};
-use super::say;
-use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, Settings};
+use super::{BAD_CONFIGURATION, say};
+use crate::config::{ADMIN_PORT, AdminAddress, EngineAddress, Loaded, PolicySettings, Settings};
 use crate::courier::Courier;
 use crate::failure::{Reason, causes};
 use crate::hints;
 use crate::http;
+use crate::policy::Policy;
 use crate::queue::{self, Topology};
 use crate::scanner::Scanner;
 use crate::shutdown;
@@ -38,6 +39,10 @@ pub async fn check(
     for warning in warnings {
         say(format_args!("warning  {warning}"));
     }
+    let policy = match rules(&settings) {
+        Ok(policy) => policy,
+        Err(code) => return code,
+    };
     let mut failed = 0;
     let results =
         tokio::join!(broker(&settings), store(&settings), engine(&settings), webhook(&settings));
@@ -56,7 +61,7 @@ pub async fn check(
         }
     }
     if results.1.is_ok() {
-        failed += look_into(&settings, &buckets, write).await;
+        failed += look_into(&settings, &policy, &buckets, write).await;
     }
     say(format_args!("\n{}", store_settings(&settings, &buckets, kind)));
     if failed > 0 {
@@ -64,6 +69,28 @@ pub async fn check(
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// Prints what is to be known of the rules, if there are any.
+fn rules(settings: &Settings) -> Result<Policy, ExitCode> {
+    match super::policy(settings) {
+        Ok((policy, warnings)) => {
+            for warning in warnings {
+                say(format_args!("warning  {warning}"));
+            }
+            if settings.rules.is_some() {
+                let (count, path) = (policy.rules.len(), &policy.rules.path);
+                say(format_args!("rules    ok: {count} in {path}"));
+            }
+            Ok(policy)
+        }
+        Err(problems) => {
+            for line in problems.lines() {
+                say(format_args!("rules    FAILED: {line}"));
+            }
+            Err(ExitCode::from(BAD_CONFIGURATION))
+        }
+    }
 }
 
 /// What makes the store send its notifications here.
@@ -87,13 +114,12 @@ fn store_settings(settings: &Settings, buckets: &[String], kind: Option<StoreKin
 }
 
 /// Prints the findings about each bucket; returns how many are failures.
-async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usize {
+async fn look_into(settings: &Settings, policy: &Policy, buckets: &[String], write: bool) -> usize {
     let fail = |line: &str| {
         say(format_args!("bucket   FAILED: {line}"));
         1
     };
-    let policy = &settings.policy;
-    let quarantine = policy.quarantine_bucket.as_deref().filter(|_| policy.delete_file);
+    let quarantine = policy.quarantine();
     if buckets.is_empty() && quarantine.is_none() {
         return 0;
     }
@@ -106,19 +132,20 @@ async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usiz
         Ok(stop) => stop,
         Err(error) => return fail(&format!("no signal handlers: {error}")),
     };
+    let effects = PolicySettings { delete_file: policy.may_remove(), ..policy.settings.clone() };
     let mut missing = 0;
     if let Some(quarantine) = quarantine {
         missing += tell(quarantine, &[store.survey_quarantine(quarantine).await]);
     }
     for bucket in buckets {
-        if policy.quarantine_bucket.as_ref() == Some(bucket) {
+        if policy.settings.quarantine_bucket.as_ref() == Some(bucket) {
             let text = "is QUARANTINE_BUCKET, where nothing is scanned";
             missing +=
                 tell(bucket, &[Finding { bearing: Bearing::Missing, text: text.to_owned() }]);
             continue;
         }
         let mut findings = match &stop {
-            None => vec![store.survey(bucket, &settings.policy).await],
+            None => vec![store.survey(bucket, &effects).await],
             Some(stop) if stop.is_cancelled() => break,
             Some(stop) => {
                 let key = Store::trial_key();
@@ -126,7 +153,7 @@ async fn look_into(settings: &Settings, buckets: &[String], write: bool) -> usiz
                     "bucket   {bucket}: writing {key}, removed at the end; where the bucket \
                      announces uploads, this raises an event like any other"
                 ));
-                store.try_out(bucket, &key, &settings.policy, stop).await
+                store.try_out(bucket, &key, &effects, stop).await
             }
         };
         if let (Some(quarantine), Some(stop)) = (quarantine, &stop)

@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::receipts::keys;
 use super::{Daemon, Fatal};
 use crate::canary::Canaries;
+use crate::config::Settings;
 use crate::courier::Courier;
 use crate::failure::{Failure, Reason};
 use crate::health::Part;
 use crate::hints;
 use crate::intake::ToBroker;
+use crate::policy::Policy;
 use crate::queue::{Inlet, OpenError, Session, Topology};
 use crate::receipt::{Freshness, Keys};
 use crate::retry;
@@ -54,6 +56,7 @@ impl Workers {
     /// Builds the clients and the workers; nothing is connected yet.
     pub(super) async fn new(daemon: &Daemon) -> Result<Self, Fatal> {
         let settings = &daemon.settings;
+        let policy = Arc::new(policy(settings)?);
         let topology =
             Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
         let shared = Shared::new(
@@ -65,7 +68,7 @@ impl Workers {
         );
         let store = Store::new(&settings.store, &settings.trust).await;
         let store = Arc::new(store.map_err(Fatal::Configuration)?);
-        let canaries = canaries(daemon, &store);
+        let canaries = canaries(daemon, &store, &policy);
         let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
         let receipts = !keys.is_empty() && settings.policy.tag_files;
         let sweeps =
@@ -83,7 +86,7 @@ impl Workers {
             Slots::new(PAGE_SLOTS),
             shared.clone(),
         ));
-        let scanning = Arc::new(scanning(daemon, store, keys, canaries.clone())?);
+        let scanning = Arc::new(scanning(daemon, policy, store, keys, canaries.clone())?);
         let handler = Backlog::new(Arc::clone(&scanning), Arc::clone(&daemon.metrics));
         let (queue, left_free) = (topology.backlog.clone(), slots.left_free());
         let backlog = Arc::new(Worker::new(handler, queue, left_free, shared.clone()));
@@ -263,9 +266,22 @@ async fn run_worker<H: Handler>(worker: &Arc<Worker<H>>, session: &Session) -> W
     exit
 }
 
-fn canaries(daemon: &Daemon, store: &Arc<Store>) -> Option<Arc<Canaries>> {
+/// What decides on actions. Says what is to be known about it.
+fn policy(settings: &Settings) -> Result<Policy, Fatal> {
+    let (policy, warnings) =
+        super::policy(settings).map_err(|problems| Fatal::Configuration(problems.to_string()))?;
+    if settings.rules.is_some() {
+        tracing::info!("{} rules from {}", policy.rules.len(), policy.rules.path);
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(policy)
+}
+
+fn canaries(daemon: &Daemon, store: &Arc<Store>, policy: &Arc<Policy>) -> Option<Arc<Canaries>> {
     let Daemon { settings, health, metrics, .. } = daemon;
-    let (canary, policy) = (settings.canary.clone()?, settings.policy.clone());
+    let (canary, policy) = (settings.canary.clone()?, Arc::clone(policy));
     let (store, health, metrics) = (Arc::clone(store), Arc::clone(health), Arc::clone(metrics));
     Some(Arc::new(Canaries::new(canary, policy, store, health, metrics)))
 }
@@ -293,6 +309,7 @@ fn pages(
 
 fn scanning(
     daemon: &Daemon,
+    policy: Arc<Policy>,
     store: Arc<Store>,
     keys: Arc<Keys>,
     canaries: Option<Arc<Canaries>>,
@@ -304,7 +321,6 @@ fn scanning(
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
     let engine =
         EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
-    let policy = settings.policy.clone();
     Ok(Scanning::new(store, engine, policy, keys, canaries, health, metrics))
 }
 

@@ -172,7 +172,7 @@ pub(super) fn conclude(probes: &[Probe<'_>], clock: Clock, limits: Limits) -> St
 
 /// The clean canary as `clean`, EICAR as `infected`, each with the action of the settings.
 fn wrong(probe: &Probe<'_>) -> Option<Finding> {
-    let Progress::Ended(End::Applied { status, action }) = *probe.progress else { return None };
+    let Progress::Ended(End::Applied { status, action, .. }) = *probe.progress else { return None };
     let expected = match probe.sample {
         Sample::Clean => Status::Clean,
         Sample::Eicar => Status::Infected,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn ended(status: Status, action: Action) -> Progress {
-        Progress::Ended(End::Applied { status, action })
+        Progress::Ended(End::Applied { status, action, signature: None })
     }
 
     fn step(clean: &Progress, eicar: &Progress, clock: Clock) -> Step {

@@ -101,7 +101,13 @@ impl Fact {
 #[serde(tag = "how", rename_all = "snake_case")]
 pub(crate) enum End {
     /// Scanned, and the effect is done.
-    Applied { status: Status, action: Action },
+    Applied {
+        status: Status,
+        action: Action,
+        /// Of an infected one: rules may depend on it.
+        #[serde(default)]
+        signature: Option<String>,
+    },
     /// Not to its end; another attempt may follow.
     Failed { reason: String },
     /// The object was not there, or other bytes were.

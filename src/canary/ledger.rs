@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn applied() -> End {
-        End::Applied { status: Status::Clean, action: Action::Tag }
+        End::Applied { status: Status::Clean, action: Action::Tag, signature: None }
     }
 
     fn ledger(facts: impl IntoIterator<Item = Fact>) -> Ledger {

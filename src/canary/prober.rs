@@ -11,7 +11,7 @@ use super::conclude::{Clock, Finding, Limits, Marker, Probe, Step, conclude};
 use super::fact::{End, Fact, Outcome, PREFIX, Sample};
 use super::ledger::Progress;
 use crate::event;
-use crate::policy::{self, Action, Context};
+use crate::policy::{self, Action, Context, Policy};
 use crate::queue::{Inlet, Journal, JournalError};
 use crate::store::{OwnFault, Removal};
 use crate::verdict::Verdict;
@@ -38,12 +38,26 @@ struct Sent {
     key: String,
     sha256: String,
     body: Bytes,
-    /// What has to be done to it.
-    action: Action,
     /// When the store answered to its upload.
     written: Instant,
     /// It came back, and that was measured.
     measured: bool,
+}
+
+impl Sent {
+    /// A canary under a name that nobody can know before.
+    fn new(sample: Sample) -> Self {
+        let key = format!("{PREFIX}{}", Uuid::new_v4().simple());
+        let body = sample.body(&key);
+        Self {
+            sample,
+            key,
+            sha256: hex::encode(Sha256::digest(&body)),
+            body,
+            written: Instant::now(),
+            measured: false,
+        }
+    }
 }
 
 /// The result of a round for a bucket, and why.
@@ -178,7 +192,7 @@ impl Canaries {
         sent: &mut Vec<Sent>,
     ) -> Result<Concluded, JournalError> {
         for sample in [Sample::Clean, Sample::Eicar] {
-            let canary = self.make(sample);
+            let canary = Sent::new(sample);
             let Sent { key, sha256, body, .. } = &canary;
             let announced = Fact::Announced {
                 round,
@@ -251,7 +265,7 @@ impl Canaries {
             _ => return finding,
         };
         for canary in sent.iter().filter(|canary| suspects.contains(&canary.sample)) {
-            if self.store.was_acted_on(bucket, &canary.key, &self.policy.tag_key).await {
+            if self.store.was_acted_on(bucket, &canary.key, &self.policy.settings.tag_key).await {
                 return Finding::Unsaid(canary.sample);
             }
         }
@@ -270,29 +284,10 @@ impl Canaries {
             if applied && !std::mem::replace(&mut canary.measured, true) {
                 self.board.came_back(canary.written.elapsed());
             }
-            probes.push(Probe { sample: canary.sample, action: canary.action, progress });
+            let action = expected(&self.policy, bucket, canary, progress);
+            probes.push(Probe { sample: canary.sample, action, progress });
         }
         conclude(&probes, clock, limits)
-    }
-
-    /// A canary under a name that nobody can know before.
-    fn make(&self, sample: Sample) -> Sent {
-        let key = format!("{PREFIX}{}", Uuid::new_v4().simple());
-        let body = sample.body(&key);
-        let verdict = match sample {
-            Sample::Clean => Verdict::Clean,
-            Sample::Eicar => Verdict::Infected { signature: String::new() },
-        };
-        let context = Context { repeated: false, pinned: true, canary: true };
-        Sent {
-            sample,
-            key,
-            sha256: hex::encode(Sha256::digest(&body)),
-            body,
-            action: policy::plan(&verdict, &self.policy, context).action,
-            written: Instant::now(),
-            measured: false,
-        }
     }
 
     /// Removes a canary, if its bytes are still those that were announced. The inner error says why
@@ -327,4 +322,20 @@ impl Canaries {
         self.board.suspend(why.as_deref());
         why.is_some()
     }
+}
+
+/// What has to be done to a canary. The engine chooses the signature of EICAR, and rules may depend on
+/// it.
+fn expected(policy: &Policy, bucket: &str, canary: &Sent, progress: &Progress) -> Action {
+    let found = match progress {
+        Progress::Ended(End::Applied { signature, .. }) => signature.clone(),
+        _ => None,
+    };
+    let verdict = match canary.sample {
+        Sample::Clean => Verdict::Clean,
+        Sample::Eicar => Verdict::Infected { signature: found.unwrap_or_default() },
+    };
+    let (key, repeated, pinned) = (canary.key.as_str(), false, true);
+    let context = Context { bucket, key, repeated, pinned, canary: true };
+    policy::plan(&verdict, policy, context).action
 }

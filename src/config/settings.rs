@@ -21,6 +21,7 @@ impl Reader<'_> {
         let broker = self.broker();
         let scanner = self.scanner();
         let policy = self.policy();
+        let rules = self.rules();
         let publish = self.publish();
         let intake = self.intake();
         let canary = self.canary();
@@ -38,6 +39,7 @@ impl Reader<'_> {
             broker: broker?,
             scanner: scanner?,
             policy: policy?,
+            rules: rules?,
             publish: publish?,
             intake: intake?,
             canary: canary?,

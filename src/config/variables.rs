@@ -57,6 +57,7 @@ pub const VARIABLES: &[Variable] = &[
     open("QUARANTINE_BUCKET", "bucket that infected objects are moved to, not deleted"),
     plain("TAG_FILES", "true", "tag objects with their status"),
     plain("TAG_KEY", "scanned", "key of that tag"),
+    open("RULES_FILE", "YAML file of rules: which action for which finding (default none)"),
     plain("REPORT_CLEAN", "false", "report clean objects too"),
     open("PUBLISH_URL", "webhook that reports are POSTed to, http or https"),
     secret("PUBLISH_SECRET", "signs reports (Standard Webhooks, whsec_ and base64)"),

@@ -18,7 +18,7 @@ impl Pipeline {
         }
         let identity = Identity::of_listed(object);
         let Ok(TagsSeen::Tags(tags)) = self.store.tags_of(&identity).await else { return false };
-        let tag_key = &self.policy.tag_key;
+        let tag_key = &self.policy.settings.tag_key;
         let standings = Standings { keys: &self.keys, tag_key, freshness: Freshness::Any };
         let (standing, statement) = standings.of(&identity, &tags);
         // A later time than now was given by a clock that is wrong.

@@ -12,10 +12,10 @@ use super::{Interrupted, Job, ObjectEnd, Pipeline};
 use crate::event::ObjectRef;
 use crate::failure::{Failure, Kind, Reason, Stage};
 use crate::metrics::ReportEnd;
-use crate::policy::{self, Action, Context, Plan};
+use crate::policy::{Action, Plan};
 use crate::queue::{Outbox, Record};
 use crate::report::{Attempt, EffectError, Examined, LAST_REPORT, Report, Trigger};
-use crate::store::{Applied, Identity, Pin};
+use crate::store::{Applied, Identity};
 use crate::verdict::Status;
 
 /// For the tag of an object that was given up, or could not be deleted.
@@ -28,9 +28,8 @@ impl Pipeline {
         job: &Job<'_>,
         examined: &Examined,
     ) -> Result<Option<ObjectEnd>, Failure> {
-        let pinned = examined.identity.pin != Pin::Nothing;
-        let context = Context { repeated: job.repeated, pinned, canary: examined.is_canary() };
-        let plan = policy::plan(&examined.verdict, &self.policy, context);
+        let plan = self.plan(examined, job.repeated);
+        let plan = self.with_status_corrected(examined, plan).await?;
         let applied = match self.carry_out(job, examined, plan).await? {
             Tagging::Ended(applied) => applied,
             Tagging::Outranked => return self.outranked(job, examined, plan).await,
@@ -142,9 +141,9 @@ impl Pipeline {
         examined: &Examined,
         reported: bool,
     ) -> Result<(), Failure> {
-        let status = Status::from(&examined.verdict);
-        let moved_or_tagged = matches!(self.planned(examined), Action::Tag | Action::Quarantine);
-        if status == Status::Clean || !moved_or_tagged || reported {
+        let plan = self.plan(examined, job.repeated);
+        // A deletion was reported before it was tried.
+        if plan.status == Status::Clean || plan.action == Action::Delete || reported {
             return Ok(());
         }
         self.report(job, examined, Action::No, Some(EffectError::Superseded)).await
@@ -186,7 +185,7 @@ impl Pipeline {
         } else {
             let mut tagged = None;
             // What a sweep finds may have a receipt that says more.
-            if self.policy.tag_files && trigger != Trigger::Sweep {
+            if self.policy.settings.tag_files && trigger != Trigger::Sweep {
                 for object in objects {
                     let identity = announced(object);
                     let tagging = self.tag(&identity, tagging::unexamined());
@@ -217,7 +216,7 @@ impl Pipeline {
 
     /// Tags what could not be deleted.
     pub(super) async fn tag_instead(&self, examined: &Examined) {
-        if !self.policy.tag_files {
+        if !self.policy.settings.tag_files {
             return;
         }
         let tagging = self.tag(&examined.identity, tagging::statement(examined));

@@ -13,25 +13,17 @@ use super::lines::audit_move;
 use super::tagging::Tagging;
 use super::{Job, Pipeline};
 use crate::failure::{Failure, Kind, Reason, Stage};
-use crate::policy::{self, Action, Context};
+use crate::policy::Action;
 use crate::quarantine::{Finding, Record, name, record_name};
 use crate::receipt;
 use crate::report::{EffectError, Examined, Report};
-use crate::store::{Applied, Identity, Pin, Place, Store};
+use crate::store::{Applied, Identity, Place, Store};
 use crate::verdict::Verdict;
 
 impl Pipeline {
     /// Whether the object is in the quarantine bucket, where nothing is acted on.
     pub(super) fn is_in_quarantine(&self, bucket: &str) -> bool {
-        self.policy.quarantine_bucket.as_deref() == Some(bucket)
-    }
-
-    /// What the settings ask for, of an examined object.
-    pub(super) fn planned(&self, examined: &Examined) -> Action {
-        let pinned = examined.identity.pin != Pin::Nothing;
-        let canary = examined.is_canary();
-        let context = Context { repeated: false, pinned, canary };
-        policy::plan(&examined.verdict, &self.policy, context).action
+        self.policy.settings.quarantine_bucket.as_deref() == Some(bucket)
     }
 
     /// The name of the copy that a report is to tell: one was made where the action was to move the
@@ -46,7 +38,7 @@ impl Pipeline {
             || matches!(
                 error,
                 Some(EffectError::DeleteDenied | EffectError::DeleteFailed | EffectError::Locked)
-            ) && self.planned(examined) == Action::Quarantine;
+            ) && self.plan(examined, false).action == Action::Quarantine;
         copied.then(|| name(&examined.identity, examined.sha256.as_deref().unwrap_or_default()))
     }
 
@@ -78,7 +70,7 @@ impl Pipeline {
         examined: &Examined,
     ) -> Result<Result<String, Applied>, Failure> {
         let (Some(bucket), Verdict::Infected { signature }, Some(sha256)) =
-            (&self.policy.quarantine_bucket, &examined.verdict, &examined.sha256)
+            (&self.policy.settings.quarantine_bucket, &examined.verdict, &examined.sha256)
         else {
             let detail = "neither bucket nor finding to move it by";
             return Err(Failure::permanent(Stage::Quarantine, Reason::StoreRequest, detail));
@@ -87,7 +79,7 @@ impl Pipeline {
         let (identity, bucket) = (examined.identity.clone(), bucket.clone());
         let (signature, sha256) = (signature.clone(), sha256.clone());
         let engine = examined.engine.clone();
-        let tag_key = self.policy.tag_key.clone();
+        let tag_key = self.policy.settings.tag_key.clone();
         let report = Report::of(job.object, examined, job.attempt, Action::Quarantine, None).id;
         to_its_end(async move {
             let engine = engine.as_ref();

@@ -6,10 +6,12 @@ use std::time::SystemTime;
 use super::Pipeline;
 use super::effects::to_its_end;
 use crate::clock;
+use crate::config::PolicySettings;
 use crate::failure::Failure;
+use crate::policy::{Action, Plan};
 use crate::receipt::{self, Database, Found, Keys, Statement};
 use crate::report::Examined;
-use crate::store::{Applied, Identity, Store, Tagged, Tags};
+use crate::store::{Applied, Identity, Pin, Store, Tagged, Tags};
 use crate::verdict::Status;
 
 /// How the tagging of an object ended.
@@ -28,8 +30,30 @@ impl Pipeline {
         statement: Statement,
     ) -> Result<Tagging, Failure> {
         let (store, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys));
-        let (identity, key) = (identity.clone(), self.policy.tag_key.clone());
+        let (identity, key) = (identity.clone(), self.policy.settings.tag_key.clone());
         to_its_end(async move { tag(&store, &keys, &key, &identity, &statement).await }).await
+    }
+
+    /// The plan, or the tag instead of nothing: a rule that leaves the object alone must not leave it
+    /// with a status that an earlier scan, or its uploader, gave it.
+    pub(super) async fn with_status_corrected(
+        &self,
+        examined: &Examined,
+        plan: Plan,
+    ) -> Result<Plan, Failure> {
+        let PolicySettings { tag_files, tag_key, .. } = &self.policy.settings;
+        let identity = &examined.identity;
+        let is_left_alone = plan.status != Status::Clean && plan.action == Action::No;
+        if !is_left_alone || !tag_files || identity.pin == Pin::Nothing {
+            return Ok(plan);
+        }
+        let receipt_key = receipt::tag_key(tag_key);
+        let has_none = match self.store.read_tags(identity).await? {
+            Ok(found) => !found.tags.iter().any(|(key, _)| key == tag_key || *key == receipt_key),
+            Err(applied) => applied == Applied::NoTagging,
+        };
+        // Of what else stands in the way of reading them the tagging tells what it means.
+        Ok(if has_none { plan } else { Plan { action: Action::Tag, ..plan } })
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::canary::Canaries;
-use crate::config::PolicySettings;
 use crate::event::ObjectRef;
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
 use crate::metrics::Metrics;
 use crate::pipeline::{Interrupted, Job, ObjectEnd, Pipeline};
+use crate::policy::Policy;
 use crate::queue::{Delivery, Publisher};
 use crate::receipt::Keys;
 use crate::report::{Attempt, Trigger};
@@ -50,7 +50,7 @@ impl Scanning {
     pub(crate) fn new(
         store: Arc<Store>,
         engine: EngineWatch,
-        policy: PolicySettings,
+        policy: Arc<Policy>,
         keys: Arc<Keys>,
         canaries: Option<Arc<Canaries>>,
         health: Arc<Health>,

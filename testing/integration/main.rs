@@ -24,6 +24,7 @@ mod quarantine;
 mod receipts;
 mod reports;
 mod rotation;
+mod rules;
 mod stores;
 mod survey;
 mod sweeps;
