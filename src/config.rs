@@ -362,16 +362,7 @@ impl Settings {
         if self.policy.delete_file {
             warnings.extend(self.unreported_deletions("DELETE_FILE=true"));
         }
-        if self.policy.quarantine_bucket.is_some()
-            && !self.policy.delete_file
-            && self.rules.is_none()
-        {
-            warnings.push(
-                "QUARANTINE_BUCKET with DELETE_FILE=false: infected objects are tagged and stay \
-                 where they are"
-                    .to_owned(),
-            );
-        }
+        warnings.extend(self.idle_quarantine());
         self.warn_of_intake(warnings);
         self.warn_of_idle(texts, warnings);
         let free = rustix::fs::statvfs(&self.store.temp_dir)

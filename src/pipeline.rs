@@ -130,7 +130,7 @@ impl Pipeline {
     /// [`Interrupted`], when a later attempt may get further.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<ObjectEnd, Interrupted> {
         if self.is_in_quarantine(&job.object.bucket) {
-            tracing::info!("in the quarantine bucket: left alone");
+            tracing::warn!("nothing in QUARANTINE_BUCKET is scanned: do not subscribe its events");
             return Ok(ObjectEnd::QuarantineBucket);
         }
         // A canary has to come by its own notification, and a sweep says nothing about that.
@@ -190,7 +190,8 @@ impl Pipeline {
         Err(self.not_settled(before.map(|(examined, _)| examined), changed))
     }
 
-    /// Applies the verdict within the time for effects, which begins at `deadline`. `None`: other bytes are there now.
+    /// Applies the verdict within the time for effects, which begins at `deadline`. `None`: other bytes
+    /// are there now.
     async fn apply_until(
         &self,
         job: &Job<'_>,

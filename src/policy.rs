@@ -75,8 +75,10 @@ impl Action {
 }
 
 impl Policy {
+    /// Reads the rules, if there are any.
+    ///
     /// # Errors
-    /// When the rules cannot be used.
+    /// When they cannot be used.
     pub(crate) fn new(
         settings: PolicySettings,
         rules: Option<&RulesText>,

@@ -33,6 +33,7 @@ pub(crate) use self::effects::{Applied, KeyValue, MAX_TAGS, Tagged, Tags};
 pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};
 pub(crate) use self::inspect::TagsSeen;
+pub(crate) use self::key::MAX_KEY;
 pub(crate) use self::own::{OwnFault, Removal};
 pub(crate) use self::page::{Listed, Listing, Mark, Walk};
 pub(crate) use self::survey::{Bearing, Finding};

@@ -71,12 +71,12 @@ pub(crate) fn walk(
     concurrency: usize,
 ) -> impl Stream<Item = Result<Visited, Stop>> {
     let slots = Arc::new(Semaphore::new(concurrency));
-    objects(pages)
+    objects(|sender| read_to_end(pages, sender))
         .map(move |listed| {
             let (judge, slots) = (Arc::clone(&judge), Arc::clone(&slots));
             // A task of its own: one thread would not be enough for a fast store.
             let task = async move {
-                let listed = listed.map_err(Stop::List)?;
+                let listed = listed?;
                 let _slot = slots.acquire().await;
                 let finding = judge.judge(&listed).await?;
                 Ok(Visited { listed, finding })
@@ -87,32 +87,57 @@ pub(crate) fn walk(
         .buffered(concurrency.saturating_mul(WINDOW))
 }
 
-/// What the pages list. The next page is read while the objects of one are worked on.
-fn objects(mut pages: Pages) -> impl Stream<Item = Result<Listed, Failure>> {
-    let (sender, receiver) = mpsc::channel(1);
-    let reading = tokio::spawn(async move {
-        loop {
-            let page = match pages.next().await {
-                Ok(Some(page)) => Ok(page),
-                Ok(None) => return,
-                Err(failure) => Err(failure),
-            };
-            let failed = page.is_err();
-            if sender.send(page).await.is_err() || failed {
-                return;
-            }
+/// Reads all pages, each while the objects of the one before are worked on.
+async fn read_to_end(mut pages: Pages, sender: mpsc::Sender<Result<Vec<Listed>, Failure>>) {
+    while let Some(page) = pages.next().await.transpose() {
+        let failed = page.is_err();
+        if sender.send(page).await.is_err() || failed {
+            return;
         }
-    });
-    let state = (receiver, AbortOnDropHandle::new(reading));
-    let pages = stream::unfold(state, async |(mut receiver, reading)| {
-        let page: Result<Vec<Listed>, Failure> = receiver.recv().await?;
-        Some((page, (receiver, reading)))
+    }
+}
+
+/// What the pages list that `read` sends. If it breaks, that is an error, and not the end of the list.
+fn objects<F>(
+    read: impl FnOnce(mpsc::Sender<Result<Vec<Listed>, Failure>>) -> F,
+) -> impl Stream<Item = Result<Listed, Stop>>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(1);
+    let reading = AbortOnDropHandle::new(tokio::spawn(read(sender)));
+    let pages = stream::unfold((receiver, Some(reading)), async |(mut receiver, reading)| {
+        if let Some(page) = receiver.recv().await {
+            return Some((page.map_err(Stop::List), (receiver, reading)));
+        }
+        let error = reading?.await.err()?;
+        Some((Err(Stop::Broken(error.to_string())), (receiver, None)))
     });
     pages.flat_map(|page| {
         let objects = match page {
             Ok(objects) => objects.into_iter().map(Ok).collect(),
-            Err(failure) => vec![Err(failure)],
+            Err(stop) => vec![Err(stop)],
         };
         stream::iter(objects)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_breaks_is_not_the_end_of_the_list() {
+        for breaks in [false, true] {
+            let listed: Vec<_> = objects(|sender| async move {
+                let page = vec![Listed::NoText("k".to_owned())];
+                sender.send(Ok(page)).await.unwrap();
+                assert!(!breaks, "as the library does on an address that is too long");
+            })
+            .collect()
+            .await;
+            let ends = listed.iter().map(Result::is_ok).collect::<Vec<_>>();
+            assert_eq!(ends, if breaks { vec![true, false] } else { vec![true] });
+        }
+    }
 }

@@ -23,9 +23,7 @@ pub(crate) enum Verdict {
 }
 
 /// Why an object has no verdict: in reports, metrics and the log.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr, Serialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, IntoStaticStr, Serialize)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum UnscannableReason {

@@ -44,7 +44,7 @@ use super::progress::Counting;
 use super::verify::{NOT_FOUND_OUT, prepare};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;
-use crate::store::{Mark, Walk};
+use crate::store::{MAX_KEY, Mark, Walk};
 use crate::sweep::{Finding, Judge, Pages, Visited, listing_of, walk};
 use crate::{clock, shutdown};
 
@@ -145,6 +145,9 @@ impl Audit {
         if self.after.is_some() && self.targets.len() > 1 {
             return Err("--after goes with one BUCKET alone".to_owned());
         }
+        if self.after.as_ref().is_some_and(|key| key.len() > MAX_KEY) {
+            return Err("--after: a key has at most 1024 bytes".to_owned());
+        }
         let files = [&self.json, &self.csv, &self.html];
         let to_stdout = files.iter().filter(|file| file.as_deref().is_some_and(is_stdout)).count();
         if to_stdout + usize::from(self.list.is_some()) > 1 {
@@ -170,13 +173,16 @@ impl Audit {
         self.list.is_some() || files.iter().any(|file| file.as_deref().is_some_and(is_stdout))
     }
 
-    /// The command that goes on at a key of the target with this number, and with those behind it.
+    /// The command that goes on at a key of the target with this number, and with those behind it. What
+    /// it writes is left to the user: the same files would be written over.
     fn go_on(&self, number: usize, after: Option<&str>) -> String {
         let command = |targets: &[Target], after: Option<&str>| {
             let mut words = vec!["bucket-av-scanner audit".to_owned()];
             words.extend(targets.iter().map(Target::argument));
             words.extend(self.current_only.then(|| "--current-only".to_owned()));
             words.extend(self.hash.then(|| "--hash".to_owned()));
+            let key = self.public_key.as_ref().map(|file| target::quoted(&file.to_string_lossy()));
+            words.extend(key.map(|file| format!("--public-key={file}")));
             words.extend(after.map(|key| format!("--after={}", target::quoted(key))));
             words.join(" ")
         };
@@ -274,12 +280,13 @@ fn summarize(
     parked: Option<parked::Parked>,
 ) -> Summary {
     let conclusion = Conclusion::of(&tally, interrupted.is_some());
-    let sentence = conclusion.sentence(&tally);
+    let sentence = conclusion.sentence(&tally, what.after.as_deref());
     let ended = SystemTime::now();
     let (databases, other_databases) = summary::databases(&tally, clock::millis(ended) / 1000);
     Summary {
         program: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
         targets: what.targets.iter().map(Target::shown).collect(),
+        after: what.after.clone(),
         current_only: what.current_only,
         hashed: what.hash,
         began: to_the_second(began),

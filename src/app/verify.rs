@@ -11,10 +11,12 @@ use super::{BAD_CONFIGURATION, say};
 use crate::clock;
 use crate::config::{Inspection, Secret};
 use crate::receipt::{Database, Freshness, Keys, Standing, Standings, Statement};
-use crate::store::{Identity, Pin, Store, TagsSeen};
+use crate::store::{Identity, MAX_KEY, Pin, Store, TagsSeen};
 
 /// The exit code when nothing can be said of the object.
 pub(super) const NOT_FOUND_OUT: u8 = 3;
+/// What stands between a key and its version.
+const VERSION: &str = "?versionId=";
 
 /// An object, as `s3://BUCKET/KEY` or `s3://BUCKET/KEY?versionId=VERSION`. The key as it is, not
 /// percent-encoded.
@@ -43,12 +45,15 @@ impl FromStr for Address {
         const FORM: &str = "expected s3://BUCKET/KEY or s3://BUCKET/KEY?versionId=VERSION";
         let rest = text.strip_prefix("s3://").ok_or(FORM)?;
         let (bucket, object) = rest.split_once('/').ok_or(FORM)?;
-        let (key, version) = match object.rsplit_once("?versionId=") {
+        let (key, version) = match object.rsplit_once(VERSION) {
             Some((key, version)) => (key, Some(version.to_owned())),
             None => (object, None),
         };
         if bucket.is_empty() || key.is_empty() || version.as_deref() == Some("") {
             return Err(FORM);
+        }
+        if key.len() > MAX_KEY {
+            return Err("a key has at most 1024 bytes");
         }
         Ok(Self { bucket: bucket.to_owned(), key: key.to_owned(), version })
     }
@@ -59,13 +64,20 @@ impl fmt::Display for Address {
         // The key is the uploader's choice, and may hold what a terminal would take for a command.
         write!(f, "s3://{}/{}", self.bucket, self.key.escape_debug())?;
         match &self.version {
-            Some(version) => write!(f, "?versionId={}", version.escape_debug()),
+            Some(version) => write!(f, "{VERSION}{}", version.escape_debug()),
             None => Ok(()),
         }
     }
 }
 
 impl Address {
+    /// The key that the whole text would be, if it names no version: an uploader may have chosen such a
+    /// key, to have another object looked at.
+    fn whole_key(&self) -> Option<String> {
+        let whole = format!("{}{VERSION}{}", self.key, self.version.as_deref()?);
+        (whole.len() <= MAX_KEY).then_some(whole)
+    }
+
     /// The address of these bytes.
     pub(super) fn of(identity: &Identity) -> Self {
         let version = match &identity.pin {
@@ -136,6 +148,21 @@ async fn look(
     standings: &Standings<'_>,
     what: &Verify,
 ) -> Result<(Standing, String), String> {
+    if let Some(key) = what.address.whole_key() {
+        match store.identify(&what.address.bucket, &key, None).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                return Err(
+                    "an object has this whole key, so what is meant is not clear: to mean \
+                            that object, name its version too, ?versionId=null if it has none"
+                        .to_owned(),
+                );
+            }
+            Err(failure) => {
+                return Err(format!("whether an object has this whole key: {failure}"));
+            }
+        }
+    }
     let mut found = judge(store, standings, &what.address).await?;
     if found.standing != Standing::Verified {
         // The object may have been overwritten, or tagged, between the two requests.

@@ -1,5 +1,6 @@
 //! The setting of the quarantine.
 
+use super::Settings;
 use super::canary::bucket_names;
 use super::reader::Reader;
 
@@ -24,6 +25,20 @@ impl Reader<'_> {
             }
         }
         Some(Some(bucket))
+    }
+}
+
+impl Settings {
+    /// A warning about a quarantine that nothing is moved to.
+    pub(super) fn idle_quarantine(&self) -> Option<String> {
+        let is_idle = self.policy.quarantine_bucket.is_some()
+            && !self.policy.delete_file
+            && self.rules.is_none();
+        is_idle.then(|| {
+            "QUARANTINE_BUCKET with DELETE_FILE=false: infected objects are tagged and stay where \
+             they are"
+                .to_owned()
+        })
     }
 }
 

@@ -13,6 +13,8 @@ use aws_smithy_runtime_api::box_error::BoxError;
 /// Needs no encoding in a URL and cannot be in a bucket's name. A key that contains it is marked as
 /// well.
 const MARK: &str = "~avscan-marked~";
+/// The longest key that S3 has, in bytes.
+pub(crate) const MAX_KEY: usize = 1024;
 
 /// The key as it is given to the SDK: marked if the SDK would refuse it.
 pub(super) fn for_sdk(key: &str) -> Cow<'_, str> {

@@ -136,7 +136,8 @@ impl Store {
         let next = match (page.is_truncated(), page.next_continuation_token) {
             (Some(true), Some(token)) => Some(Mark::Token(token)),
             (Some(true), None) => Some(Mark::Key(end.ok_or_else(no_next)?)),
-            _ => None,
+            (Some(false), _) => None,
+            (None, _) => return Err(no_end()),
         };
         let objects = page.contents.unwrap_or_default().into_iter().map(Entry::from);
         let objects = objects.map(|entry| entry.read(&walk.bucket, is_encoded)).collect();
@@ -164,7 +165,8 @@ impl Store {
                 })
             }
             (Some(true), None) => return Err(no_next()),
-            _ => None,
+            (Some(false), _) => None,
+            (None, _) => return Err(no_end()),
         };
         let current = walk.listing == Listing::CurrentVersions;
         let objects = page.versions.unwrap_or_default().into_iter();
@@ -228,6 +230,12 @@ fn naming(fault: Fault, right: &str) -> Failure {
         return failure;
     }
     Failure { detail: format!("allow {right}: {}", failure.detail), ..failure }
+}
+
+/// A list that was cut off is read like a whole one. All stores say whether theirs goes on.
+pub(super) fn no_end() -> Failure {
+    let detail = "the list does not say whether it goes on: it was cut off, or is none";
+    fault::suspect(Request::List.stage(), Reason::StoreOdd, detail)
 }
 
 fn no_next() -> Failure {

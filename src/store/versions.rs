@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::Store;
 use super::fault::{self, Fault};
 use super::identity::NULL;
-use super::page::decoded;
+use super::page::{decoded, no_end};
 use super::request::Request;
 use crate::event::{ObjectRef, Version, plain_etag};
 use crate::failure::{Failure, Reason, Stage};
@@ -88,7 +88,8 @@ impl Store {
             let is_encoded = page.encoding_type() == Some(&EncodingType::Url);
             let next = page.next_key_marker.unwrap_or_default();
             let goes_on = names(&next, &object.key) || (expected && !listing.seen);
-            if page.is_truncated != Some(true) || !goes_on {
+            let truncated = page.is_truncated.ok_or_else(|| Fault::Other(no_end()))?;
+            if !truncated || !goes_on {
                 let found = listing.finish();
                 if found.announced.len() <= MAX_ANNOUNCED {
                     return Ok(found);

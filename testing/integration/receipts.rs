@@ -93,6 +93,16 @@ async fn an_object_that_was_scanned_is_verified_with_the_public_key_alone() {
     assert!(code == 1 && line.starts_with("infected: "), "{code} {line}");
     let (code, line) = verify(&daemon, "nothing", &[], &[]);
     assert!(code == 3 && line.contains("no such object"), "{code} {line}");
+    // An uploader chooses the key, and with it what it looks like.
+    s3.put("twin", "hello").await.unwrap();
+    s3.put("twin?versionId=null", "other").await.unwrap();
+    assert_eq!(status(&daemon, "twin").await, "clean");
+    assert_eq!(status(&daemon, "twin?versionId=null").await, "clean");
+    s3.set_tags("twin?versionId=null", &[("scanned", "clean")]).await.unwrap();
+    let (code, line) = verify(&daemon, "twin?versionId=null", &[], &[]);
+    assert!(code == 3 && line.contains("an object has this whole key"), "{code} {line}");
+    assert_eq!(verify(&daemon, "twin?versionId=null?versionId=null", &[], &[]).0, 1);
+    assert_eq!(verify(&daemon, "twin", &[], &[]).0, 0);
     let (code, line) = verify(&daemon, key, &[], &[("MINIO_SERVER_URL", "http://127.0.0.1:1")]);
     assert!(code == 3 && line.lines().count() == 1, "{code} {line}");
 

@@ -20,6 +20,8 @@ pub(super) struct Summary {
     /// Name and version of this program.
     pub(super) program: String,
     pub(super) targets: Vec<String>,
+    /// Only keys behind this one were looked at.
+    pub(super) after: Option<String>,
     /// Of buckets with versions, only the current ones were looked at.
     pub(super) current_only: bool,
     /// The bytes of verified objects were read and compared.
@@ -114,8 +116,16 @@ impl Conclusion {
         }
     }
 
-    /// One sentence for who signs it off.
-    pub(super) fn sentence(self, tally: &Tally) -> String {
+    /// One sentence for who signs it off, and one about what was left out: a part is not the whole.
+    pub(super) fn sentence(self, tally: &Tally, after: Option<&str>) -> String {
+        let said = self.about(tally);
+        match after {
+            Some(key) => format!("{said} Keys up to {} were not looked at.", key.escape_debug()),
+            None => said,
+        }
+    }
+
+    fn about(self, tally: &Tally) -> String {
         let (objects, unknown) = (tally.objects(), tally.not_found_out());
         let bad = objects - tally.verified() - unknown;
         let all = count(objects);
@@ -247,7 +257,7 @@ mod tests {
             let tally = tally(standings, unknown);
             let conclusion = Conclusion::of(&tally, interrupted);
             assert_eq!(conclusion, expected, "{tally:?}");
-            assert!(conclusion.sentence(&tally).ends_with('.'));
+            assert!(conclusion.sentence(&tally, None).ends_with('.'));
         }
         for standing in Standing::iter().filter(|standing| *standing != Standing::Verified) {
             assert_eq!(Conclusion::of(&tally(&[(standing, 1)], 0), false), NotVerified);

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::str::FromStr;
 
+use crate::store::MAX_KEY;
+
 /// A bucket or a part of it, as `BUCKET`, `BUCKET/PREFIX` or the same with `s3://` before it. The
 /// prefix as it is, not percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,9 @@ impl FromStr for Target {
         let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
         if bucket.is_empty() {
             return Err("expected BUCKET or BUCKET/PREFIX");
+        }
+        if prefix.len() > MAX_KEY {
+            return Err("no key begins with it: a key has at most 1024 bytes");
         }
         Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }

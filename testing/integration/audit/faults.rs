@@ -49,6 +49,8 @@ fn an_audit_that_fails_says_where_to_go_on() {
     broken.store(100, Ordering::SeqCst);
     let said = audit(&["b", "--after", "d\nd", "--csv", &csv], &settings);
     assert_eq!(said.code, 0, "{}", said.all());
+    // Whoever reads only this half must not take it for the whole.
+    assert!(said.out.contains(r"Keys up to d\nd were not looked at."), "{}", said.all());
     let second = standings(&std::fs::read_to_string(&csv).unwrap());
     let all: Vec<_> = first.keys().chain(second.keys()).map(String::as_str).collect();
     assert_eq!(all, keys);
@@ -69,11 +71,50 @@ fn what_is_no_list_ends_no_audit_well() {
             let store = Store::start_with(move |call, _| {
                 (call.operation == of).then(|| Reply::new(200, answer))
             });
-            scripted(&signer, &store, "b", &[]);
+            scripted(&signer, &store, "b", &["a"]);
             let said = audit(&["b"], &settings(store.url(), ("a", "s"), &signer));
             assert_eq!(said.code, 3, "{of:?} {answer:?}: {}", said.all());
         }
     }
+}
+
+/// The library panics on an address that is too long for it. The end of whoever reads the list is not
+/// the end of the list.
+#[test]
+fn a_list_that_cannot_be_asked_for_ends_no_audit_well() {
+    let signer = Signer::new();
+    let token = "t".repeat(70_000);
+    let store = Store::start_with(move |call, _| {
+        let page = format!(
+            "<ListBucketResult><IsTruncated>true</IsTruncated>\
+             <NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
+        );
+        (call.operation == Operation::ListObjectsV2).then(|| Reply::new(200, page))
+    });
+    scripted(&signer, &store, "b", &["a"]);
+    let said = audit(&["b"], &settings(store.url(), ("a", "s"), &signer));
+    assert!(said.code == 3 && said.out.contains("did not come to its end"), "{}", said.all());
+}
+
+#[test]
+fn the_command_that_goes_on_trusts_the_same_keys() {
+    let signer = Signer::new();
+    let store = Store::start_with(|call, _| {
+        (call.operation == Operation::ListObjectsV2).then(|| error(403, "AccessDenied"))
+    });
+    scripted(&signer, &store, "b", &["a"]);
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("a key.pub").to_string_lossy().into_owned();
+    let public = Command::new(BINARY)
+        .args(["receipt-key", "public"])
+        .env_clear()
+        .env("RECEIPT_KEY", &signer.pem)
+        .output()
+        .unwrap();
+    std::fs::write(&key, public.stdout).unwrap();
+    let said = audit(&["b", "--public-key", &key], &settings(store.url(), ("a", "s"), &signer));
+    let go_on = format!("go on with: bucket-av-scanner audit b --public-key='{key}'\n");
+    assert!(said.code == 3 && said.out.contains(&go_on), "{}", said.all());
 }
 
 #[test]

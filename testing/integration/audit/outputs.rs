@@ -67,8 +67,11 @@ fn hostile_keys_are_audited_and_harm_nobody() {
 fn arguments_that_do_not_go_together_are_refused() {
     let (signer, store) = (Signer::new(), Store::start());
     let settings = settings(store.url(), ("a", "s"), &signer);
+    let long = "k".repeat(1025);
     for (arguments, says) in [
         (&["b", "c", "--after", "k"][..], "--after"),
+        (&["b", "--after", &long], "1024 bytes"),
+        (&[&format!("b/{long}")], "1024 bytes"),
         (&["b", "b/in"], "overlap"),
         (&["b", "--csv", "-", "--list", "never"], "standard output"),
         (&["b", "--json", "-", "--html", "-"], "standard output"),
