@@ -28,6 +28,18 @@ async fn until_the_copy_is_proved_the_original_stays_tagged_and_is_parked_in_the
     }
 }
 
+/// It stays readable for as long as it waits, so its tag has to hide it.
+#[tokio::test]
+async fn between_two_attempts_the_original_is_tagged() {
+    let scene = scene(&[("RETRY_DELAYS", "10m")], |call, _| {
+        (call.operation == Operation::CopyObject).then(|| store::error(500, "InternalError"))
+    })
+    .await;
+    scene.upload("k").await;
+    eventually("it is tagged", async || scene.tag("k").as_deref() == Some("infected")).await;
+    assert!(scene.daemon.reports().iter().all(|report| report.json()["key"] != "k"));
+}
+
 #[tokio::test]
 async fn a_missing_bucket_leaves_the_original() {
     let scene = scene(&[("QUARANTINE_BUCKET", "nowhere")], |_, _| None).await;
