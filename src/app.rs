@@ -10,6 +10,7 @@ mod sweep;
 mod verify;
 mod workers;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use crate::policy::{Policy, RuleProblems};
 
 /// sysexits.h: `EX_CONFIG`.
 pub const BAD_CONFIGURATION: u8 = 78;
+/// For arguments that do not go together, as the command line's own.
+const BAD_ARGUMENTS: u8 = 2;
 
 /// What the parts of one daemon share.
 struct Daemon {
@@ -148,6 +151,17 @@ fn policy(settings: &Settings) -> Result<(Policy, Vec<String>), RuleProblems> {
 }
 
 /// Prints a line. A reader that went away must not stop what is going on.
-fn say(line: impl std::fmt::Display) {
+fn say(line: impl Display) {
     drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Prints a line on standard error, as [`say`] does.
+fn complain(line: impl Display) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Says why a command ends, and with which exit code.
+fn fail(why: impl Display, code: u8) -> ExitCode {
+    complain(why);
+    ExitCode::from(code)
 }

@@ -81,7 +81,7 @@ pub(crate) struct AuditArgs {
     /// Write the result as a page for people; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Begin behind this key
+    /// Begin behind this key of the first BUCKET
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     after: Option<String>,
     /// Trust the keys in this PEM file, and no others

@@ -73,8 +73,8 @@ pub(crate) enum Note {
     Source,
 }
 
-/// A sweep that goes on, as far as this replica knows: all of them follow the journal with
-/// `SWEEP_EVERY`, else the one that works on it.
+/// A sweep that goes on, as far as this replica knows. It does where there was a journal when it
+/// connected, or it needs one itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct RunningSweep {
     pub(crate) sweep: String,

@@ -5,6 +5,7 @@
 mod cli;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -109,10 +110,10 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 /// Prints one line for each problem; returns the exit code for a bad configuration.
-#[expect(clippy::print_stderr, reason = "before there is a log")]
 fn complain(problems: &str) -> ExitCode {
     for line in problems.lines() {
-        eprintln!("[{}] error: {line}", env!("CARGO_PKG_NAME"));
+        // Nobody may read it any more.
+        drop(writeln!(std::io::stderr(), "[{}] error: {line}", env!("CARGO_PKG_NAME")));
     }
     ExitCode::from(app::BAD_CONFIGURATION)
 }

@@ -9,8 +9,8 @@
 //! crash one chain goes on, and which sweep of a bucket goes on at all.
 //!
 //! - `selection`: which objects are announced; `state`: where a sweep stands; `page`: reads one page;
-//! - `fact`: what the journal says of sweeps; `ledger`: what follows from it, pure; `sweeps`: what this
-//!   replica knows of them.
+//! - `fact`: what the journal says of sweeps; `ledger`: what follows from it, pure; `watch`: which of
+//!   them stand still; `sweeps`: what this replica knows of them.
 
 mod fact;
 mod judge;
@@ -20,6 +20,7 @@ mod pages;
 mod selection;
 mod state;
 mod sweeps;
+mod watch;
 
 use std::sync::Arc;
 

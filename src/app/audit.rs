@@ -31,7 +31,7 @@ use futures_util::StreamExt;
 use strum::IntoEnumIterator;
 use tokio_util::sync::CancellationToken;
 
-use self::file::is_stdout;
+use self::file::{Sink, is_stdout, to_stdout};
 use self::position::Position;
 use self::progress::Progress;
 use self::rows::Rows;
@@ -39,17 +39,14 @@ use self::summary::{Conclusion, Interrupted, Summary};
 use self::tally::{Tally, address};
 pub use self::target::Target;
 use self::text::Text;
-use super::BAD_CONFIGURATION;
 use super::progress::Counting;
 use super::verify::{NOT_FOUND_OUT, prepare};
+use super::{BAD_ARGUMENTS, BAD_CONFIGURATION, complain, fail};
 use crate::config::{Extra, Inspection};
 use crate::receipt::Standing;
 use crate::store::{MAX_KEY, Mark, Walk};
 use crate::sweep::{Finding, Judge, Pages, Visited, listing_of, walk};
 use crate::{clock, shutdown};
-
-/// The exit code for arguments that do not go together, as the command line's own.
-const BAD_ARGUMENTS: u8 = 2;
 
 /// What to audit.
 #[derive(Debug, Clone)]
@@ -68,7 +65,7 @@ pub struct Audit {
     pub csv: Option<PathBuf>,
     /// Where the result goes as a page.
     pub html: Option<PathBuf>,
-    /// Begin behind this key; with one target alone.
+    /// Begin behind this key of the first target.
     pub after: Option<String>,
     /// Trust the public keys in this file alone.
     pub public_key: Option<PathBuf>,
@@ -90,37 +87,44 @@ impl FromStr for Listed {
     }
 }
 
+/// Where the result goes, begun before the work: a mistake in a path must not cost it.
+struct Outputs {
+    rows: Option<Rows>,
+    json: Option<Sink>,
+    html: Option<Sink>,
+}
+
 /// An audit that runs.
 struct Run {
     what: Audit,
     judge: Arc<Judge>,
     concurrency: usize,
     tally: Tally,
-    rows: Option<Rows>,
+    outputs: Outputs,
 }
 
 /// Audits and says what was found. Exit codes: 0 every object verified clean, 1 not, 3 could not be
 /// found out, or not to the end, 2 arguments, 78 configuration.
 pub async fn audit(settings: Inspection, what: Audit) -> ExitCode {
     if let Err(error) = what.check() {
-        return refuse(&error, BAD_ARGUMENTS);
+        return fail(&error, BAD_ARGUMENTS);
     }
     let concurrency = match &settings.sweep_concurrency {
         Extra::Set(concurrency) => usize::from(*concurrency),
-        Extra::Wrong(problems) => return refuse(&problems.one_line(), BAD_CONFIGURATION),
-        Extra::Unset => return refuse("SWEEP_CONCURRENCY is required", BAD_CONFIGURATION),
+        Extra::Wrong(problems) => return fail(problems.one_line(), BAD_CONFIGURATION),
+        Extra::Unset => return fail("SWEEP_CONCURRENCY is required", BAD_CONFIGURATION),
     };
     let (keys, store) = match prepare(settings.clone(), what.public_key.as_deref()).await {
         Ok(prepared) => prepared,
-        Err(error) => return refuse(&error, BAD_CONFIGURATION),
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,
-        Err(error) => return refuse(&format!("no signal handlers: {error}"), NOT_FOUND_OUT),
+        Err(error) => return fail(format!("no signal handlers: {error}"), NOT_FOUND_OUT),
     };
-    let rows = match what.csv.as_deref().map(Rows::open).transpose() {
-        Ok(rows) => rows,
-        Err(error) => return refuse(&error, NOT_FOUND_OUT),
+    let outputs = match Outputs::open(&what) {
+        Ok(outputs) => outputs,
+        Err(error) => return fail(&error, NOT_FOUND_OUT),
     };
     let began = SystemTime::now();
     let freshness::Judged { freshness, line } = freshness::decide(&settings).await;
@@ -132,19 +136,16 @@ pub async fn audit(settings: Inspection, what: Audit) -> ExitCode {
         hash: what.hash,
     };
     let tally = Tally::default();
-    let mut run = Run { what, judge: Arc::new(judge), concurrency, tally, rows };
+    let mut run = Run { what, judge: Arc::new(judge), concurrency, tally, outputs };
     let interrupted = run.all(&stop).await;
     let parked = if interrupted.is_none() { parked::ask(&settings).await } else { None };
-    let Run { what, tally, rows, .. } = run;
+    let Run { what, tally, outputs, .. } = run;
     let summary = summarize(&what, tally, began, line, interrupted, parked);
-    conclude(&what, &summary, rows)
+    conclude(&what, &summary, outputs)
 }
 
 impl Audit {
     fn check(&self) -> Result<(), String> {
-        if self.after.is_some() && self.targets.len() > 1 {
-            return Err("--after goes with one BUCKET alone".to_owned());
-        }
         if self.after.as_ref().is_some_and(|key| key.len() > MAX_KEY) {
             return Err("--after: a key has at most 1024 bytes".to_owned());
         }
@@ -167,6 +168,11 @@ impl Audit {
         Ok(())
     }
 
+    /// The key to begin behind in the target with this number.
+    fn after(&self, number: usize) -> Option<&str> {
+        self.after.as_deref().filter(|_| number == 0)
+    }
+
     /// Whether standard output belongs to something else than the text for people.
     fn uses_stdout(&self) -> bool {
         let files = [&self.json, &self.csv, &self.html];
@@ -176,24 +182,27 @@ impl Audit {
     /// The command that goes on at a key of the target with this number, and with those behind it. What
     /// it writes is left to the user: the same files would be written over.
     fn go_on(&self, number: usize, after: Option<&str>) -> String {
-        let command = |targets: &[Target], after: Option<&str>| {
-            let mut words = vec!["bucket-av-scanner audit".to_owned()];
-            words.extend(targets.iter().map(Target::argument));
-            words.extend(self.current_only.then(|| "--current-only".to_owned()));
-            words.extend(self.hash.then(|| "--hash".to_owned()));
-            let key = self.public_key.as_ref().map(|file| target::quoted(&file.to_string_lossy()));
-            words.extend(key.map(|file| format!("--public-key={file}")));
-            words.extend(after.map(|key| format!("--after={}", target::quoted(key))));
-            words.join(" ")
-        };
         let rest = self.targets.get(number..).unwrap_or_default();
-        match (rest, after) {
-            ([first, others @ ..], Some(key)) if !others.is_empty() => {
-                let first = command(std::slice::from_ref(first), Some(key));
-                format!("{first}; {}", command(others, None))
-            }
-            (rest, after) => command(rest, after),
-        }
+        let mut words = vec!["bucket-av-scanner audit".to_owned()];
+        words.extend(rest.iter().map(Target::argument));
+        words.extend(self.current_only.then(|| "--current-only".to_owned()));
+        words.extend(self.hash.then(|| "--hash".to_owned()));
+        words.extend(self.list.map(|Listed(standing)| format!("--list={standing}")));
+        let key = self.public_key.as_ref().map(|file| target::quoted(&file.to_string_lossy()));
+        words.extend(key.map(|file| format!("--public-key={file}")));
+        words.extend(after.map(|key| format!("--after={}", target::quoted(key))));
+        words.join(" ")
+    }
+}
+
+impl Outputs {
+    fn open(what: &Audit) -> Result<Self, String> {
+        let sink = |path: &Option<PathBuf>| path.as_deref().map(Sink::open).transpose();
+        Ok(Self {
+            rows: what.csv.as_deref().map(Rows::open).transpose()?,
+            json: sink(&what.json)?,
+            html: sink(&what.html)?,
+        })
     }
 }
 
@@ -206,19 +215,24 @@ impl Run {
                 Ok(listing) => listing.narrowed(self.what.current_only),
                 Err(failure) => {
                     let why = format!("{}: {failure}", target.shown());
-                    return Some(Interrupted { why, go_on: self.what.go_on(0, None) });
+                    let go_on = self.what.go_on(0, self.what.after.as_deref());
+                    return Some(Interrupted { why, go_on });
                 }
             };
             let Target { bucket, prefix } = target.clone();
             walks.push((number, Walk { bucket, prefix, listing }));
         }
-        let lists: Vec<Pages> = walks.iter().map(|(_, walk)| self.pages(walk)).collect();
+        let lists = walks.iter().map(|(number, walk)| self.pages(walk, self.what.after(*number)));
+        let lists: Vec<Pages> = lists.collect();
         let terminal = std::io::stderr().is_terminal();
         let mut progress = Progress::start(terminal, || Counting::start(lists));
         let mut interrupted = None;
         for (number, walk) in walks {
-            let mut position = Position::new(walk.listing, self.what.after.clone());
-            if let Err(why) = self.one(&walk, &mut position, &mut progress, stop).await {
+            let after = self.what.after(number);
+            let pages = self.pages(&walk, after);
+            let mut position = Position::new(walk.listing, after.map(str::to_owned));
+            let ended = self.one(&walk.bucket, pages, &mut position, &mut progress, stop).await;
+            if let Err(why) = ended {
                 let go_on = self.what.go_on(number, position.after());
                 interrupted = Some(Interrupted { why, go_on });
                 break;
@@ -228,20 +242,20 @@ impl Run {
         interrupted
     }
 
-    fn pages(&self, walk: &Walk) -> Pages {
-        let start = self.what.after.clone().map_or(Mark::Start, Mark::Key);
+    fn pages(&self, walk: &Walk, after: Option<&str>) -> Pages {
+        let start = after.map_or(Mark::Start, |key| Mark::Key(key.to_owned()));
         Pages::new(Arc::clone(&self.judge.store), walk.clone(), start)
     }
 
     /// Audits one target. The error is one line.
     async fn one(
         &mut self,
-        list: &Walk,
+        bucket: &str,
+        pages: Pages,
         position: &mut Position,
         progress: &mut Progress,
         stop: &CancellationToken,
     ) -> Result<(), String> {
-        let pages = self.pages(list);
         let mut objects = pin!(walk(Arc::clone(&self.judge), pages, self.concurrency));
         loop {
             let visited = tokio::select! {
@@ -250,20 +264,20 @@ impl Run {
                 visited = objects.next() => visited,
             };
             let Some(visited) = visited else { return Ok(()) };
-            let visited = visited.map_err(|stop| format!("{}: {stop}", list.bucket))?;
+            let visited = visited.map_err(|stop| format!("{bucket}: {stop}"))?;
             self.take(&visited, progress)?;
             position.passed(&visited.listed);
         }
     }
 
     fn take(&mut self, visited: &Visited, progress: &mut Progress) -> Result<(), String> {
-        if let Some(rows) = &mut self.rows {
+        if let Some(rows) = &mut self.outputs.rows {
             rows.add(visited)?;
         }
         if let (Some(Listed(wanted)), Finding::Judged(judged)) = (self.what.list, &visited.finding)
             && judged.standing == wanted
         {
-            progress.say(&address(&judged.identity));
+            to_stdout(progress.say(&address(&judged.identity)))?;
         }
         self.tally.add(visited);
         progress.step();
@@ -280,7 +294,8 @@ fn summarize(
     parked: Option<parked::Parked>,
 ) -> Summary {
     let conclusion = Conclusion::of(&tally, interrupted.is_some());
-    let sentence = conclusion.sentence(&tally, what.after.as_deref());
+    let left_out = what.targets.first().zip(what.after.as_deref());
+    let sentence = conclusion.sentence(&tally, left_out);
     let ended = SystemTime::now();
     let (databases, other_databases) = summary::databases(&tally, clock::millis(ended) / 1000);
     Summary {
@@ -297,6 +312,7 @@ fn summarize(
         objects: tally.objects(),
         bytes: tally.bytes(),
         gone: tally.gone,
+        folders: tally.folders,
         standings: summary::standings(&mut tally),
         not_found_out: summary::unknown(&mut tally),
         freshness,
@@ -312,39 +328,33 @@ fn to_the_second(at: SystemTime) -> String {
 }
 
 /// Writes the results, and says them.
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
-fn conclude(what: &Audit, summary: &Summary, rows: Option<Rows>) -> ExitCode {
+fn conclude(what: &Audit, summary: &Summary, outputs: Outputs) -> ExitCode {
     let whole = summary.interrupted.is_none();
-    let written = [
-        rows.map(|rows| rows.finish(whole)),
-        what.json.as_deref().map(|path| {
-            let json = serde_json::to_string_pretty(summary).map_err(|error| error.to_string())?;
-            file::write(path, &(json + "\n"), whole)
-        }),
-        what.html.as_deref().map(|path| file::write(path, &page::html(summary)?, whole)),
-    ];
-    let text = Text(summary);
-    if what.uses_stdout() {
-        eprint!("{text}");
+    let text = Text(summary).to_string();
+    let text = text.trim_end();
+    let said = if what.uses_stdout() {
+        complain(text);
+        Ok(())
     } else {
         let mut stdout = std::io::stdout();
-        // A reader that went away must not change the result.
-        drop(write!(stdout, "{text}").and_then(|()| stdout.flush()));
-    }
+        to_stdout(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+    };
+    let written = [
+        Some(said),
+        outputs.rows.map(|rows| rows.finish(whole)),
+        outputs.json.map(|sink| {
+            let json = serde_json::to_string_pretty(summary).map_err(|error| error.to_string())?;
+            sink.write_text(&(json + "\n"), whole)
+        }),
+        outputs.html.map(|sink| sink.write_text(&page::html(summary)?, whole)),
+    ];
     let mut code = match summary.conclusion {
         Conclusion::Verified => ExitCode::SUCCESS,
         Conclusion::NotVerified => ExitCode::FAILURE,
         Conclusion::NotFoundOut | Conclusion::Interrupted => ExitCode::from(NOT_FOUND_OUT),
     };
     for error in written.into_iter().flatten().filter_map(Result::err) {
-        eprintln!("{error}");
-        code = ExitCode::from(NOT_FOUND_OUT);
+        code = fail(error, NOT_FOUND_OUT);
     }
     code
-}
-
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
-fn refuse(error: &str, code: u8) -> ExitCode {
-    eprintln!("{error}");
-    ExitCode::from(code)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use super::{BAD_CONFIGURATION, say};
+use super::{BAD_CONFIGURATION, complain, say};
 use crate::config::Ruling;
 use crate::policy::{Action, Finding, Policy, Subject, by_default, ruled_reasons};
 use crate::verdict::UnscannableReason;
@@ -63,13 +63,12 @@ impl FromStr for Reason {
 
 /// Says what follows from the finding. Fails with 78 for rules that the daemon would refuse.
 #[must_use]
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub fn explain(ruling: Ruling, question: &Question) -> ExitCode {
     let policy = match Policy::new(ruling.policy, ruling.rules.as_ref()) {
         Ok(policy) => policy,
         Err(problems) => {
             for line in problems.lines() {
-                eprintln!("{line}");
+                complain(line);
             }
             return ExitCode::from(BAD_CONFIGURATION);
         }

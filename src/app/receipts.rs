@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use secrecy::ExposeSecret;
 
-use super::{BAD_CONFIGURATION, say};
+use super::{BAD_CONFIGURATION, fail, say};
 use crate::config::{Inspection, ReceiptSettings, Secret};
 use crate::receipt::{KeyError, Keys, SigningKey};
 
@@ -30,34 +30,25 @@ pub fn new_receipt_key() -> ExitCode {
 
 /// Prints the public part of `RECEIPT_KEY` in PEM.
 #[must_use]
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub fn public_receipt_key(settings: &Inspection) -> ExitCode {
     let keys = match keys(&settings.receipts) {
         Ok(keys) => keys,
         Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(BAD_CONFIGURATION);
+            return fail(error, BAD_CONFIGURATION);
         }
     };
     match keys.signing() {
         Some(key) => print(key.public_pem()),
-        None => {
-            eprintln!("RECEIPT_KEY, or RECEIPT_KEY_FILE, is required");
-            ExitCode::from(BAD_CONFIGURATION)
-        }
+        None => fail("RECEIPT_KEY, or RECEIPT_KEY_FILE, is required", BAD_CONFIGURATION),
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 fn print(pem: Result<String, KeyError>) -> ExitCode {
     match pem {
         Ok(pem) => {
             say(pem.trim_end());
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(error, 1),
     }
 }

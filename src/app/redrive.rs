@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use super::say;
+use super::{fail, say};
 use crate::config::Settings;
 use crate::event::{self, Notification};
 use crate::metrics::Metrics;
@@ -30,15 +30,13 @@ struct Tally {
 }
 
 /// Moves parked messages back, each as a confirmed copy, and prints a line for each message.
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
     let topology = Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
     let work_queue = match (what.reports, &topology.reports) {
         (false, _) => &topology.notifications,
         (true, Some(reports)) => reports,
         (true, None) => {
-            eprintln!("without PUBLISH_URL there is no queue of reports");
-            return ExitCode::FAILURE;
+            return fail("without PUBLISH_URL there is no queue of reports", 1);
         }
     };
     let session = match Session::open(
@@ -51,8 +49,7 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
     {
         Ok(session) => session,
         Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
+            return fail(error, 1);
         }
     };
     let mut tally = Tally::default();
@@ -61,10 +58,7 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
     summarize(work_queue, &what, &tally);
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("interrupted: {error}; nothing is lost, run it again");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(format!("interrupted: {error}; nothing is lost, run it again"), 1),
     }
 }
 

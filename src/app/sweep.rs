@@ -14,7 +14,7 @@ use uuid::Uuid;
 use self::progress::Progress;
 use super::audit::Target;
 use super::receipts::keys;
-use super::{BAD_CONFIGURATION, say};
+use super::{BAD_ARGUMENTS, BAD_CONFIGURATION, fail, say};
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -106,22 +106,22 @@ impl Desk {
 pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
     let keys = match keys(&settings.receipts) {
         Ok(keys) => keys,
-        Err(error) => return complain(&error, BAD_CONFIGURATION),
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
     let receipts = !keys.is_empty() && settings.policy.tag_files;
     if !receipts && what.select != Select::All && what.uploaded_within.is_none() {
         let line = "without RECEIPT_KEY nothing tells what was scanned: use --all or \
                     --uploaded-within";
-        return complain(line, 1);
+        return fail(line, 1);
     }
     let quarantine = &settings.policy.quarantine_bucket;
     if what.targets.iter().any(|target| quarantine.as_ref() == Some(&target.bucket)) {
-        return complain("nothing in QUARANTINE_BUCKET is scanned", BAD_CONFIGURATION);
+        return fail("nothing in QUARANTINE_BUCKET is scanned", BAD_CONFIGURATION);
     }
     let mut buckets = HashSet::new();
     if let Some(twice) = what.targets.iter().find(|target| !buckets.insert(&target.bucket)) {
         let line = format!("{}: a bucket has one sweep at a time, name it once", twice.bucket);
-        return complain(&line, 1);
+        return fail(&line, BAD_ARGUMENTS);
     }
     if what.dry_run {
         return dry_run::dry_run(settings, keys, &what, receipts).await;
@@ -132,7 +132,7 @@ pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
             desk.session.close().await;
             code
         }
-        Err(error) => complain(&error, 1),
+        Err(error) => fail(&error, 1),
     }
 }
 
@@ -162,7 +162,7 @@ async fn ask(desk: &Desk, settings: &Settings, what: &Request, receipts: bool) -
         let running = desk.ledger().running(&target.bucket).map(describe);
         if let Some(running) = running {
             let line = format!("{}: {running}; `sweep cancel` ends it", target.bucket);
-            return complain(&line, 1);
+            return fail(&line, 1);
         }
     }
     let mut sweeps = Vec::new();
@@ -179,8 +179,8 @@ async fn ask(desk: &Desk, settings: &Settings, what: &Request, receipts: bool) -
         };
         match offered {
             Ok(true) => say(format!("{}: sweep {} is asked for", target.bucket, state.sweep)),
-            Ok(false) => return complain("the queue of sweeps is full", 1),
-            Err(error) => return complain(&error, 1),
+            Ok(false) => return fail("the queue of sweeps is full", 1),
+            Err(error) => return fail(&error, 1),
         }
         sweeps.push(state.sweep);
     }
@@ -192,7 +192,7 @@ async fn ask(desk: &Desk, settings: &Settings, what: &Request, receipts: bool) -
     match follow(desk, &sweeps, progress).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => complain(&format!("{error}; the sweep goes on without this command"), 1),
+        Err(error) => fail(format!("{error}; the sweep goes on without this command"), 1),
     }
 }
 
@@ -277,7 +277,7 @@ fn describe(sweep: &Sweep) -> String {
     let began = clock::time_of(*at);
     format!(
         "sweep {id} of {}{}{} {how}: begun {}, {} looked at in this pass, {} announced, {} not found out",
-        order.bucket,
+        order.bucket.escape_debug(),
         if order.prefix.is_empty() { "" } else { "/" },
         order.prefix.escape_debug(),
         clock::rfc3339(began),
@@ -291,7 +291,7 @@ fn describe(sweep: &Sweep) -> String {
 pub async fn sweep_status(settings: &Settings) -> ExitCode {
     let desk = match Desk::open(settings).await {
         Ok(desk) => desk,
-        Err(error) => return complain(&error, 1),
+        Err(error) => return fail(&error, 1),
     };
     let lines: Vec<String> = desk.ledger().sweeps().iter().map(describe).collect();
     if lines.is_empty() {
@@ -305,7 +305,7 @@ pub async fn sweep_status(settings: &Settings) -> ExitCode {
             say(format!("{waiting} objects wait to be scanned"));
             ExitCode::SUCCESS
         }
-        Err(error) => complain(&error, 1),
+        Err(error) => fail(&error, 1),
     }
 }
 
@@ -313,11 +313,11 @@ pub async fn sweep_status(settings: &Settings) -> ExitCode {
 pub async fn sweep_cancel(settings: &Settings, bucket: &str) -> ExitCode {
     let desk = match Desk::open(settings).await {
         Ok(desk) => desk,
-        Err(error) => return complain(&error, 1),
+        Err(error) => return fail(&error, 1),
     };
     let running = desk.ledger().running(bucket).map(|sweep| sweep.id);
     let code = match running {
-        None => complain(&format!("{bucket}: no sweep goes on"), 1),
+        None => fail(format!("{bucket}: no sweep goes on"), 1),
         Some(sweep) => {
             let ended = Fact::Ended { sweep, end: End::Cancelled };
             match desk.journal.append_and_read(&ended).await {
@@ -325,18 +325,12 @@ pub async fn sweep_cancel(settings: &Settings, bucket: &str) -> ExitCode {
                     say(format!("{bucket}: sweep {sweep} is cancelled"));
                     ExitCode::SUCCESS
                 }
-                Err(error) => complain(&error.to_string(), 1),
+                Err(error) => fail(error.to_string(), 1),
             }
         }
     };
     desk.session.close().await;
     code
-}
-
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
-fn complain(line: &str, code: u8) -> ExitCode {
-    eprintln!("{line}");
-    ExitCode::from(code)
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {

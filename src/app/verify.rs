@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use super::receipts::keys;
-use super::{BAD_CONFIGURATION, say};
+use super::{BAD_CONFIGURATION, fail, say};
 use crate::clock;
 use crate::config::{Inspection, Secret};
 use crate::receipt::{Database, Freshness, Keys, Standing, Standings, Statement};
@@ -91,14 +91,12 @@ impl Address {
 
 /// Verifies one object and prints one line. Exit codes: 0 verified clean, 1 not, 3 could not be found
 /// out, 78 configuration.
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 pub async fn verify(settings: Inspection, what: Verify) -> ExitCode {
     let public_key = what.public_key.as_deref();
     let (keys, store) = match prepare(settings.clone(), public_key).await {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(BAD_CONFIGURATION);
+            return fail(error, BAD_CONFIGURATION);
         }
     };
     let freshness = settings.receipts.max_age.map_or(Freshness::Any, since);
@@ -112,10 +110,7 @@ pub async fn verify(settings: Inspection, what: Verify) -> ExitCode {
             say(format!("{standing}: {}: {line}", what.address));
             ExitCode::FAILURE
         }
-        Err(why) => {
-            eprintln!("{}: {why}", what.address);
-            ExitCode::from(NOT_FOUND_OUT)
-        }
+        Err(why) => fail(format!("{}: {why}", what.address), NOT_FOUND_OUT),
     }
 }
 
@@ -134,7 +129,14 @@ pub(super) async fn prepare(
         settings.receipts.key = None;
         settings.receipts.trusted = Some(Secret::from(text.as_str()));
     }
-    let keys = keys(&settings.receipts)?;
+    let keys = keys(&settings.receipts).map_err(|error| match public_key {
+        Some(path) => format!(
+            "--public-key {}: it has to hold Ed25519 public keys in PEM, as `bucket-av-scanner \
+             receipt-key public` prints them",
+            path.display()
+        ),
+        None => error,
+    })?;
     if keys.is_empty() {
         return Err("no key: RECEIPT_TRUSTED_KEYS, RECEIPT_KEY or --public-key is required".into());
     }

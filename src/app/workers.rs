@@ -193,7 +193,7 @@ impl Workers {
             never = session.keep_bound() => match never {},
             never = self.send_canaries(&session) => match never {},
             // Boxed, as below.
-            never = Box::pin(self.sweeps.run(&session, &self.topology.sweeps.queue)) => match never {},
+            never = Box::pin(self.sweeps.run(&session, &self.topology.sweeps)) => match never {},
         };
         if matches!(exit, WorkerExit::Drained) {
             // What senders have begun is still confirmed. The intake's drain is bounded.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::Channels;
 use super::consumer::Consumer;
-use super::declare::depth;
+use super::declare::{depth, exists};
 use super::error::OpenError;
 use super::inlet::Inlet;
 use super::journal::{Journal, Reader};
@@ -158,6 +158,16 @@ impl Session {
             Ok(puller) => Ok(puller?),
             Err(_) => Err(OpenError::Unreachable("no answer to channel.open".to_owned())),
         }
+    }
+
+    /// Whether there is a journal already.
+    ///
+    /// # Errors
+    /// When the broker fails, refuses, or does not answer.
+    pub(crate) async fn has_journal(&self) -> Result<bool, OpenError> {
+        tokio::time::timeout(ANSWER_TIMEOUT, exists(&self.consuming, &self.topology.journal))
+            .await
+            .map_err(|_| OpenError::Unreachable("no answer about the journal".to_owned()))?
     }
 
     /// Opens the journal, with a reader that stands before its first entry.

@@ -124,6 +124,10 @@ fn meaning(request: Request, status: u16, code: &str, message: &str, detail: &st
             "AuthorizationHeaderMalformed" | "PermanentRedirect" | "SecondLevelDomainForbidden",
         ) => Fault::Other(suspect(Reason::StoreOdd)),
         (404, "NoSuchKey" | "NoSuchVersion") => Fault::Gone,
+        // Nothing to wait for. An object of a bucket that is missing is no different from a missing one.
+        (404, "NoSuchBucket") if request.is_about_bucket() => {
+            Fault::Other(Failure::permanent(request.stage(), Reason::StoreNotFound, detail))
+        }
         // 405: the name or the version id stands for a delete marker.
         (404, _) | (405, "MethodNotAllowed") => Fault::NotFound(transient(Reason::StoreNotFound)),
         (412, _) => Fault::Changed,

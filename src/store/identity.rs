@@ -69,6 +69,12 @@ impl Identity {
         }
     }
 
+    /// Whether it stands for a folder, as the `JuiceFS` gateway lists those that were made as such: an
+    /// object has an `ETag`, also one without content.
+    pub(crate) fn is_folder(&self) -> bool {
+        self.key.ends_with('/') && self.etag.is_none() && self.length == Some(0)
+    }
+
     /// The same identity with the `Last-Modified` of the answer.
     pub(crate) fn with_modified(mut self, modified: Option<&DateTime>) -> Self {
         self.modified = modified.map(DateTime::secs);

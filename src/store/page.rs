@@ -171,7 +171,8 @@ impl Store {
         let current = walk.listing == Listing::CurrentVersions;
         let objects = page.versions.unwrap_or_default().into_iter();
         let objects = objects
-            .filter(|version| !current || version.is_latest() == Some(true))
+            // Of a store that does not say which one is current, all are looked at.
+            .filter(|version| !current || version.is_latest() != Some(false))
             .map(|version| Entry::from(version).read(&walk.bucket, is_encoded))
             .collect();
         Ok(Page { objects, next })

@@ -16,7 +16,7 @@ use crate::failure::{Dependency, Failure, Reason, Stage};
 
 /// Longest wait for the answer to one request of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Objects remembered as last downloaded, to be probed again.
+/// Objects remembered as last served, to be probed again.
 const MAX_LAST_GOOD: usize = 8;
 
 impl Store {
@@ -68,7 +68,7 @@ impl Store {
         others.retain(|(b, k)| (b.as_str(), k.as_str()) != (bucket, key));
         let answer = match self.probe_any(&others, PROBE_TIMEOUT).await {
             Some(answer) => answer,
-            // No other object was downloaded yet, so the bucket is all there is to ask about.
+            // No other object was served yet, so the bucket is all there is to ask about.
             None => self.probe_bucket(bucket).await,
         };
         self.last_good_failed.store(answer.is_err(), Ordering::Relaxed);
@@ -109,8 +109,8 @@ impl Store {
         self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Remembers an object that was downloaded.
-    pub(super) fn remember_good(&self, identity: &Identity) {
+    /// Remembers an object that the store served.
+    pub(crate) fn remember_good(&self, identity: &Identity) {
         let good = (identity.bucket.clone(), identity.key.clone());
         let mut all = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         if all.front() != Some(&good) {

@@ -53,6 +53,11 @@ impl Request {
         }
     }
 
+    /// Whether a bucket as a whole is asked about.
+    pub(super) const fn is_about_bucket(self) -> bool {
+        matches!(self, Self::List | Self::Versioning)
+    }
+
     /// Whether an S3 error in answer to this request has a body that names a code. Without one,
     /// something in front of the store has answered.
     pub(super) const fn names_codes(self) -> bool {

@@ -33,6 +33,8 @@ pub(crate) enum Finding {
     Unknown(Failure),
     /// Its key is no text, so nothing can be asked about it.
     NoText,
+    /// It is a folder, and has no bytes.
+    Folder,
 }
 
 /// An object with its standing.
@@ -64,9 +66,15 @@ impl Judge {
     /// When the store has no tags, or does not answer any more.
     pub(crate) async fn judge(&self, listed: &Listed) -> Result<Finding, Stop> {
         let Listed::Object(listed) = listed else { return Ok(Finding::NoText) };
+        if listed.is_folder() {
+            return Ok(Finding::Folder);
+        }
         let mut seen = listed.clone();
         let mut failed = match self.look(&seen).await? {
-            Ok(Look::Sure(judged)) => return Ok(Finding::Judged(judged)),
+            Ok(Look::Sure(judged)) => {
+                self.store.remember_good(&judged.identity);
+                return Ok(Finding::Judged(judged));
+            }
             Ok(Look::Doubtful(_) | Look::Changed) => None,
             Err(failure) => Some(failure),
         };
@@ -103,7 +111,11 @@ impl Judge {
             seen = current;
         }
         match failed {
-            Some(failure) if down => Err(Stop::Down(failure)),
+            Some(failure) if down => {
+                // One broken object must not end the walk over all others.
+                let up = self.store.probe_after(&listed.bucket, &listed.key).await;
+                up.map(|()| Finding::Unknown(failure)).map_err(Stop::Down)
+            }
             Some(failure) => Ok(Finding::Unknown(failure)),
             None => {
                 let detail = "it is overwritten again and again";

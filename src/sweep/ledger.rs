@@ -53,6 +53,19 @@ pub(crate) struct Ledger {
 }
 
 impl Sweep {
+    /// The last page that was read.
+    pub(super) const fn page(&self) -> Option<u64> {
+        self.page
+    }
+
+    /// The page that comes next. `receipts`: there is a key to verify receipts with.
+    pub(super) fn awaited(&self, receipts: bool) -> State {
+        self.next.clone().unwrap_or_else(|| {
+            let first = State::first(self.at, self.order.clone(), self.why, receipts);
+            State { sweep: self.id, ..first }
+        })
+    }
+
     /// The pass that the next page belongs to; `None` before the first page and after the last.
     pub(crate) fn pass(&self) -> Option<Pass> {
         self.next.as_ref().map(|next| next.pass)
@@ -99,7 +112,9 @@ impl Ledger {
 
     fn add(&mut self, id: Uuid, at: i64, order: Order, why: Why) {
         if self.sweeps.len() >= MAX_SWEEPS {
-            self.sweeps.remove(0);
+            // What goes on must not be forgotten, however old it is.
+            let over = self.sweeps.iter().position(|sweep| sweep.end.is_some());
+            self.sweeps.remove(over.unwrap_or(0));
         }
         let (page, next, counts, end) = (None, None, Counts::default(), None);
         self.sweeps.push(Sweep { id, order, at, why, page, next, counts, end });
@@ -292,6 +307,20 @@ mod tests {
         }
         assert_eq!(later.last_due("b").unwrap().id, new.sweep);
         assert!(later.running("b").is_none());
+    }
+
+    #[test]
+    fn a_sweep_that_goes_on_is_not_forgotten() {
+        let mut ledger = Ledger::default();
+        let long = begin("long", Why::Asked);
+        ledger.apply(begun(&long));
+        for _ in 0..=MAX_SWEEPS {
+            let short = begin("b", Why::Asked);
+            ledger.apply(begun(&short));
+            ledger.apply(paged(&short, None));
+        }
+        assert_eq!(ledger.sweeps().len(), MAX_SWEEPS);
+        assert_eq!(ledger.running("long").map(|sweep| sweep.id), Some(long.sweep));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) async fn read(
     let mut counts = state.counts;
     let (mut objects, mut nameless) = (Vec::new(), 0);
     for listed in page.objects {
-        counts.listed += 1;
+        counts.listed = counts.listed.saturating_add(1);
         match listed {
             Listed::Object(identity) if is_too_old(&identity, order.uploaded_since) => {}
             Listed::Object(identity) => objects.push(identity),
@@ -51,14 +51,14 @@ pub(crate) async fn read(
             }
         }
     }
-    counts.unknown += nameless;
+    counts.unknown = counts.unknown.saturating_add(nameless);
     let untagged = state.pass == Pass::Only;
     let (announce, untagged) = if untagged {
         (objects.iter().map(announced).collect(), true)
     } else {
         select(judge, state, objects, concurrency, &mut counts).await?
     };
-    counts.announced += announce.len() as u64;
+    counts.announced = counts.announced.saturating_add(announce.len() as u64);
     Ok(Reading { announce, counts, end: page.next, untagged })
 }
 
@@ -107,11 +107,11 @@ async fn select(
                     wanted.push(announced(&judged.identity));
                 }
             }
-            Finding::Gone | Finding::NoText => {}
+            Finding::Gone | Finding::NoText | Finding::Folder => {}
             // A second look would not tell more, and to leave it out would be a gap.
             Finding::Unknown(failure) => {
                 tracing::debug!(key = identity.key, %failure, "its standing is not known");
-                counts.unknown += 1;
+                counts.unknown = counts.unknown.saturating_add(1);
                 if state.pass == Pass::First {
                     wanted.push(announced(identity));
                 }

@@ -11,10 +11,11 @@ use super::fact::Fact;
 use super::ledger::{Advice, Ledger, Sweep};
 use super::selection::Selection;
 use super::state::{Order, State, Why};
+use super::watch::Watch;
 use crate::clock;
 use crate::config::{SweepSelect, SweepSettings};
 use crate::health::{Health, RunningSweep};
-use crate::queue::{Journal, JournalError, Session};
+use crate::queue::{Journal, JournalError, Session, WorkQueue};
 
 /// For a worker, until the journal was opened and read to its end.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,13 +52,15 @@ impl Sweeps {
         Self { settings, receipts, ledger: Mutex::default(), journal, wanted, health }
     }
 
-    /// Follows the journal from the moment on that somebody needs it, and asks for the sweeps that are
-    /// due, for as long as the future is polled. `queue`: where sweeps are asked for.
-    pub(crate) async fn run(&self, session: &Session, queue: &str) -> Infallible {
+    /// Follows the journal from the moment on that it is there or somebody needs it, and asks for the
+    /// sweeps that are due or stand still, for as long as the future is polled. `queue`: where sweeps
+    /// are asked for.
+    pub(crate) async fn run(&self, session: &Session, queue: &WorkQueue) -> Infallible {
         self.journal.send_replace(None);
         let mut last_error = None;
         loop {
-            if self.settings.is_none() {
+            // One that cannot be asked for is as none: who needs it will hear why.
+            if self.settings.is_none() && !session.has_journal().await.unwrap_or(false) {
                 self.wanted.notified().await;
             }
             let error = match session.journal().await {
@@ -88,12 +91,36 @@ impl Sweeps {
         self.health.set_sweeps(shown);
     }
 
-    async fn work(&self, journal: &Arc<Journal>, session: &Session, queue: &str) -> JournalError {
+    async fn work(
+        &self,
+        journal: &Arc<Journal>,
+        session: &Session,
+        queue: &WorkQueue,
+    ) -> JournalError {
         if let Err(error) = journal.read_to_end().await {
             return error;
         }
         self.journal.send_replace(Some(Arc::clone(journal)));
-        let Some(settings) = &self.settings else { return std::future::pending().await };
+        let begin = async {
+            match &self.settings {
+                Some(settings) => self.begin_due(settings, journal, session, queue).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = begin => error,
+            never = self.keep_going(session, queue) => match never {},
+        }
+    }
+
+    /// Asks for the sweeps that are due.
+    async fn begin_due(
+        &self,
+        settings: &SweepSettings,
+        journal: &Journal,
+        session: &Session,
+        queue: &WorkQueue,
+    ) -> JournalError {
         let mut kept: Option<Instant> = None;
         loop {
             if kept.is_none_or(|at| at.elapsed() > KEEP_INTERVAL) {
@@ -110,12 +137,38 @@ impl Sweeps {
                 settings.buckets.iter().filter_map(|bucket| self.due(bucket, settings)).collect();
             for state in &due {
                 tracing::info!(bucket = state.order.bucket, sweep = %state.sweep, "a sweep is due");
-                let Ok(body) = serde_json::to_vec(state) else { continue };
-                if let Err(failure) = session.publisher().announce(queue, &body).await {
-                    tracing::debug!(%failure, "the sweep is not asked for");
-                }
+                ask(session, queue, state).await;
             }
             tokio::time::sleep(if due.is_empty() { DUE_INTERVAL } else { ASK_INTERVAL }).await;
+        }
+    }
+
+    /// Publishes the page of each sweep again that stands still while no message of any waits.
+    async fn keep_going(&self, session: &Session, queue: &WorkQueue) -> Infallible {
+        let mut watch = Watch::default();
+        loop {
+            tokio::time::sleep(DUE_INTERVAL).await;
+            let still: Vec<State> = {
+                let ledger = self.ledger();
+                let still = watch.still(ledger.sweeps(), Instant::now());
+                still.into_iter().map(|sweep| sweep.awaited(self.receipts)).collect()
+            };
+            if still.is_empty() {
+                continue;
+            }
+            // Their messages wait for an engine, a store or a replica, and are not lost.
+            if session
+                .publisher()
+                .depth(&queue.with_retry())
+                .await
+                .is_ok_and(|waiting| waiting == 0)
+            {
+                for state in &still {
+                    let (bucket, page) = (state.order.bucket.as_str(), state.page);
+                    tracing::info!(bucket, sweep = %state.sweep, page, "a sweep stands still: its page is asked for again");
+                    ask(session, queue, state).await;
+                }
+            }
         }
     }
 
@@ -189,6 +242,14 @@ impl Sweeps {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Publishes the message of a page.
+async fn ask(session: &Session, queue: &WorkQueue, state: &State) {
+    let Ok(body) = serde_json::to_vec(state) else { return };
+    if let Err(failure) = session.publisher().announce(&queue.queue, &body).await {
+        tracing::debug!(%failure, "the page of a sweep is not asked for");
     }
 }
 

@@ -322,6 +322,26 @@ async fn every_version_has_a_standing_of_its_own() {
     assert!(said.code == 0 && said.out.contains("1 of 1."), "{}", said.all());
 }
 
+/// What stands for a folder in a list has no content that could be scanned. (`SeaweedFS` gives it an
+/// `ETag`: there it is an object like any other.)
+#[tokio::test]
+async fn a_folder_is_no_object() {
+    let stack = Stack::from_env();
+    let daemon = Daemon::prepare(&stack, binary(), &[]).await.unwrap();
+    let (s3, signer, env) = (daemon.s3(), Signer::new(), daemon.env());
+    let keys = (&env["MINIO_ACCESS_KEY_ID"], &env["MINIO_SECRET_ACCESS_KEY"]);
+    let mut settings = settings(&env["MINIO_SERVER_URL"], (keys.0, keys.1), &signer);
+    settings.push(("MINIO_REGION", &env["MINIO_REGION"]));
+    s3.put("d/", "").await.unwrap();
+    let said = audit(&[&s3.bucket], &settings);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.out.contains("1 folders have no bytes"), "{}", said.all());
+    s3.put("d/empty", "").await.unwrap();
+    let said = audit(&[&s3.bucket], &settings);
+    assert_eq!(said.code, 1, "{}", said.all());
+    assert!(said.out.contains("1 of 1 objects are not"), "{}", said.all());
+}
+
 /// A scripted store, in which objects are verified.
 fn scripted(signer: &Signer, store: &Store, bucket: &str, keys: &[&str]) {
     for key in keys {

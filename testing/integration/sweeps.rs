@@ -328,6 +328,47 @@ async fn a_sweep_outlives_the_replica_that_works_on_it() {
     .await;
 }
 
+/// As when somebody purges the queue.
+#[tokio::test]
+async fn a_sweep_whose_message_is_lost_goes_on() {
+    let mut daemon = daemon(&[]).await;
+    let s3 = silent(&daemon).await;
+    fill(&s3, "k", 10).await;
+    let asked = sweep(&daemon, &[&s3.bucket, "--rate", "1", "--detach"]);
+    assert!(asked.status.success(), "{}", said(&asked));
+    eventually("the page is in work", || async { daemon.output().contains("sweep begins") }).await;
+    daemon.kill();
+    let (amqp, sweeps) =
+        (Stack::from_env().amqp().await.unwrap(), format!("{}.sweeps", daemon.names.queue));
+    eventually("its message is back", || async { amqp.count(&sweeps).await.unwrap() == Some(1) })
+        .await;
+    amqp.purge(&sweeps).await.unwrap();
+    daemon.spawn().unwrap();
+    daemon.wait_ready(SOON).await.unwrap();
+    // Nothing needs the journal now, and it is followed all the same.
+    eventually("it is known", || async { swept_by(&daemon).await == [s3.bucket.as_str()] }).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    eventually("it is done", || async {
+        said(&sweep(&daemon, &["status"])).contains("is done") && all_have_receipts(&s3).await
+    })
+    .await;
+    assert!(daemon.output().contains("a sweep stands still"), "{}", daemon.output());
+}
+
+#[tokio::test]
+async fn a_sweep_that_cannot_begin_says_why() {
+    let daemon = daemon(&[]).await;
+    let began = Instant::now();
+    for arguments in [&["no-such-bucket"][..], &["no-such-bucket", "--dry-run"]] {
+        let output = sweep(&daemon, arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("NoSuchBucket"), "{}", said(&output));
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let twice = sweep(&daemon, &["x/a", "x/b"]);
+    assert!(twice.status.code() == Some(2) && said(&twice).contains("x: "), "{}", said(&twice));
+}
+
 #[tokio::test]
 async fn a_page_that_waits_for_room_does_not_hold_up_a_stop() {
     // Without an engine nothing is taken from the backlog.

@@ -34,8 +34,21 @@ impl Sink {
             // The umask takes away what others may not.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder.unwrap_or(Path::new(".")));
-        let temp = temp.map_err(|error| cannot_write(path, &error))?;
+        // The library's own text names the temp file.
+        let temp = temp.map_err(|error| cannot_write(path, &error.kind().into()))?;
         Ok(Self::File { temp, path: path.to_owned() })
+    }
+
+    /// Writes the whole text, and finishes.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(super) fn write_text(mut self, text: &str, whole: bool) -> Result<(), String> {
+        match (self.write_all(text.as_bytes()), &self) {
+            (Err(error), Self::File { path, .. }) => Err(cannot_write(path, &error)),
+            (Err(error), Self::Stdout(_)) => to_stdout(Err(error)),
+            (Ok(()), _) => self.finish(whole),
+        }
     }
 
     /// Gives the file its name: `FILE`, or `FILE.part` if the audit did not come to its end.
@@ -44,10 +57,7 @@ impl Sink {
     /// When it cannot be written to its end or renamed; names the file.
     pub(super) fn finish(mut self, whole: bool) -> Result<(), String> {
         let flushed = self.flush();
-        let Self::File { temp, path } = self else {
-            // A reader that went away must not change the result.
-            return Ok(());
-        };
+        let Self::File { temp, path } = self else { return to_stdout(flushed) };
         flushed.map_err(|error| cannot_write(&path, &error))?;
         let target = if whole { path.clone() } else { part(&path) };
         match temp.persist(&target) {
@@ -73,14 +83,17 @@ impl Write for Sink {
     }
 }
 
-/// Writes a whole text.
+/// What came of writing to standard output. A reader that went away must not change the result.
 ///
 /// # Errors
-/// As [`Sink::open`] and [`Sink::finish`].
-pub(super) fn write(path: &Path, text: &str, whole: bool) -> Result<(), String> {
-    let mut sink = Sink::open(path)?;
-    sink.write_all(text.as_bytes()).map_err(|error| cannot_write(path, &error))?;
-    sink.finish(whole)
+/// When it cannot be written, as on a disk that is full.
+pub(super) fn to_stdout(written: io::Result<()>) -> Result<(), String> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("standard output cannot be written: {error}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> String {
@@ -107,9 +120,10 @@ mod tests {
         sink.finish(false).unwrap();
         assert!(!path.exists());
         assert_eq!(std::fs::read(folder.path().join("out.json.part")).unwrap(), b"half");
-        write(&path, "whole", true).unwrap();
+        Sink::open(&path).unwrap().write_text("whole", true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         let nowhere = folder.path().join("no/such/folder");
-        assert!(write(&nowhere, "x", true).unwrap_err().contains("no/such/folder cannot"));
+        let error = Sink::open(&nowhere).unwrap_err();
+        assert!(error.contains("no/such/folder cannot") && !error.contains(".audit-"), "{error}");
     }
 }

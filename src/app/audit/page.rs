@@ -129,6 +129,9 @@ fn facts(summary: &Summary) -> Vec<(&'static str, String)> {
     if summary.gone > 0 {
         facts.push(("removed meanwhile", count(summary.gone)));
     }
+    if summary.folders > 0 {
+        facts.push(("folders, without bytes", count(summary.folders)));
+    }
     if let Some(messages) = summary.parked.as_ref().and_then(|parked| parked.messages) {
         facts.push(("parked notifications", count(messages.into())));
     }

@@ -1,10 +1,12 @@
 //! Says on standard error how far an audit has come.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::quantity::count;
+use crate::app::complain;
 use crate::app::progress::{Counting, style};
 
 /// Between two lines where standard error is no terminal.
@@ -61,16 +63,20 @@ impl Progress {
     }
 
     /// Prints a line on standard output, above the bar.
-    pub(super) fn say(&self, line: &str) {
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn say(&self, line: &str) -> io::Result<()> {
+        let say = || writeln!(io::stdout(), "{line}");
         match self {
-            Self::Bar { bar, .. } => bar.suspend(|| crate::app::say(line)),
-            Self::Lines { .. } => crate::app::say(line),
+            Self::Bar { bar, .. } => bar.suspend(say),
+            Self::Lines { .. } => say(),
         }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "what a command is at")]
 fn tell(objects: u64, elapsed: Duration) {
     let seconds = elapsed.as_secs().max(1);
-    eprintln!("{} objects in {seconds} s, {} a second", count(objects), count(objects / seconds));
+    let rate = count(objects / seconds);
+    complain(format_args!("{} objects in {seconds} s, {rate} a second", count(objects)));
 }

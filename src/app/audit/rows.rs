@@ -43,13 +43,13 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Writes the row of an object; none for one that is gone.
+    /// Writes the row of an object; none for one that is gone, and for a folder.
     ///
     /// # Errors
     /// When it cannot be written; names the file.
     pub(super) fn add(&mut self, visited: &Visited) -> Result<(), String> {
         match (&visited.finding, &visited.listed) {
-            (Finding::Gone, _) => Ok(()),
+            (Finding::Gone | Finding::Folder, _) => Ok(()),
             (Finding::Judged(judged), _) => {
                 let standing = judged.standing.into_str();
                 self.write(&row(&judged.identity, standing, judged.statement.as_ref()))

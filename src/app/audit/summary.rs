@@ -6,6 +6,7 @@ use strum::{IntoEnumIterator, IntoStaticStr};
 use super::parked::Parked;
 use super::quantity::count;
 use super::tally::{Example, Group, Tally};
+use super::target::Target;
 use crate::clock;
 use crate::receipt::{Database, Standing};
 
@@ -20,7 +21,7 @@ pub(super) struct Summary {
     /// Name and version of this program.
     pub(super) program: String,
     pub(super) targets: Vec<String>,
-    /// Only keys behind this one were looked at.
+    /// Of the first target, only keys behind this one were looked at.
     pub(super) after: Option<String>,
     /// Of buckets with versions, only the current ones were looked at.
     pub(super) current_only: bool,
@@ -38,6 +39,8 @@ pub(super) struct Summary {
     pub(super) bytes: u64,
     /// Objects that were removed while the audit ran, and are counted nowhere else.
     pub(super) gone: u64,
+    /// Folders that the list names. They have no bytes, and are counted nowhere else.
+    pub(super) folders: u64,
     /// Every standing, also where no object has it.
     pub(super) standings: Vec<StandingRow>,
     /// Objects whose standing could not be found out, by reason.
@@ -117,10 +120,13 @@ impl Conclusion {
     }
 
     /// One sentence for who signs it off, and one about what was left out: a part is not the whole.
-    pub(super) fn sentence(self, tally: &Tally, after: Option<&str>) -> String {
+    pub(super) fn sentence(self, tally: &Tally, left_out: Option<(&Target, &str)>) -> String {
         let said = self.about(tally);
-        match after {
-            Some(key) => format!("{said} Keys up to {} were not looked at.", key.escape_debug()),
+        match left_out {
+            Some((target, key)) => {
+                let (target, key) = (target.shown(), key.escape_debug());
+                format!("{said} Keys of {target} up to {key} were not looked at.")
+            }
             None => said,
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Tally {
     pub(super) unknown: BTreeMap<&'static str, Group>,
     /// Objects that were removed after they were listed.
     pub(super) gone: u64,
+    /// Entries of the list that are folders, and have no bytes.
+    pub(super) folders: u64,
     /// Valid receipts by the database that they name.
     pub(super) databases: BTreeMap<Database, u64>,
 }
@@ -45,6 +47,7 @@ impl Tally {
         match (&visited.finding, &visited.listed) {
             (Finding::Judged(judged), _) => self.judged(judged),
             (Finding::Gone, _) => self.gone += 1,
+            (Finding::Folder, _) => self.folders += 1,
             (Finding::Unknown(failure), Listed::Object(identity)) => {
                 let group = self.unknown.entry(failure.reason.into_str()).or_default();
                 group.add(identity.bytes());

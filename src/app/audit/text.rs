@@ -34,6 +34,9 @@ fn write_all(text: &mut fmt::Formatter<'_>, summary: &Summary) -> fmt::Result {
     if summary.gone > 0 {
         writeln!(text, "{} objects were removed meanwhile", count(summary.gone))?;
     }
+    if summary.folders > 0 {
+        writeln!(text, "{} folders have no bytes", count(summary.folders))?;
+    }
     if !summary.databases.is_empty() {
         writeln!(text, "\n{:<14} {:>13} {:>8}  of", "database", "receipts", "share")?;
         let all: u64 = summary.databases.iter().map(|row| row.receipts).sum();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Request, complain, order, say};
+use super::{Request, fail, order, say};
 use crate::clock;
 use crate::config::Settings;
 use crate::receipt::{Freshness, Keys};
@@ -20,7 +20,7 @@ pub(super) async fn dry_run(
 ) -> ExitCode {
     let store = match Store::new(&settings.store, &settings.trust).await {
         Ok(store) => Arc::new(store),
-        Err(error) => return complain(&error, super::BAD_CONFIGURATION),
+        Err(error) => return fail(&error, super::BAD_CONFIGURATION),
     };
     let judge = Arc::new(Judge {
         store,
@@ -44,7 +44,7 @@ pub(super) async fn dry_run(
                     last = Some(reading.counts);
                     next = state.next(reading.end, reading.counts);
                 }
-                Err(failure) => return complain(&format!("{}: {failure}", target.bucket), 1),
+                Err(failure) => return fail(format!("{}: {failure}", target.bucket), 1),
             }
         }
         let counts = last.unwrap_or_default();

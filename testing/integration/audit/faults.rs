@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use peers::scripted::Server;
-use peers::scripted::store::{Call, Contents, Operation, error};
+use peers::scripted::store::{Call, Contents, Operation, Versioning, error};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
@@ -50,7 +50,8 @@ fn an_audit_that_fails_says_where_to_go_on() {
     let said = audit(&["b", "--after", "d\nd", "--csv", &csv], &settings);
     assert_eq!(said.code, 0, "{}", said.all());
     // Whoever reads only this half must not take it for the whole.
-    assert!(said.out.contains(r"Keys up to d\nd were not looked at."), "{}", said.all());
+    let left_out = r"Keys of b up to d\nd were not looked at.";
+    assert!(said.out.contains(left_out), "{}", said.all());
     let second = standings(&std::fs::read_to_string(&csv).unwrap());
     let all: Vec<_> = first.keys().chain(second.keys()).map(String::as_str).collect();
     assert_eq!(all, keys);
@@ -246,11 +247,73 @@ fn what_the_store_does_not_say_is_named() {
 }
 
 #[test]
+fn the_command_that_goes_on_does_the_rest_of_the_same() {
+    let signer = Signer::new();
+    let store = Store::start_with(|call, contents| {
+        if call.parameter("continuation-token").is_some() {
+            return Some(error(403, "AccessDenied"));
+        }
+        if call.bucket == "a" { small_pages(call, contents) } else { None }
+    });
+    scripted(&signer, &store, "a", &["k", "l", "m"]);
+    scripted(&signer, &store, "b", &["k", "n"]);
+    let settings = settings(store.url(), ("a", "s"), &signer);
+    let said = audit(&["a", "b", "--list", "verified"], &settings);
+    let go_on = "go on with: bucket-av-scanner audit a b --list=verified --after=l";
+    assert!(said.code == 3 && said.err.contains(go_on), "{}", said.all());
+    // The key is about the first bucket alone.
+    let said = audit(&["a", "b", "--list=verified", "--after=l"], &settings);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(said.out, "s3://a/m\ns3://b/k\ns3://b/n\n");
+    assert!(said.err.contains("Keys of a up to l were not looked at."), "{}", said.all());
+}
+
+/// All that a store says of one object is that it cannot say anything of it.
+#[test]
+fn one_broken_object_does_not_hide_the_others() {
+    let signer = Signer::new();
+    for broken in ["a", "c"] {
+        let store = Store::start_with(move |call, _| {
+            let breaks = call.key == broken.as_bytes();
+            breaks.then(|| error(500, "InternalError"))
+        });
+        scripted(&signer, &store, "b", &["a", "b", "c", "d"]);
+        let said = audit(&["b"], &settings(store.url(), ("a", "s"), &signer));
+        assert_eq!(said.code, 3, "{}", said.all());
+        let example = format!("s3://b/{broken}: HTTP 500");
+        for part in ["Of 1 of 4 objects it could not be found out", &example] {
+            assert!(said.out.contains(part), "{part} {}", said.all());
+        }
+    }
+}
+
+/// A list that does not say which versions are current names all that may be.
+#[test]
+fn versions_that_may_be_current_are_looked_at() {
+    let signer = Signer::new();
+    let list = "<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>k</Key>\
+                <VersionId>1</VersionId><ETag>e</ETag><Size>1</Size></Version></ListVersionsResult>";
+    let store = Store::start_with(move |call, _| match call.operation {
+        Operation::ListObjectVersions => Some(Reply::new(200, list)),
+        Operation::GetObjectTagging => Some(Reply::new(200, "<Tagging><TagSet/></Tagging>")),
+        _ => None,
+    });
+    store.with(|contents| contents.bucket("b").versioning = Versioning::Enabled);
+    let settings = settings(store.url(), ("a", "s"), &signer);
+    let said = audit(&["b", "--current-only"], &settings);
+    assert!(said.code == 1 && said.out.contains("1 of 1 objects are not"), "{}", said.all());
+}
+
+#[test]
 fn a_store_that_is_down_ends_the_audit() {
     let signer = Signer::new();
-    let store = Store::start_with(|call, _| {
-        let down = !call.key.is_empty() && *call.key >= b"c"[..];
-        down.then(|| error(503, "ServiceUnavailable"))
+    let down = AtomicBool::new(false);
+    let store = Store::start_with(move |call, _| {
+        // It goes down with `c`; `a` and `b` were asked for before, however the threads run.
+        let before = call.operation == Operation::GetObjectTagging && *call.key < b"c"[..];
+        down.fetch_or(*call.key == b"c"[..], Ordering::SeqCst);
+        let is_down = down.load(Ordering::SeqCst) && !before;
+        is_down.then(|| error(503, "ServiceUnavailable"))
     });
     scripted(&signer, &store, "b", &["a", "b", "c", "d"]);
     let said = audit(&["b"], &settings(store.url(), ("a", "s"), &signer));

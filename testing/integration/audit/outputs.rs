@@ -69,8 +69,7 @@ fn arguments_that_do_not_go_together_are_refused() {
     let settings = settings(store.url(), ("a", "s"), &signer);
     let long = "k".repeat(1025);
     for (arguments, says) in [
-        (&["b", "c", "--after", "k"][..], "--after"),
-        (&["b", "--after", &long], "1024 bytes"),
+        (&["b", "--after", &long][..], "1024 bytes"),
         (&[&format!("b/{long}")], "1024 bytes"),
         (&["b", "b/in"], "overlap"),
         (&["b", "--csv", "-", "--list", "never"], "standard output"),
@@ -87,8 +86,50 @@ fn arguments_that_do_not_go_together_are_refused() {
     assert!(said.code == 78 && said.err.contains("SWEEP_CONCURRENCY"), "{}", said.all());
     let said = audit(&["b"], &settings[..3]);
     assert!(said.code == 78 && said.err.contains("--public-key"), "{}", said.all());
-    let said = audit(&["b", "--csv", "/no/such/folder/x"], &settings);
-    assert!(said.code == 3 && said.err.contains("/no/such/folder/x"), "{}", said.all());
+    let said = audit(&["b", "--public-key", "Cargo.toml"], &settings);
+    let says = "--public-key Cargo.toml: it has to hold";
+    assert!(said.code == 78 && said.err.starts_with(says), "{}", said.all());
+}
+
+/// Whatever cannot be written is said, at once where it can be known, and is no good end.
+#[test]
+fn results_that_cannot_be_written_are_no_good_end() {
+    let (signer, store) = (Signer::new(), Store::start());
+    scripted(&signer, &store, "b", &["k"]);
+    let settings = settings(store.url(), ("a", "s"), &signer);
+    for option in ["--csv", "--json", "--html"] {
+        let said = audit(&["b", option, "/no/such/folder/x"], &settings);
+        let line = "/no/such/folder/x cannot be written: entity not found\n";
+        assert!(said.code == 3 && said.err == line, "{}", said.all());
+    }
+    assert_eq!(store.calls_on("b", "k").len(), 0);
+    let full = |arguments: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        command(arguments, &settings).stdout(full).output().unwrap()
+    };
+    for arguments in
+        [&["b"][..], &["b", "--list", "verified"], &["b", "--json", "-"], &["b", "--csv", "-"]]
+    {
+        let output = full(arguments);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?} {}", text(&output.stderr));
+    }
+}
+
+/// Nobody has to read what a command says.
+#[test]
+fn whoever_does_not_listen_gets_the_same_exit_code() {
+    let (signer, store) = (Signer::new(), Store::start());
+    scripted(&signer, &store, "b", &["k"]);
+    let settings = settings(store.url(), ("a", "s"), &signer);
+    for arguments in ["audit b --list verified", "audit b --json -", "audit b", "verify s3://b/k"] {
+        for closed in ["2>&-", ">&-", "2>&- | true"] {
+            let line = format!("set -o pipefail; {BINARY} {arguments} {closed}");
+            let mut shell = Command::new("bash");
+            shell.args(["-c", &line]).env_clear().envs(settings.iter().copied());
+            let output = shell.env("PATH", "/usr/bin:/bin").output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{line}: {}", text(&output.stderr));
+        }
+    }
 }
 
 #[tokio::test]
