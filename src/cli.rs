@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Have objects scanned that were there before, or were not announced
     Sweep(SweepArgs),
+    /// Show which signatures are held because they find too much, and decide about them
+    #[command(subcommand)]
+    Surge(Surge),
     /// Make the key that signs receipts, or print its public part
     #[command(subcommand)]
     ReceiptKey(ReceiptKey),
@@ -206,6 +209,22 @@ fn age_or_now(text: &str) -> Result<Duration, &'static str> {
 
 fn date(text: &str) -> Result<i64, &'static str> {
     config::day(text).ok_or("expected a day as in 2026-11-28")
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Surge {
+    /// Show them
+    List,
+    /// The signature is right: deletions go on, and what was parked is moved back
+    Confirm {
+        /// As in reports
+        signature: String,
+    },
+    /// It was wrong, or is not held any more: counting begins anew
+    Clear {
+        /// As in reports
+        signature: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

@@ -14,6 +14,7 @@ mod rules;
 mod secret;
 mod settings;
 mod source;
+mod surge;
 mod sweeps;
 mod variables;
 
@@ -33,6 +34,7 @@ pub(crate) use self::receipts::ReceiptSettings;
 pub(crate) use self::rules::RulesText;
 pub use self::rules::{Ruling, ruling};
 pub(crate) use self::secret::Secret;
+pub(crate) use self::surge::{SurgeSettings, WithoutQuarantine};
 pub(crate) use self::sweeps::{SweepSelect, SweepSettings};
 pub use self::sweeps::{age, day};
 pub use self::variables::{VARIABLES, Variable};
@@ -56,6 +58,8 @@ pub struct Settings {
     pub(crate) policy: PolicySettings,
     /// The rules before these settings, if there are any.
     pub(crate) rules: Option<RulesText>,
+    /// When deletions by one signature are too many; `None` never.
+    pub(crate) surge: Option<SurgeSettings>,
     /// The webhook. Without one, reports of deletions are kept in a queue, and the others go to the
     /// results exchange alone.
     pub(crate) publish: Option<PublishSettings>,

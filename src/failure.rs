@@ -124,6 +124,8 @@ pub(crate) enum Reason {
     DeleteUndone,
     /// The copy in the quarantine bucket has other bytes than were scanned.
     CopyDiffers,
+    /// Too many contents by one signature: its deletion waits for a person.
+    SurgeHeld,
 
     // The engine.
     /// No connection.
@@ -162,6 +164,8 @@ pub(crate) enum Reason {
     // Reports and the broker.
     /// The broker did not confirm a message.
     NotPublished,
+    /// The journal cannot be read, so it is not known whether a surge holds the deletion.
+    JournalUnread,
     /// An acknowledgement could not be sent.
     NotAcknowledged,
     /// The report could not be written as JSON.

@@ -71,6 +71,8 @@ pub(crate) enum Note {
     Canary,
     /// Uploads to a bucket are not announced, or not proved to be.
     Source,
+    /// Deletions are held, or wait for the journal.
+    Surge,
 }
 
 /// A sweep that goes on, as far as this replica knows. It does where there was a journal when it

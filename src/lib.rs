@@ -14,6 +14,7 @@
 //! - `report` is the result of one object: its JSON, its id;
 //! - `quarantine` says what is kept of an object that is moved: the name of its copy, its record;
 //! - `canary` proves that uploads are announced, with objects of its own;
+//! - `surge` holds back the deletions by a signature that finds too much;
 //! - `pipeline` runs one object through fetch, scan, plan and effects;
 //! - `courier` delivers one report to the webhook;
 //! - `intake` takes a store's webhook and confirms it into the notifications queue;
@@ -48,6 +49,8 @@ mod report;
 mod quarantine;
 
 mod canary;
+
+mod surge;
 
 mod pipeline;
 

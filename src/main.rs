@@ -9,11 +9,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bucket_av_scanner::app::Judgement;
 use bucket_av_scanner::config::{self, Inspection, Loaded, Problems};
 use bucket_av_scanner::{app, shutdown, telemetry};
 use clap::Parser;
 
-use crate::cli::{CheckArgs, Cli, Command, ReceiptKey, SweepArgs, SweepCommand};
+use crate::cli::{CheckArgs, Cli, Command, ReceiptKey, Surge, SweepArgs, SweepCommand};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -54,6 +55,15 @@ fn main() -> ExitCode {
         Some(Command::Sweep(args)) => {
             configured(&env, |loaded| block_on(app::sweep(&loaded.settings, args.into())))
         }
+        Some(Command::Surge(what)) => configured(&env, |loaded| match what {
+            Surge::List => block_on(app::surge_list(&loaded.settings)),
+            Surge::Confirm { signature } => {
+                block_on(app::surge_decide(&loaded.settings, &signature, Judgement::Right))
+            }
+            Surge::Clear { signature } => {
+                block_on(app::surge_decide(&loaded.settings, &signature, Judgement::Wrong))
+            }
+        }),
         Some(Command::ReceiptKey(ReceiptKey::New)) => app::new_receipt_key(),
         Some(Command::ReceiptKey(ReceiptKey::Public)) => {
             inspecting(&env, |settings| app::public_receipt_key(&settings))

@@ -66,6 +66,8 @@ pub(crate) enum BacklogEnd {
     Locked,
     /// It is in the quarantine bucket.
     QuarantineBucket,
+    /// A surge holds its deletion: parked with the notifications.
+    Held,
     /// Not scanned in any attempt, or its verdict could not be applied; reported.
     Failed,
     /// Not what a sweep announces.
@@ -186,6 +188,8 @@ pub(crate) struct Metrics {
     source_up: Family<BucketLabel, Gauge<i64, AtomicI64>>,
     /// From the answer to a canary's upload to the end of its effects.
     source_seconds: Histogram,
+    /// Signatures by which too many contents were to be deleted, until a person decides.
+    pub(crate) surges: Gauge,
     /// 1 when a part answered the last time.
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
 }
@@ -218,6 +222,7 @@ impl Default for Metrics {
             engine_outdated: Gauge::default(),
             source_up: Family::default(),
             source_seconds: histogram(),
+            surges: Gauge::default(),
             up: Family::default(),
         };
         let r = &mut metrics.registry;
@@ -292,6 +297,7 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.source_seconds.clone(),
         );
+        r.register("surges", "Signatures whose deletions are held", metrics.surges.clone());
         r.register("up", "1 when a part answered when last asked", metrics.up.clone());
         metrics
     }

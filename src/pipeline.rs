@@ -13,6 +13,7 @@ mod effects;
 mod examine;
 mod lines;
 mod quarantine;
+mod surge;
 mod tagging;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use crate::receipt::Keys;
 use crate::report::{Attempt, EffectError, Examined, Trigger};
 use crate::scanner::Engine;
 use crate::store::{Identity, Look, Pin, Store};
+use crate::surge::Surges;
 use crate::verdict::{Status, Verdict};
 
 /// For fetching and scanning, all rounds together. With the effects a delivery stays well below the
@@ -58,6 +60,8 @@ pub(crate) struct Pipeline {
     keys: Arc<Keys>,
     /// `None` while the canary is off.
     canaries: Option<Arc<Canaries>>,
+    /// `None` where nothing is held.
+    surges: Option<Arc<Surges>>,
     metrics: Arc<Metrics>,
 }
 
@@ -91,6 +95,9 @@ pub(crate) enum ObjectEnd {
     QuarantineBucket,
     /// A rule of retention keeps the object. The verdict is reported, and the object tagged.
     Locked,
+    /// Its deletion waits for a person: there is a surge of this signature. The verdict is reported, and
+    /// the object tagged where that is possible.
+    Held { signature: String },
     /// One of these versions, or all of them, are what was announced.
     Versions(Vec<Version>),
     /// The verdict is reported, its effect is not possible.
@@ -119,9 +126,10 @@ impl Pipeline {
         policy: Arc<Policy>,
         keys: Arc<Keys>,
         canaries: Option<Arc<Canaries>>,
+        surges: Option<Arc<Surges>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { applied: Mutex::default(), store, policy, keys, canaries, metrics }
+        Self { applied: Mutex::default(), store, policy, keys, canaries, surges, metrics }
     }
 
     /// Takes one object to its end.
@@ -161,7 +169,7 @@ impl Pipeline {
                     self.report_superseded(job, &before, reported).await?;
                 }
             }
-            let examined = match found? {
+            let mut examined = match found? {
                 Found::Examined(examined) => self.recognise(examined).await,
                 Found::Gone => return Ok(ObjectEnd::Gone),
                 Found::AppliedBefore => return Ok(ObjectEnd::Applied),
@@ -171,6 +179,9 @@ impl Pipeline {
             if job.trigger == Trigger::Sweep && examined.trigger == Trigger::Canary {
                 tracing::info!("a canary: left to its round");
                 return Ok(ObjectEnd::Applied);
+            }
+            if let Err(failure) = self.ask_about_surge(&mut examined).await {
+                return Err(Interrupted { failure, known: Some(examined) });
             }
             let reports = job.reported.load(Ordering::Relaxed);
             match self.apply_until(job, &examined, deadline).await {
@@ -242,7 +253,8 @@ impl Pipeline {
     fn plan(&self, examined: &Examined, repeated: bool) -> Plan {
         let Identity { bucket, key, pin, .. } = &examined.identity;
         let (pinned, canary) = (*pin != Pin::Nothing, examined.is_canary());
-        let context = Context { bucket, key, repeated, pinned, canary };
+        let surge = examined.surge;
+        let context = Context { bucket, key, repeated, pinned, canary, surge };
         policy::plan(&examined.verdict, &self.policy, context)
     }
 

@@ -39,6 +39,16 @@ pub(crate) enum Action {
     Delete,
 }
 
+/// A surge of the signature that was found: so many contents by it that it may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Surge {
+    /// Deletions are held.
+    Held,
+    /// They go on.
+    Alarm,
+}
+
 /// What decides on actions: rules, and the settings for what no rule matches.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -52,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) status: Status,
     pub(crate) action: Action,
     pub(crate) report: bool,
+    /// A deletion that is held and not replaced by a move: it waits for a person.
+    pub(crate) parked: bool,
 }
 
 /// What is known besides the verdict.
@@ -65,6 +77,8 @@ pub(crate) struct Context<'a> {
     pub(crate) pinned: bool,
     /// It is a canary of our own, which nobody wants back.
     pub(crate) canary: bool,
+    /// The signature is in a surge.
+    pub(crate) surge: Option<Surge>,
 }
 
 impl Action {
@@ -92,11 +106,18 @@ impl Policy {
         self.settings.delete_file || self.rules.has(Action::removes)
     }
 
+    /// Whether objects may be deleted that are kept nowhere.
+    pub(crate) fn may_delete(&self) -> bool {
+        let by_settings = self.settings.delete_file && self.settings.quarantine_bucket.is_none();
+        by_settings || self.rules.has(|action| action == Action::Delete)
+    }
+
     /// The bucket that objects may be moved to.
     pub(crate) fn quarantine(&self) -> Option<&str> {
         let bucket = self.settings.quarantine_bucket.as_deref()?;
         let by_settings = self.settings.delete_file;
-        let may_move = by_settings || self.rules.has(|action| action == Action::Quarantine);
+        // A deletion that a surge holds becomes a move.
+        let may_move = by_settings || self.rules.has(Action::removes);
         may_move.then_some(bucket)
     }
 }
@@ -105,8 +126,9 @@ impl Policy {
 /// that an earlier report that said something else is corrected.
 pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> Plan {
     let Policy { settings, rules } = policy;
-    let Context { bucket, key, repeated, pinned, canary } = context;
+    let Context { bucket, key, repeated, pinned, canary, surge } = context;
     let finding = Finding::of(verdict);
+    let mut parked = false;
     let action = match finding {
         None if settings.tag_files && pinned => Action::Tag,
         None => Action::No,
@@ -118,13 +140,27 @@ pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> 
             let left = kind == Kind::Unscannable && action == Action::Tag && !pinned;
             match action {
                 Action::Quarantine if canary => Action::Delete,
+                Action::Delete if surge == Some(Surge::Held) && !canary => {
+                    let held = held(settings);
+                    parked = !held.removes();
+                    held
+                }
                 _ if left => Action::No,
                 action => action,
             }
         }
     };
     let report = finding.is_some() || settings.report_clean || repeated;
-    Plan { status: Status::from(verdict), action, report }
+    Plan { status: Status::from(verdict), action, report, parked }
+}
+
+/// The action instead of a deletion that is held.
+fn held(settings: &PolicySettings) -> Action {
+    match (&settings.quarantine_bucket, settings.tag_files) {
+        (Some(_), _) => Action::Quarantine,
+        (None, true) => Action::Tag,
+        (None, false) => Action::No,
+    }
 }
 
 /// The action that no rule chose, and the settings that say so.
@@ -201,7 +237,8 @@ mod tests {
                     report_clean,
                 };
                 let policy = Policy::new(settings, None).unwrap();
-                let context = Context { bucket: "b", key: "k", repeated, pinned, canary };
+                let context =
+                    Context { bucket: "b", key: "k", repeated, pinned, canary, surge: None };
                 let plans = [&Verdict::Clean, &infected, &unscannable]
                     .map(|verdict| plan(verdict, &policy, context));
                 assert_eq!(plans.map(|p| p.action), actions, "{policy:?} {context:?}");
@@ -265,11 +302,57 @@ mod tests {
             let policy = policy(delete_file, text);
             for (pinned, action) in [(true, pinned), (false, unpinned)] {
                 let (bucket, key, repeated, canary) = ("b", "k", false, false);
-                let context = Context { bucket, key, repeated, pinned, canary };
-                let status = Status::from(&verdict);
-                let expected = Plan { status, action, report: verdict != Verdict::Clean };
+                let context = Context { bucket, key, repeated, pinned, canary, surge: None };
+                let (status, report) = (Status::from(&verdict), verdict != Verdict::Clean);
+                let expected = Plan { status, action, report, parked: false };
                 assert_eq!(plan(&verdict, &policy, context), expected, "{text} {verdict:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_surge_holds_deletions_and_nothing_else() {
+        use Action::{Delete, No, Quarantine, Tag};
+        let infected = |signature: &str| Verdict::Infected { signature: signature.to_owned() };
+        let encrypted =
+            Verdict::Unscannable { reason: UnscannableReason::Encrypted, heuristic: None };
+        let plans = |delete_file, quarantine: bool, tag_files, verdict: &Verdict, canary| {
+            let settings = PolicySettings {
+                delete_file,
+                quarantine_bucket: quarantine.then(|| "held".to_owned()),
+                tag_files,
+                tag_key: "scanned".to_owned(),
+                report_clean: false,
+            };
+            let text = "- {signature: Gone.*, infected: delete}";
+            let rules = RulesText { path: "rules.yaml".into(), text: text.to_owned() };
+            let policy = Policy::new(settings, Some(&rules)).unwrap();
+            let (bucket, key, repeated, pinned) = ("b", "k", false, true);
+            [None, Some(Surge::Alarm), Some(Surge::Held)].map(|surge| {
+                let context = Context { bucket, key, repeated, pinned, canary, surge };
+                let plan = plan(verdict, &policy, context);
+                (plan.action, plan.parked)
+            })
+        };
+        let (any, gone) = (infected("Any"), infected("Gone.X"));
+        // DELETE_FILE, a quarantine, TAG_FILES, verdict, a canary: the action; and where it is held.
+        let table = [
+            (true, false, true, &any, false, Delete, (Tag, true)),
+            (true, false, false, &any, false, Delete, (No, true)),
+            (true, true, true, &any, false, Quarantine, (Quarantine, false)),
+            (true, true, true, &gone, false, Delete, (Quarantine, false)),
+            (false, true, true, &gone, false, Delete, (Quarantine, false)),
+            (false, false, true, &gone, false, Delete, (Tag, true)),
+            (false, false, true, &any, false, Tag, (Tag, false)),
+            (true, false, true, &any, true, Delete, (Delete, false)),
+            (true, true, true, &any, true, Delete, (Delete, false)),
+            (true, false, true, &encrypted, false, Tag, (Tag, false)),
+            (true, false, true, &Verdict::Clean, false, Tag, (Tag, false)),
+        ];
+        for (delete_file, quarantine, tag_files, verdict, canary, action, held) in table {
+            let plans = plans(delete_file, quarantine, tag_files, verdict, canary);
+            let case = format!("{delete_file} {quarantine} {tag_files} {verdict:?} {canary}");
+            assert_eq!(plans, [(action, false), (action, false), held], "{case}");
         }
     }
 }

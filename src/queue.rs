@@ -27,6 +27,7 @@ use std::time::Duration;
 pub(crate) use self::consumer::{Consumer, Next};
 pub(crate) use self::delivery::Delivery;
 pub(crate) use self::error::OpenError;
+pub(crate) use self::headers::RecordedFailure;
 pub(crate) use self::inlet::{Inlet, NotTaken};
 pub(crate) use self::journal::{Journal, JournalError};
 pub(crate) use self::publisher::{Outbox, Publisher, Record, Settlement};
@@ -77,6 +78,8 @@ pub(crate) struct Cause {
     pub(crate) stage: Stage,
     /// Header `avscan-detail`: one line for people.
     pub(crate) detail: String,
+    /// Header `avscan-signature`, where a surge of it is why.
+    pub(crate) signature: Option<String>,
 }
 
 impl From<&Failure> for Cause {
@@ -85,6 +88,7 @@ impl From<&Failure> for Cause {
             reason: failure.reason.into_str(),
             stage: failure.stage,
             detail: failure.detail.clone(),
+            signature: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::event::ObjectRef;
-use crate::policy::Action;
+use crate::policy::{Action, Surge};
 use crate::scanner::EngineState;
 use crate::store::Identity;
 use crate::verdict::{Status, UnscannableReason, Verdict};
@@ -48,6 +48,8 @@ pub(crate) struct Report {
     /// The name of the object's copy in the quarantine bucket.
     quarantine_key: Option<String>,
     trigger: Trigger,
+    /// So many contents have this signature that it may be wrong.
+    surge: Option<Surge>,
     /// Why the effect that an earlier report announced was not possible.
     error: Option<EffectError>,
     engine: Option<EngineInfo>,
@@ -161,6 +163,8 @@ pub(crate) struct Examined {
     pub(crate) sha256: Option<String>,
     /// These are the bytes that the notification announced, not newer ones.
     pub(crate) as_announced: bool,
+    /// The signature is in a surge. Asked only about what would be deleted.
+    pub(crate) surge: Option<Surge>,
     pub(crate) engine: Option<EngineState>,
     pub(crate) started: SystemTime,
     pub(crate) finished: SystemTime,
@@ -244,6 +248,7 @@ impl Report {
             action,
             quarantine_key: None,
             trigger: examined.trigger,
+            surge: examined.surge,
             error,
             engine: examined.engine.clone().map(EngineInfo::from),
             event_time: object.event_time.clone(),
@@ -288,6 +293,7 @@ impl Report {
             action,
             quarantine_key: None,
             trigger,
+            surge: None,
             error: None,
             engine: None,
             event_time: object.event_time.clone(),

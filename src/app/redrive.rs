@@ -7,7 +7,7 @@ use super::{fail, say};
 use crate::config::Settings;
 use crate::event::{self, Notification};
 use crate::metrics::Metrics;
-use crate::queue::{ParkedMessage, RedriveError, Session, Topology, WorkQueue};
+use crate::queue::{ParkedMessage, RecordedFailure, RedriveError, Session, Topology, WorkQueue};
 
 /// What to move back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub struct Redrive {
 
 /// What was found and done so far.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     seen: u64,
     /// Messages moved, or that a dry run would move.
-    moved: u64,
+    pub(super) moved: u64,
     reasons: BTreeSet<String>,
 }
 
@@ -53,7 +53,10 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
         }
     };
     let mut tally = Tally::default();
-    let result = move_back(&session, work_queue, &what, &mut tally).await;
+    let wanted = |failure: &RecordedFailure| {
+        what.reason.as_deref().is_none_or(|only| only == failure.reason)
+    };
+    let result = move_back(&session, work_queue, what.dry_run, &mut tally, wanted).await;
     session.close().await;
     summarize(work_queue, &what, &tally);
     match result {
@@ -63,21 +66,21 @@ pub async fn redrive(settings: &Settings, what: Redrive) -> ExitCode {
 }
 
 /// Moves the wanted messages back and leaves the others parked. `tally` is right also on an error.
-async fn move_back(
+pub(super) async fn move_back(
     session: &Session,
     work_queue: &WorkQueue,
-    what: &Redrive,
+    dry_run: bool,
     tally: &mut Tally,
+    wanted: impl Fn(&RecordedFailure) -> bool,
 ) -> Result<(), RedriveError> {
     let mut messages = session.parked(work_queue).await?;
     while let Some(message) = messages.next().await? {
-        let reason = message.failure.reason.as_str();
-        let wanted = what.reason.as_deref().is_none_or(|only| only == reason);
+        let wanted = wanted(&message.failure);
         tally.seen += 1;
         tally.moved += u64::from(wanted);
-        tally.reasons.insert(reason.to_owned());
-        say(line(&message, wanted, what.dry_run));
-        if wanted && !what.dry_run {
+        tally.reasons.insert(message.failure.reason.clone());
+        say(line(&message, wanted, dry_run));
+        if wanted && !dry_run {
             messages.move_back(message).await?;
         } else {
             messages.put_back(message).await?;

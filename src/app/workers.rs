@@ -10,18 +10,20 @@ use tokio_util::sync::CancellationToken;
 use super::receipts::keys;
 use super::{Daemon, Fatal};
 use crate::canary::Canaries;
-use crate::config::Settings;
+use crate::config::{Settings, SurgeSettings, WithoutQuarantine};
 use crate::courier::Courier;
 use crate::failure::{Failure, Reason};
 use crate::health::Part;
 use crate::hints;
 use crate::intake::ToBroker;
-use crate::policy::Policy;
+use crate::pipeline::Pipeline;
+use crate::policy::{Policy, Surge};
 use crate::queue::{Inlet, OpenError, Session, Topology};
 use crate::receipt::{Freshness, Keys};
 use crate::retry;
 use crate::scanner::{EngineWatch, Scanner};
 use crate::store::Store;
+use crate::surge::Surges;
 use crate::sweep::{Judge, Sweeps};
 use crate::worker::{
     Backlog, Handler, Notifications, Pages, Reports, Restraint, Scanning, Shared, Slots, Worker,
@@ -40,6 +42,8 @@ pub(super) struct Workers {
     topology: Topology,
     /// Only with `CANARY_EVERY`.
     canaries: Option<Arc<Canaries>>,
+    /// Only where something may be deleted, and with a `SURGE_LIMIT`.
+    surges: Option<Arc<Surges>>,
     notifications: Arc<Worker<Notifications>>,
     backlog: Arc<Worker<Backlog>>,
     /// Only with a webhook.
@@ -69,6 +73,7 @@ impl Workers {
         let store = Store::new(&settings.store, &settings.trust).await;
         let store = Arc::new(store.map_err(Fatal::Configuration)?);
         let canaries = canaries(daemon, &store, &policy);
+        let surges = surges(daemon, &policy);
         let keys = Arc::new(keys(&settings.receipts).map_err(Fatal::Configuration)?);
         let receipts = !keys.is_empty() && settings.policy.tag_files;
         let sweeps =
@@ -86,8 +91,13 @@ impl Workers {
             Slots::new(PAGE_SLOTS),
             shared.clone(),
         ));
-        let scanning = Arc::new(scanning(daemon, policy, store, keys, canaries.clone())?);
-        let handler = Backlog::new(Arc::clone(&scanning), Arc::clone(&daemon.metrics));
+        let metrics = Arc::clone(&daemon.metrics);
+        let (to_canaries, to_surges) = (canaries.clone(), surges.clone());
+        let pipeline =
+            Pipeline::new(Arc::clone(&store), policy, keys, to_canaries, to_surges, metrics);
+        let scanning = Arc::new(scanning(daemon, pipeline, store)?);
+        let dead = topology.notifications.dead.clone().unwrap_or_default();
+        let handler = Backlog::new(Arc::clone(&scanning), dead, Arc::clone(&daemon.metrics));
         let (queue, left_free) = (topology.backlog.clone(), slots.left_free());
         let backlog = Arc::new(Worker::new(handler, queue, left_free, shared.clone()));
         let handler = Notifications::new(scanning, canaries.clone(), Arc::clone(&daemon.metrics));
@@ -104,6 +114,7 @@ impl Workers {
         Ok(Self {
             topology,
             canaries,
+            surges,
             notifications,
             backlog,
             reports,
@@ -192,6 +203,7 @@ impl Workers {
             exit = Box::pin(self.run_workers(&session)) => exit,
             never = session.keep_bound() => match never {},
             never = self.send_canaries(&session) => match never {},
+            never = self.follow_surges(&session) => match never {},
             // Boxed, as below.
             never = Box::pin(self.sweeps.run(&session, &self.topology.sweeps)) => match never {},
         };
@@ -226,6 +238,14 @@ impl Workers {
     async fn send_canaries(&self, session: &Session) -> Infallible {
         match &self.canaries {
             Some(canaries) => Box::pin(canaries.run(session)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Follows the journal for surges, where they are looked for, for as long as it is polled.
+    async fn follow_surges(&self, session: &Session) -> Infallible {
+        match &self.surges {
+            Some(surges) => Box::pin(surges.run(session)).await,
             None => std::future::pending().await,
         }
     }
@@ -307,21 +327,33 @@ fn pages(
     Pages::new(sweeps, judge, backlog, restraint, health, metrics)
 }
 
-fn scanning(
-    daemon: &Daemon,
-    policy: Arc<Policy>,
-    store: Arc<Store>,
-    keys: Arc<Keys>,
-    canaries: Option<Arc<Canaries>>,
-) -> Result<Scanning, Fatal> {
+/// Says that deletions are counted, and what an uploader can bring about by that.
+fn surges(daemon: &Daemon, policy: &Policy) -> Option<Arc<Surges>> {
+    let Daemon { settings, health, metrics, .. } = daemon;
+    let surge = settings.surge.filter(|_| policy.may_delete())?;
+    let SurgeSettings { limit, window, without_quarantine } = surge;
+    let (means, what) = match (&settings.policy.quarantine_bucket, without_quarantine) {
+        (Some(_), _) => (Surge::Held, "further ones are moved to QUARANTINE_BUCKET"),
+        (None, WithoutQuarantine::Tag) => (Surge::Held, "further ones are tagged and parked"),
+        (None, WithoutQuarantine::Delete) => (Surge::Alarm, "an alarm, and they are deleted too"),
+    };
+    tracing::info!(
+        "at most {limit} contents by one signature are deleted within {} s, then {what}, until a \
+         person decides; uploads of many such files bring that about too",
+        window.as_secs()
+    );
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    Some(Arc::new(Surges::new(&surge, means, health, metrics)))
+}
+
+fn scanning(daemon: &Daemon, pipeline: Pipeline, store: Arc<Store>) -> Result<Scanning, Fatal> {
     let Daemon { settings, health, metrics, .. } = daemon;
     let scanner = Scanner::new(&settings.scanner, &settings.trust).map_err(|error| {
         Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
     })?;
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    let engine =
-        EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), Arc::clone(&metrics));
-    Ok(Scanning::new(store, engine, policy, keys, canaries, health, metrics))
+    let engine = EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), metrics);
+    Ok(Scanning::new(pipeline, store, engine, health))
 }
 
 fn reports(daemon: &Daemon) -> Result<Option<Reports>, Fatal> {

@@ -336,6 +336,6 @@ fn expected(policy: &Policy, bucket: &str, canary: &Sent, progress: &Progress) -
         Sample::Eicar => Verdict::Infected { signature: found.unwrap_or_default() },
     };
     let (key, repeated, pinned) = (canary.key.as_str(), false, true);
-    let context = Context { bucket, key, repeated, pinned, canary: true };
+    let context = Context { bucket, key, repeated, pinned, canary: true, surge: None };
     policy::plan(&verdict, policy, context).action
 }

@@ -22,6 +22,7 @@ impl Reader<'_> {
         let scanner = self.scanner();
         let policy = self.policy();
         let rules = self.rules();
+        let surge = self.surge();
         let publish = self.publish();
         let intake = self.intake();
         let canary = self.canary();
@@ -40,6 +41,7 @@ impl Reader<'_> {
             scanner: scanner?,
             policy: policy?,
             rules: rules?,
+            surge: surge?,
             publish: publish?,
             intake: intake?,
             canary: canary?,

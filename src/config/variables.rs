@@ -58,6 +58,13 @@ pub const VARIABLES: &[Variable] = &[
     plain("TAG_FILES", "true", "tag objects with their status"),
     plain("TAG_KEY", "scanned", "key of that tag"),
     open("RULES_FILE", "YAML file of rules: which action for which finding (default none)"),
+    plain("SURGE_LIMIT", "50", "contents by one signature deleted in SURGE_WINDOW; 0 no limit"),
+    plain("SURGE_WINDOW", "10m", "time in which they are counted (s, m, h), 1s to 24h"),
+    plain(
+        "SURGE_WITHOUT_QUARANTINE",
+        "tag",
+        "further ones where there is no quarantine: tag (parked), or delete (alarm only)",
+    ),
     plain("REPORT_CLEAN", "false", "report clean objects too"),
     open("PUBLISH_URL", "webhook that reports are POSTed to, http or https"),
     secret("PUBLISH_SECRET", "signs reports (Standard Webhooks, whsec_ and base64)"),

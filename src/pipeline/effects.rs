@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::Instrument;
 
 use super::lines::audit;
+use super::surge::held_back;
 use super::tagging::{self, Tagging};
 use super::{Interrupted, Job, ObjectEnd, Pipeline};
 use crate::event::ObjectRef;
@@ -30,6 +31,16 @@ impl Pipeline {
     ) -> Result<Option<ObjectEnd>, Failure> {
         let plan = self.plan(examined, job.repeated);
         let plan = self.with_status_corrected(examined, plan).await?;
+        let end = self.apply_plan(job, examined, plan).await?;
+        Ok(end.map(|end| held_back(end, examined, plan)))
+    }
+
+    async fn apply_plan(
+        &self,
+        job: &Job<'_>,
+        examined: &Examined,
+        plan: Plan,
+    ) -> Result<Option<ObjectEnd>, Failure> {
         let applied = match self.carry_out(job, examined, plan).await? {
             Tagging::Ended(applied) => applied,
             Tagging::Outranked => return self.outranked(job, examined, plan).await,

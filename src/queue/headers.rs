@@ -20,6 +20,7 @@ const LAST_FAILURE: &str = "avscan-last-failure";
 const REASON: &str = "avscan-reason";
 const STAGE: &str = "avscan-stage";
 const DETAIL: &str = "avscan-detail";
+const SIGNATURE: &str = "avscan-signature";
 /// Set by quorum queues. Source: <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
@@ -48,6 +49,7 @@ pub(crate) struct RecordedFailure {
     pub(crate) reason: String,
     pub(crate) stage: String,
     pub(crate) detail: String,
+    pub(crate) signature: String,
     pub(crate) first_failure: String,
     pub(crate) last_failure: String,
 }
@@ -104,6 +106,9 @@ impl History {
             set(REASON, cause.reason);
             set(STAGE, cause.stage.into_str());
             set(DETAIL, &cause.detail);
+            if let Some(signature) = &cause.signature {
+                set(SIGNATURE, signature);
+            }
         }
         headers
     }
@@ -121,6 +126,7 @@ impl RecordedFailure {
             reason: text(REASON),
             stage: text(STAGE),
             detail: text(DETAIL),
+            signature: text(SIGNATURE),
             first_failure: text(FIRST_FAILURE),
             last_failure: text(LAST_FAILURE),
         }
@@ -193,7 +199,7 @@ mod tests {
     fn a_copy_that_did_not_fail_has_no_headers_and_one_that_did_says_why_and_since_when() {
         assert_eq!(names(&History::default().to_headers(None)), Vec::<&str>::new());
         let detail = "on purpose".to_owned();
-        let cause = Cause { reason: "panic", stage: Stage::Scan, detail };
+        let cause = Cause { reason: "panic", stage: Stage::Scan, detail, signature: None };
         let headers = History::default().to_headers(Some(&cause));
         let expected = [ATTEMPT, DETAIL, FIRST_FAILURE, LAST_FAILURE, REASON, STAGE];
         assert_eq!(names(&headers), expected);
@@ -205,6 +211,10 @@ mod tests {
         let tried = History { first_failure: Some(TIME.to_owned()), ..History::default() };
         let failure = RecordedFailure::read(&tried.to_headers(Some(&cause)));
         assert_eq!(failure.first_failure, TIME);
+        assert_eq!(failure.signature, "");
+        let signature = Some("Win.Test".to_owned());
+        let headers = tried.to_headers(Some(&Cause { signature, ..cause }));
+        assert_eq!(RecordedFailure::read(&headers).signature, "Win.Test");
     }
 
     #[test]

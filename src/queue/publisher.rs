@@ -18,7 +18,7 @@ use super::error::OpenError;
 use super::headers::History;
 use super::results::{Announcement, Results};
 use super::topology::{Topology, WorkQueue};
-use super::{ANSWER_TIMEOUT, Disposition};
+use super::{ANSWER_TIMEOUT, Cause, Disposition};
 use crate::failure::{Failure, Kind, Reason, Stage};
 
 /// A broker that has not confirmed a message by then counts as gone.
@@ -203,6 +203,21 @@ impl Publisher {
         let (kind, detail) =
             (Kind::Abandoned, "the channel is closed, or the broker does not answer");
         Err(Failure::new(kind, Stage::Report, Reason::NotAcknowledged, detail))
+    }
+
+    /// Parks a copy of `delivery` in the dead-letter queue `dead`, of another queue than its own. Returns
+    /// once the broker has confirmed it.
+    ///
+    /// # Errors
+    /// [`Kind::Abandoned`]: not confirmed, and the session is lost.
+    pub(crate) async fn park_in(
+        &self,
+        dead: &str,
+        delivery: &Delivery,
+        cause: &Cause,
+    ) -> Result<(), Failure> {
+        let headers = History::default().to_headers(Some(cause));
+        self.publish_copy(dead, &delivery.body, delivery, headers).await
     }
 
     /// Whether `queue` does not exist, by a passive declare. No answer counts as no.

@@ -100,7 +100,8 @@ impl<H: Handler> Worker<H> {
     /// can be done about it, and the gate must not close for it again and again.
     async fn park_unreadable(&self, delivery: &Delivery, context: &Context) {
         let reason = Reason::Panic.into_str();
-        let cause = Cause { reason, stage: Stage::Event, detail: BUG.to_owned() };
+        let detail = BUG.to_owned();
+        let cause = Cause { reason, stage: Stage::Event, detail, signature: None };
         let parked = (Disposition::Park(cause.clone()), Settled::Parked(cause));
         self.settle(delivery, parked, context).await;
     }
@@ -288,7 +289,7 @@ impl<H: Handler> Worker<H> {
             }
             Settled::Parked(cause) => {
                 self.handler.record_end(H::PARKED);
-                let Cause { reason, stage, detail } = cause;
+                let Cause { reason, stage, detail, .. } = cause;
                 let Some(queue) = &self.queue.dead else {
                     tracing::error!(reason, stage = stage.into_str(), detail, "given up");
                     return;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
-use super::scanning::{Announced, Scanning, attempt};
+use super::scanning::{Announced, Scanning, attempt, surge_held};
 use crate::event::{Malformed, ObjectRef, Swept, parse_swept};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::metrics::{BacklogEnd, Metrics};
@@ -16,15 +16,18 @@ use crate::report::Trigger;
 use crate::store::Look;
 
 /// Handles what sweeps announce. What cannot be scanned is reported and counted, never parked: the
-/// next sweep announces it again.
+/// next sweep announces it again. Only what a surge holds is parked.
 pub(crate) struct Backlog {
     scanning: Arc<Scanning>,
+    /// Where the objects are parked whose deletion a surge holds: that of notifications.
+    dead: String,
     metrics: Arc<Metrics>,
 }
 
 impl Backlog {
-    pub(crate) fn new(scanning: Arc<Scanning>, metrics: Arc<Metrics>) -> Self {
-        Self { scanning, metrics }
+    /// `dead`: the dead-letter queue of notifications.
+    pub(crate) fn new(scanning: Arc<Scanning>, dead: String, metrics: Arc<Metrics>) -> Self {
+        Self { scanning, dead, metrics }
     }
 
     async fn handle_object(
@@ -48,6 +51,13 @@ impl Backlog {
             Ok(ObjectEnd::Applied | ObjectEnd::Superseded) => Outcome::Done(BacklogEnd::Scanned),
             Ok(ObjectEnd::Locked) => Outcome::Done(BacklogEnd::Locked),
             Ok(ObjectEnd::QuarantineBucket) => Outcome::Done(BacklogEnd::QuarantineBucket),
+            // No sweep looks for it again: it has a receipt. As a notification it waits for a person.
+            Ok(ObjectEnd::Held { signature }) => {
+                match publisher.park_in(&self.dead, delivery, &surge_held(signature)).await {
+                    Ok(()) => Outcome::Done(BacklogEnd::Held),
+                    Err(failure) => Outcome::Failed(failure, None),
+                }
+            }
             Ok(ObjectEnd::Gone) => {
                 tracing::info!("gone before it could be scanned");
                 Outcome::Done(BacklogEnd::Gone)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
-use super::scanning::{Announced, Scanning, attempt};
+use super::scanning::{Announced, Scanning, attempt, surge_held};
 use crate::canary::Canaries;
 use crate::event::{self, Malformed, Notification, ObjectRef};
 use crate::failure::{Dependency, Failure, Reason, Stage};
@@ -46,6 +46,7 @@ impl Notifications {
             Ok(ObjectEnd::Locked) => Outcome::Done(NotificationEnd::Locked),
             Ok(ObjectEnd::QuarantineBucket) => Outcome::Done(NotificationEnd::QuarantineBucket),
             Ok(ObjectEnd::CanaryRefused) => Outcome::Done(NotificationEnd::CanaryRefused),
+            Ok(ObjectEnd::Held { signature }) => Outcome::Park(surge_held(signature)),
             Ok(ObjectEnd::Gone) => gone(delivery, object),
             Ok(ObjectEnd::Versions(versions)) => {
                 tracing::info!(
@@ -57,7 +58,8 @@ impl Notifications {
             }
             Ok(ObjectEnd::Refused { error, stage, status }) => {
                 let detail = format!("verdict {status}, but the object could not be changed");
-                Outcome::Park(Cause { reason: error.into_str(), stage, detail })
+                let reason = error.into_str();
+                Outcome::Park(Cause { reason, stage, detail, signature: None })
             }
             Err(interrupted) => Outcome::Failed(interrupted.failure.clone(), Some(interrupted)),
         }
@@ -127,7 +129,7 @@ impl Handler for Notifications {
             Err(malformed) => {
                 let detail = format!("{malformed} ({} bytes)", delivery.body.len());
                 let reason = Reason::Malformed.into_str();
-                Outcome::Park(Cause { reason, stage: Stage::Event, detail })
+                Outcome::Park(Cause { reason, stage: Stage::Event, detail, signature: None })
             }
         }
     }

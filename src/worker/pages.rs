@@ -204,7 +204,7 @@ impl Handler for Pages {
         let Some(state) = state else {
             let detail = "not the state of a sweep".to_owned();
             let reason = Reason::Malformed.into_str();
-            return Outcome::Park(Cause { reason, stage: Stage::Event, detail });
+            return Outcome::Park(Cause { reason, stage: Stage::Event, detail, signature: None });
         };
         // A page leaves no trace but messages in the backlog, which may be there twice.
         let handled = tokio::select! {

@@ -98,7 +98,7 @@ impl Handler for Reports {
         let Some(id) = id else {
             let detail = "no report: neither a message id nor an id in its JSON".to_owned();
             let reason = Reason::Malformed.into_str();
-            return Outcome::Park(Cause { reason, stage: Stage::Report, detail });
+            return Outcome::Park(Cause { reason, stage: Stage::Report, detail, signature: None });
         };
         let history = &delivery.history;
         // Not cut short: half a POST may have arrived, and it has a deadline of its own.

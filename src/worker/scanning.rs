@@ -6,15 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::canary::Canaries;
 use crate::event::ObjectRef;
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::health::{Health, Part};
-use crate::metrics::Metrics;
 use crate::pipeline::{Interrupted, Job, ObjectEnd, Pipeline};
-use crate::policy::Policy;
-use crate::queue::{Delivery, Publisher};
-use crate::receipt::Keys;
+use crate::queue::{Cause, Delivery, Publisher};
 use crate::report::{Attempt, Trigger};
 use crate::scanner::EngineWatch;
 use crate::store::{Look, Store};
@@ -48,15 +44,11 @@ pub(super) struct Announced<'a> {
 
 impl Scanning {
     pub(crate) fn new(
+        pipeline: Pipeline,
         store: Arc<Store>,
         engine: EngineWatch,
-        policy: Arc<Policy>,
-        keys: Arc<Keys>,
-        canaries: Option<Arc<Canaries>>,
         health: Arc<Health>,
-        metrics: Arc<Metrics>,
     ) -> Self {
-        let pipeline = Pipeline::new(Arc::clone(&store), policy, keys, canaries, metrics);
         Self { pipeline, store, engine, health, ready: Mutex::default() }
     }
 
@@ -174,6 +166,13 @@ impl Scanning {
     fn set_ready(&self, ready: bool) {
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready.then(Instant::now);
     }
+}
+
+/// Why an object is parked whose deletion is held.
+pub(super) fn surge_held(signature: String) -> Cause {
+    let reason = Reason::SurgeHeld.into_str();
+    let detail = format!("too many contents by {signature}: `surge confirm` or `surge clear`");
+    Cause { reason, stage: Stage::Delete, detail, signature: Some(signature) }
 }
 
 pub(super) fn attempt(delivery: &Delivery) -> Attempt {

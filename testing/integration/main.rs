@@ -26,6 +26,7 @@ mod reports;
 mod rotation;
 mod rules;
 mod stores;
+mod surge;
 mod survey;
 mod sweeps;
 mod trust;

@@ -18,15 +18,15 @@ use uuid::Uuid;
 use super::*;
 
 const BUCKET: &str = "b";
-const QUARANTINE: &str = "held";
+pub(super) const QUARANTINE: &str = "held";
 
 /// A store in memory that the test can break, and a daemon that moves what is infected.
-struct Scene {
-    daemon: Daemon,
-    store: Arc<Store>,
+pub(super) struct Scene {
+    pub(super) daemon: Daemon,
+    pub(super) store: Arc<Store>,
 }
 
-async fn scene(
+pub(super) async fn scene(
     overrides: &[(&str, &str)],
     hook: impl Fn(&Call, &mut Contents) -> Option<Reply> + Send + Sync + 'static,
 ) -> Scene {
@@ -54,7 +54,7 @@ impl Scene {
         self.announce(BUCKET, key, &etag).await;
     }
 
-    async fn announce(&self, bucket: &str, key: &str, etag: &str) {
+    pub(super) async fn announce(&self, bucket: &str, key: &str, etag: &str) {
         let event = notification::put(bucket, key, None, Some(etag));
         notify(&self.daemon, event.to_string().as_bytes()).await;
     }
@@ -88,7 +88,7 @@ impl Scene {
         self.store.calls().iter().filter(|call| call.operation == operation).count()
     }
 
-    async fn until_gone(&self, key: &str) {
+    pub(super) async fn until_gone(&self, key: &str) {
         eventually("it is gone", || async { self.store.current(BUCKET, key).is_none() }).await;
     }
 }

@@ -8,16 +8,16 @@ use super::commands::{command, text};
 use super::*;
 
 /// A file of rules that is removed with the value.
-struct RulesFile(tempfile::NamedTempFile);
+pub(super) struct RulesFile(tempfile::NamedTempFile);
 
 impl RulesFile {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         Self(file)
     }
 
-    fn path(&self) -> &str {
+    pub(super) fn path(&self) -> &str {
         self.0.path().to_str().unwrap()
     }
 }

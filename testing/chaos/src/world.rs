@@ -155,6 +155,8 @@ impl World {
             ("RETRY_LIMIT", "8"),
             ("SCAN_TIMEOUT", "8"),
             ("REPORT_CLEAN", "true"),
+            // Every infected object has another content, by one signature.
+            ("SURGE_LIMIT", "0"),
             // The account reads the audit lines.
             ("LOG_FORMAT", "json"),
         ];

@@ -1,0 +1,159 @@
+//! The `surge` command: shows which signatures are held, and takes the decision of a person.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::redrive::{Tally, move_back};
+use super::say;
+use crate::clock;
+use crate::config::Settings;
+use crate::failure::Reason;
+use crate::metrics::Metrics;
+use crate::queue::{Journal, Session, Topology};
+use crate::surge::{Fact, Ledger, Ruling, State};
+
+/// What a person says of a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is right.
+    Right,
+    /// It was wrong.
+    Wrong,
+}
+
+/// A session of the command, with all that the journal says of surges.
+struct Desk {
+    session: Session,
+    topology: Topology,
+    journal: Arc<Journal>,
+    ledger: Arc<Mutex<Ledger>>,
+    /// Ends with the desk.
+    #[expect(dead_code, reason = "held for its drop")]
+    following: AbortOnDropHandle<()>,
+}
+
+impl Desk {
+    async fn open(settings: &Settings) -> Result<Self, String> {
+        let topology =
+            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
+        let metrics = Metrics::default();
+        let session = Session::open(&settings.broker, &settings.trust, &topology, &metrics);
+        let session = session.await.map_err(|error| error.to_string())?;
+        let (journal, reader) = session.journal().await.map_err(|error| error.to_string())?;
+        // What was ruled is in the journal: nothing has to be counted.
+        let ledger = Arc::new(Mutex::new(Ledger::new(usize::MAX, std::time::Duration::ZERO)));
+        let (followed, facts) = (Arc::clone(&journal), Arc::clone(&ledger));
+        let following = tokio::spawn(async move {
+            let apply = |fact: Fact| drop(lock(&facts).apply(fact));
+            drop(followed.follow(reader, apply).await);
+        });
+        journal.read_to_end().await.map_err(|error| error.to_string())?;
+        let following = AbortOnDropHandle::new(following);
+        Ok(Self { session, topology, journal, ledger, following })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+}
+
+/// Prints every signature that was held since the journal begins, one a line. Exit codes: 0, or 1 when
+/// that cannot be found out.
+pub async fn surge_list(settings: &Settings) -> ExitCode {
+    let desk = match Desk::open(settings).await {
+        Ok(desk) => desk,
+        Err(error) => return complain(&error),
+    };
+    let lines: Vec<String> = desk.ledger().rulings().map(describe).collect();
+    if lines.is_empty() {
+        say("nothing is held");
+    }
+    lines.into_iter().for_each(say);
+    desk.session.close().await;
+    ExitCode::SUCCESS
+}
+
+fn describe(Ruling { signature, state, at, .. }: &Ruling) -> String {
+    let what = match state {
+        State::Held => "held",
+        State::Confirmed => "confirmed: deletions go on",
+        State::Counted => "cleared: counted anew",
+    };
+    // Debug format, as it comes from the engine.
+    format!("{signature:?} {what}, since {}", clock::rfc3339(clock::time_of(*at)))
+}
+
+/// Ends the hold of a signature. If it is right, deletions go on and what was parked is moved back.
+/// Exit codes: 0 done, 1 not.
+pub async fn surge_decide(settings: &Settings, signature: &str, judgement: Judgement) -> ExitCode {
+    let desk = match Desk::open(settings).await {
+        Ok(desk) => desk,
+        Err(error) => return complain(&error),
+    };
+    let decided = match judgement {
+        Judgement::Right => confirm(&desk, signature).await,
+        Judgement::Wrong => clear(&desk, signature).await,
+    };
+    desk.session.close().await;
+    match decided {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+async fn confirm(desk: &Desk, signature: &str) -> Result<(), String> {
+    let state = desk.ledger().state(signature);
+    match state {
+        State::Counted => return Err(format!("{signature}: not held; see `surge list`")),
+        State::Held => rule(desk, signature, State::Confirmed).await?,
+        // An earlier command may not have moved all of them.
+        State::Confirmed => {}
+    }
+    say(format_args!("{signature}: confirmed, deletions go on"));
+    let wanted = Reason::SurgeHeld.into_str();
+    let mut tally = Tally::default();
+    let notifications = &desk.topology.notifications;
+    let moved = move_back(&desk.session, notifications, false, &mut tally, |failure| {
+        failure.reason == wanted && failure.signature == signature
+    });
+    let moved = moved.await;
+    say(format_args!("{} parked objects were moved back to {}", tally.moved, notifications.queue));
+    moved.map_err(|error| format!("interrupted: {error}; nothing is lost, run it again"))
+}
+
+async fn clear(desk: &Desk, signature: &str) -> Result<(), String> {
+    if desk.ledger().state(signature) == State::Counted {
+        return Err(format!("{signature}: neither held nor confirmed; see `surge list`"));
+    }
+    rule(desk, signature, State::Counted).await?;
+    say(format_args!("{signature}: cleared, the hold is over and counting begins anew"));
+    say("Take the signature out of the engine's database, if that is not done yet. Then:");
+    say(format_args!("  what was moved:  quarantine restore --signature {signature}"));
+    say("  what was parked: redrive --reason surge_held (each is scanned again)");
+    Ok(())
+}
+
+/// Appends a ruling, and makes sure that it is the one that stands.
+async fn rule(desk: &Desk, signature: &str, state: State) -> Result<(), String> {
+    let now = clock::millis(SystemTime::now());
+    let ruling = desk.ledger().next(signature, state, now);
+    let appended = desk.journal.append_and_read(&Fact::Ruled(ruling)).await;
+    appended.map_err(|error| error.to_string())?;
+    if desk.ledger().state(signature) == state {
+        return Ok(());
+    }
+    Err(format!("{signature}: somebody else has decided meanwhile; see `surge list`"))
+}
+
+#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
+fn complain(line: &str) -> ExitCode {
+    eprintln!("{line}");
+    ExitCode::FAILURE
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
