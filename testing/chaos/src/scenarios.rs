@@ -10,6 +10,7 @@ mod messages;
 mod overwrites;
 mod processes;
 mod store;
+mod surge;
 mod sweeps;
 mod uploads;
 mod webhook;
@@ -39,6 +40,7 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(messages::all());
     all.extend(canary::all());
     all.extend(sweeps::all());
+    all.extend(surge::all());
     all
 }
 
