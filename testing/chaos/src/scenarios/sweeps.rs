@@ -30,6 +30,8 @@ const SLOTS: usize = 4;
 /// Objects in work at once: of both replicas, live ones and of the backlog.
 const IN_WORK: usize = 2 * 2 * SLOTS;
 const READY: Duration = Duration::from_mins(1);
+/// Far more than the replicas need to start and to announce a page.
+const PAGE: Duration = Duration::from_mins(2);
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -66,7 +68,7 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 /// When both replicas are killed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     /// Some of a page's objects are announced, and the broker's answers do not come.
     Announcing,
@@ -92,13 +94,11 @@ const MOMENTS: [Moment; 10] = [
 ];
 
 impl Moment {
-    /// Waits for it. Returns whether it came: a sweep may have no page left.
-    async fn wait(self, world: &World) -> bool {
+    /// Has the brokers' proxies forward nothing any more once it is there. Before the replicas are started,
+    /// so that no page passes unseen while they do.
+    fn arm(self, world: &World) {
         let end = match self {
-            Self::Random => {
-                world.a_while(200..2500).await;
-                return true;
-            }
+            Self::Random => return,
             Self::Announcing => ".backlog",
             Self::Recorded => ".journal",
             Self::Forked => ".sweeps",
@@ -117,13 +117,25 @@ impl Moment {
                     }
             });
         }
-        for _ in 0..1_000 {
+    }
+
+    /// Waits for it. Returns whether it came: a sweep may have no page left.
+    async fn wait(self, world: &mut World) -> Result<bool> {
+        if self == Self::Random {
+            for daemon in &mut world.daemons {
+                daemon.wait_ready(READY).await?;
+            }
+            world.a_while(200..2500).await;
+            return Ok(true);
+        }
+        let start = Instant::now();
+        while start.elapsed() < PAGE {
             if world.brokers.iter().any(TcpProxy::is_silent) {
-                return true;
+                return Ok(true);
             }
             sleep(0.05).await;
         }
-        false
+        Ok(false)
     }
 }
 
@@ -164,23 +176,29 @@ fn killed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     Box::pin(async {
         let count = objects(MANY);
         fill(world, count).await?;
-        // So slow that no page passes while the replicas start.
+        for daemon in &mut world.daemons {
+            daemon.kill();
+        }
+        // So slow that live uploads come between.
         world.sweep(&["--detach", "--rate", "40"]).await?;
         let changing = change(&world.ledger, count);
         for (number, moment) in MOMENTS.into_iter().enumerate() {
-            if !moment.wait(world).await {
+            moment.arm(world);
+            for daemon in &mut world.daemons {
+                daemon.spawn()?;
+            }
+            if !moment.wait(world).await? {
                 world.wrongs.push(format!("kill {number}: {moment:?} never came"));
             }
             for daemon in &mut world.daemons {
                 daemon.kill();
             }
+            // What a killed one had sent, and was held back, is lost with it.
+            world.brokers.iter().for_each(TcpProxy::cut);
             world.brokers.iter().for_each(TcpProxy::pass);
-            for daemon in &mut world.daemons {
-                daemon.spawn()?;
-            }
-            for daemon in &mut world.daemons {
-                daemon.wait_ready(READY).await?;
-            }
+        }
+        for daemon in &mut world.daemons {
+            daemon.spawn()?;
         }
         joined(changing).await?;
         finish(world, count, MOMENTS.len() * IN_WORK).await
