@@ -264,7 +264,7 @@ async fn a_bucket_that_does_not_exist_is_said_to_be_missing_and_said_once() {
 async fn a_missing_right_is_named_and_raises_no_alarm() {
     let is_canary = |call: &Call| call.key.starts_with(PREFIX);
     let (daemon, _proxy) = behind(move |call| match call.op {
-        peers::proxy::Op::Other if is_canary(call) => Fault::Answer(403, DENIED),
+        peers::proxy::Op::Put if is_canary(call) => Fault::Answer(403, DENIED),
         _ => Fault::Pass,
     })
     .await;

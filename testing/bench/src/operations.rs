@@ -51,6 +51,8 @@ pub(super) async fn count(rig: &mut Rig, objects: &[Object]) -> Result<Operation
         Op::Tags => "GetObjectTagging",
         Op::SetTags => "PutObjectTagging",
         Op::Delete => "DeleteObject",
+        Op::Put => "PutObject",
+        Op::Copy => "CopyObject",
         Op::Other => "other",
     };
     let ours = |key: &str| few.iter().any(|object| object.key == key);

@@ -5,6 +5,7 @@
 //! (`audit`, `reports`) and its requests (`requests`) are compared with these facts.
 
 mod audit;
+mod held;
 mod reports;
 mod requests;
 mod settle;
@@ -100,6 +101,11 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
         }
     }
     tally.wrongs.extend(audit::untrue(world, &lines).await?);
+    if let Some(bucket) = &world.held {
+        tally
+            .wrongs
+            .extend(held::wrongs(bucket, &live, &world.ledger.uploads(), &facts.reports).await?);
+    }
     check_reports(&facts, &mut tally);
     tally.wrongs.extend(reports::disorder(&facts.reports));
     requests::count(world, expected, &mut tally);

@@ -21,6 +21,8 @@ pub(super) const OBJECTS: usize = 300;
 const CONCURRENCY: usize = 6;
 /// A user's own tag, which must stay.
 pub(super) const USER_TAG: (&str, &str) = ("owner", "somebody");
+/// The name of a user's own metadata; its value is the SHA-256.
+pub(super) const METADATA: &str = "sample";
 
 /// One upload.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -174,6 +176,7 @@ impl Ledger {
         let answer = loop {
             let put = self.store.client.put_object().bucket(&self.store.bucket).key(key);
             let tag = user_tag.then(|| format!("{}={}", USER_TAG.0, USER_TAG.1));
+            let put = put.metadata(METADATA, &upload.sha256);
             match put.set_tagging(tag).body(content.clone().into()).send().await {
                 Ok(answer) => break answer,
                 // The store itself may be down.

@@ -35,6 +35,7 @@ impl Scenario {
             unread_stdout: false,
             sending: None,
             canary: true,
+            quarantine: false,
         };
         Self { name, what, short: false, setup, expected: Expected::default(), run }
     }
@@ -87,6 +88,12 @@ impl Scenario {
     pub(super) fn sweeps(mut self) -> Self {
         self.setup.canary = false;
         self.expected.swept = true;
+        self
+    }
+
+    /// Infected objects are moved to a quarantine bucket, and accounted for there.
+    pub(super) fn quarantine(mut self) -> Self {
+        self.setup.quarantine = true;
         self
     }
 

@@ -9,6 +9,7 @@ mod intake;
 mod messages;
 mod overwrites;
 mod processes;
+mod quarantine;
 mod store;
 mod surge;
 mod sweeps;
@@ -40,6 +41,7 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(messages::all());
     all.extend(canary::all());
     all.extend(sweeps::all());
+    all.extend(quarantine::all());
     all.extend(surge::all());
     all
 }

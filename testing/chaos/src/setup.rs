@@ -34,4 +34,6 @@ pub(super) struct Setup {
     pub(super) unread_stdout: bool,
     /// Canaries are sent beside the scenario's own objects, where the store announces by itself.
     pub(super) canary: bool,
+    /// Infected objects are moved to a quarantine bucket.
+    pub(super) quarantine: bool,
 }

@@ -36,7 +36,7 @@ fn by_hand() -> Option<usize> {
 }
 
 /// What a command said.
-struct Said {
+pub(super) struct Said {
     code: Option<i32>,
     out: String,
     /// What went wrong, for people.
@@ -45,14 +45,14 @@ struct Said {
 
 impl Said {
     /// An error of the scenario, unless the command did what it was asked for.
-    fn is_done(&self, what: &str) -> Result<()> {
+    pub(super) fn is_done(&self, what: &str) -> Result<()> {
         (self.code == Some(0)).then_some(()).context(format!("{what}: {}{}", self.out, self.err))
     }
 }
 
 impl World {
     /// Runs the program with the settings of the first replica.
-    async fn command(&self, arguments: &[&str]) -> Result<Said> {
+    pub(super) async fn command(&self, arguments: &[&str]) -> Result<Said> {
         let mut command = Command::new(&self.binary);
         command.args(arguments).env_clear().envs(self.daemons[0].env());
         let output = tokio::task::spawn_blocking(move || command.output()).await;

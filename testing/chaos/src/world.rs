@@ -98,6 +98,8 @@ pub(super) struct World {
     pub(super) intakes: Vec<HttpProxy>,
     pub(super) store: HttpProxy,
     pub(super) direct: S3,
+    /// The quarantine bucket, in scenarios that have one.
+    pub(super) held: Option<S3>,
     pub(super) clamd: Arc<tokio::sync::Mutex<Clamd>>,
     pub(super) engine: EngineProxy,
     /// In front of the clamav-rest double, if there is one.
@@ -166,6 +168,10 @@ impl World {
         overrides.extend(setup.settings.iter().copied());
         let mut first = Daemon::prepare(shared.stack, shared.binary, &overrides).await?;
         send_canaries(&mut first);
+        let bucket = &first.names.bucket;
+        let direct = S3::at(&url, &keys.0, &keys.1, &settings.s3_region, bucket);
+        let held =
+            if setup.quarantine { Some(quarantine(&mut first, &direct).await?) } else { None };
         let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
         if setup.unread_stdout {
             first.leave_stdout_unread();
@@ -177,7 +183,6 @@ impl World {
         second.wait_ready(READY).await?;
 
         let names = first.names.clone();
-        let direct = S3::at(&url, &keys.0, &keys.1, &settings.s3_region, &names.bucket);
         let url_of = |daemon: &Daemon| format!("http://{}", daemon.env()["INTAKE_ADDR"]);
         let intakes = vec![
             HttpProxy::start(&url_of(&first)).await?,
@@ -197,6 +202,7 @@ impl World {
             intakes,
             store,
             direct,
+            held,
             clamd: Arc::new(tokio::sync::Mutex::new(clamd)),
             engine,
             rest,
@@ -377,6 +383,14 @@ impl World {
         let pause = self.ledger.random(|rng| rng.u64(milliseconds));
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+}
+
+/// Makes a quarantine bucket beside the daemon's own, and names it.
+async fn quarantine(daemon: &mut Daemon, direct: &S3) -> Result<S3> {
+    let held = direct.with_bucket(&format!("{}-held", direct.bucket));
+    held.create_bucket().await?;
+    daemon.set_env("QUARANTINE_BUCKET", &held.bucket);
+    Ok(held)
 }
 
 /// Names the bucket, where canaries are sent.

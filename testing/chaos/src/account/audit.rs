@@ -1,5 +1,5 @@
-//! Audit lines about deletions in the daemons' logs: one before each deletion, one after it, and
-//! none about an object that exists.
+//! Audit lines about deletions, also those of moves, in the daemons' logs: one before each deletion,
+//! one after it, and none about an object that exists.
 
 use peers::error::Result;
 use serde_json::Value;
@@ -38,8 +38,8 @@ impl Line {
             return None;
         }
         let step = match line["message"].as_str()? {
-            "deleting" => Step::Deleting,
-            "infected object deleted" => Step::Deleted,
+            "deleting" | "quarantining" => Step::Deleting,
+            "infected object deleted" | "infected object quarantined" => Step::Deleted,
             _ => return None,
         };
         let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -69,8 +69,10 @@ pub(super) fn unsaid(upload: &Upload, lines: &[Line], expected: Expected) -> Opt
     }
     let first = |said| lines.iter().position(|line| line.step == said && line.is_of(upload));
     let wrong = match (first(Step::Deleting), first(Step::Deleted)) {
-        (None, _) => "deleted without a line `deleting`",
-        (Some(before), Some(behind)) if behind < before => "logged as deleted before `deleting`",
+        (None, _) => "deleted without a line before it",
+        (Some(before), Some(behind)) if behind < before => {
+            "logged as deleted before the line that announces it"
+        }
         (Some(_), None) if !expected.deletions_unsaid => "deleted without a line after it",
         _ => return None,
     };

@@ -16,7 +16,12 @@ pub(super) fn disorder(reports: &[Value]) -> Vec<String> {
         let highest = latest.entry(bytes(report)).or_default();
         *highest = sequence.max(*highest);
     }
-    for report in reports.iter().filter(|report| !report["error"].is_null()) {
+    let is_correction = |report: &&Value| {
+        let error = report["error"].as_str();
+        // A copy that failed comes before anything that could be corrected.
+        error.is_some_and(|error| !error.starts_with("quarantine_"))
+    };
+    for report in reports.iter().filter(is_correction) {
         let corrected = latest.get(&bytes(report));
         if corrected.is_some_and(|highest| report["sequence"].as_u64() <= Some(*highest)) {
             let what = format!("{} {}", report["key"], report["error"]);

@@ -135,7 +135,7 @@ async fn struck_objects(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn overwritten(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
+pub(super) fn overwritten(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     arm(world);
     world.while_feeding(OBJECTS / 2, 6, async |world| struck_objects(world).await)
 }

@@ -41,6 +41,10 @@ pub enum Op {
     SetTags,
     /// Deletes an object.
     Delete,
+    /// Uploads an object, in one request.
+    Put,
+    /// Copies an object, in one request.
+    Copy,
     /// Anything else.
     Other,
 }
@@ -278,6 +282,8 @@ impl Shared {
         let tagging = request.uri().query().is_some_and(|query| {
             form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "tagging")
         });
+        let copies = request.headers().contains_key("x-amz-copy-source");
+        let is_whole = request.uri().query().is_none_or(|query| query.starts_with("x-id="));
         let object = path.trim_start_matches('/').split_once('/').map(|(_, key)| key);
         let key = object.unwrap_or_default().replace('+', "%2B");
         let key = form_urlencoded::parse(key.as_bytes()).map(|(key, _)| key.into_owned()).next();
@@ -289,6 +295,8 @@ impl Shared {
             ("HEAD", _) => Op::Head,
             ("PUT", true) => Op::SetTags,
             ("DELETE", false) => Op::Delete,
+            ("PUT", false) if is_whole && copies => Op::Copy,
+            ("PUT", false) if is_whole => Op::Put,
             _ => Op::Other,
         };
         lock(&self.asked).push(Asked { op, key: key.clone(), at: Instant::now() });
