@@ -3,6 +3,7 @@
 
 mod checks;
 mod faults;
+mod sizes;
 mod stores;
 
 use std::sync::Arc;
