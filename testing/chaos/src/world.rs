@@ -170,8 +170,7 @@ impl World {
         send_canaries(&mut first);
         let bucket = &first.names.bucket;
         let direct = S3::at(&url, &keys.0, &keys.1, &settings.s3_region, bucket);
-        let held =
-            if setup.quarantine { Some(quarantine(&mut first, &direct).await?) } else { None };
+        let held = quarantine(&mut first, &direct, setup.quarantine).await?;
         let mut second = first.replica(&[("RABBITMQ_PORT", &ports[1])])?;
         if setup.unread_stdout {
             first.leave_stdout_unread();
@@ -385,12 +384,15 @@ impl World {
     }
 }
 
-/// Makes a quarantine bucket beside the daemon's own, and names it.
-async fn quarantine(daemon: &mut Daemon, direct: &S3) -> Result<S3> {
+/// Makes a quarantine bucket beside the daemon's own and names it, where one is wanted.
+async fn quarantine(daemon: &mut Daemon, direct: &S3, is_wanted: bool) -> Result<Option<S3>> {
+    if !is_wanted {
+        return Ok(None);
+    }
     let held = direct.with_bucket(&format!("{}-held", direct.bucket));
     held.create_bucket().await?;
     daemon.set_env("QUARANTINE_BUCKET", &held.bucket);
-    Ok(held)
+    Ok(Some(held))
 }
 
 /// Names the bucket, where canaries are sent.

@@ -192,7 +192,7 @@ mod tests {
         let users = [users_tags(&upload())];
         assert!(kept().is_of(&upload()));
         assert_eq!(kept().differs(&upload(), &users), None);
-        let spoils: [fn(&mut Kept); 6] = [
+        let losses: [fn(&mut Kept); 6] = [
             |kept| kept.sha256.clear(),
             |kept| kept.record["sha256"] = "t".into(),
             |kept| kept.metadata.clear(),
@@ -200,10 +200,10 @@ mod tests {
             |kept| kept.record["tags"] = json!([]),
             |kept| kept.record["headers"] = json!([]),
         ];
-        for spoil in spoils {
-            let mut spoilt = kept();
-            spoil(&mut spoilt);
-            assert!(spoilt.differs(&upload(), &users).is_some(), "{spoilt:?}");
+        for alter in losses {
+            let mut other = kept();
+            alter(&mut other);
+            assert!(other.differs(&upload(), &users).is_some(), "{other:?}");
         }
         let clean = Upload { fate: Fate::Clean, ..upload() };
         assert!(kept().differs(&clean, &users).is_some());
