@@ -1,5 +1,5 @@
 #!/bin/bash
-# Creates the bucket, users, policies and the subscription of the bucket's events, or updates them.
+# Creates the buckets, users, policies and the subscription of the bucket's events, or updates them.
 #
 # The image has bash, mc, curl and the coreutils, and no grep, sed or awk.
 set -euo pipefail
@@ -8,6 +8,7 @@ export MC_CONFIG_DIR=/tmp/mc
 command -v mc > /dev/null || mc() { mcli "$@"; }
 
 bucket=$MINIO_BUCKET_NAME
+quarantine=$QUARANTINE_BUCKET
 tag=$TAG_KEY
 admin=$(< /run/secrets/minio_admin)
 # In the environment of this script only, so that docker inspect does not show the password.
@@ -20,6 +21,21 @@ if [ "$MINIO_VERSIONING" = true ]; then
     # With versions, a tag or a deletion reaches exactly the scanned bytes.
     mc version enable "store/$bucket" > /dev/null \
         || say "WARNING: this store knows no versions; tags and deletions go by ETag"
+fi
+
+# Removes what is in the quarantine bucket after some days. Replaces other rules that it has.
+lifecycle() {
+    mc ilm rule import "store/$quarantine" > /dev/null << END
+{"Rules": [{"ID": "avscan", "Status": "Enabled", "Filter": {"Prefix": ""},
+  "Expiration": {"Days": $QUARANTINE_DAYS}}]}
+END
+}
+
+# Without versions: what is removed there is meant to be gone.
+if [ -n "$quarantine" ]; then
+    mc mb --ignore-existing "store/$quarantine" > /dev/null
+    [ "$QUARANTINE_DAYS" = 0 ] || lifecycle \
+        || say "WARNING: this store sets no lifecycle; bucket $quarantine keeps what is in it"
 fi
 
 # user NAME PASSWORD-FILE: creates the user, with the policy on standard input.
@@ -53,7 +69,30 @@ END
     )
 fi
 
-# The calls that the worker makes, on this one bucket.
+# What moves need in the quarantine bucket: record and copy are written, found and proved there, and a copy
+# with other bytes is removed.
+moves=
+if [ -n "$quarantine" ]; then
+    moves=$(cat << END
+,
+    {
+      "Effect": "Allow",
+      "Action": [
+        "s3:PutObject", "s3:PutObjectTagging", "s3:GetObject", "s3:DeleteObject",
+        "s3:AbortMultipartUpload"
+      ],
+      "Resource": ["arn:aws:s3:::$quarantine/*"]
+    },
+    {
+      "Effect": "Allow",
+      "Action": ["s3:ListBucket"],
+      "Resource": ["arn:aws:s3:::$quarantine"]
+    }
+END
+    )
+fi
+
+# The calls that the worker makes, on these buckets.
 user avscan minio_avscan << END
 {
   "Version": "2012-10-17",
@@ -72,7 +111,7 @@ user avscan minio_avscan << END
       "Effect": "Allow",
       "Action": ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning"],
       "Resource": ["arn:aws:s3:::$bucket"]
-    }$canary
+    }$canary$moves
   ]
 }
 END
@@ -94,6 +133,18 @@ if [ "$DENY_UNLESS_CLEAN" = true ]; then
       "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"],
       "Resource": ["arn:aws:s3:::$bucket/*"],
       "Condition": {"ForAnyValue:StringEquals": {"s3:RequestObjectTagKeys": ["$tag", "$tag-receipt"]}}
+    }
+END
+    )
+fi
+# Nor may they do anything in the quarantine bucket, whose objects are infected.
+if [ -n "$quarantine" ]; then
+    denials+=$(cat << END
+,
+    {
+      "Effect": "Deny",
+      "Action": ["s3:*"],
+      "Resource": ["arn:aws:s3:::$quarantine", "arn:aws:s3:::$quarantine/*"]
     }
 END
     )
@@ -123,6 +174,9 @@ user application minio_application << END
 END
 if [ "$DENY_UNLESS_CLEAN" = true ]; then
     say "policy application: reads only what is tagged $tag=clean"
+fi
+if [ -n "$quarantine" ]; then
+    say "policy application: denies the quarantine bucket $quarantine"
 fi
 
 # --- events -------------------------------------------------------------------

@@ -95,8 +95,9 @@ docker_target() {
     }
     # The deployment has no webhook unless PUBLISH_URL is set, so the log is read for the deletion.
     is_reported() {
+        local gone='infected object (quarantined|deleted)'
         compose logs --no-color avscan \
-            | grep --quiet "key=\"$1\".*infected object deleted\|infected object deleted.*\"key\":\"$1\""
+            | grep -E --quiet "key=\"$1\".*$gone|$gone.*\"key\":\"$1\""
     }
     leave() { docker rm --force --volumes "$client" > /dev/null; }
 }

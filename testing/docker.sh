@@ -231,6 +231,37 @@ receipts() {
     say "ok: a sweep: $(tail -n 1 "$work/log")"
 }
 
+quarantine() {
+    say "QUARANTINE: infected objects are moved, and out of reach"
+    local copy
+    client load quarantine 1 1
+    accounted quarantine 0 60
+    copy=$(client held quarantine/1.infected)
+    [[ $copy =~ ^[0-9a-f]{64}$ ]] || fail "the copy of an infected object: '$copy'"
+    say "ok: its copy is $copy"
+    client held-rights "$copy" || fail "a user may do too much or too little"
+    if [[ $(client lifecycle 2> /dev/null) == *'<Days>30</Days>'* ]]; then
+        say "ok: copies are removed after 30 days"
+    elif compose logs --no-color minio-service-init | grep -q 'WARNING: this store sets no lifecycle'; then
+        say "ok: this stand-in has no lifecycle, and the set-up warns"
+    else
+        fail "neither a lifecycle nor a warning that there is none"
+    fi
+}
+
+rules() {
+    say "RULES: a file in RULES_DIR decides"
+    client load ruled 1 1
+    accounted ruled 0 60
+    local copy
+    copy=$(client held ruled/1.infected)
+    [ -z "$copy" ] || fail "moved to $copy, where a rule has it deleted"
+    compose logs --no-color avscan > "$work/log"
+    grep 'key="ruled/1.infected"' "$work/log" | grep -q 'infected object deleted' \
+        || fail "no line about the deletion"
+    say "ok: deleted and not moved"
+}
+
 scaled() {
     say "SCALE: three workers"
     $manage scale 3 > /dev/null 2>&1
@@ -310,10 +341,14 @@ nothing_left_over() {
     # If a message is redelivered after its object was deleted, the object is looked for twice, 10 s apart.
     until_true 30 "no message waits in any queue" nothing_waits
     # One of ten objects of each load was infected. Work that was repeated is reported again.
-    local deleted=$((12 + 30 + 30 + 12 + 30)) reports
+    local deleted=$((12 + 30 + 30 + 12 + 30)) reports held
     reports=$(recorded)
     [ "$reports" -ge $deleted ] || fail "the log of deletions has $reports reports, expected at least $deleted"
     say "ok: the log of deletions has $reports reports, expected at least $deleted"
+    held=$(client held)
+    [[ $held =~ ^([0-9]+)\ copies,\ ([0-9]+)\ records$ && ${BASH_REMATCH[1]} = "${BASH_REMATCH[2]}" \
+        && ${BASH_REMATCH[1]} -ge $deleted ]] || fail "in quarantine: $held, expected $deleted of each"
+    say "ok: in quarantine: $held, expected at least $deleted of each"
     $manage status
 }
 
@@ -335,6 +370,12 @@ if [ "${1-}" != --images ]; then
     stand_ins
     say "stand-ins: $MQ_IMAGE $MINIO_IMAGE $CLAMD_IMAGE $BUILDER_IMAGE"
 fi
+# A rule that is stronger than the default: it may be about a key.
+mkdir "$work/rules"
+printf -- '- key: "ruled/*"\n  infected: delete\n' > "$work/rules/rules.yaml"
+chmod 755 "$work/rules"
+export RULES_DIR=$work/rules RULES_FILE=/etc/av-scan/rules/rules.yaml
+
 # Free ports.
 read -r S3_PORT MINIO_CONSOLE_PORT MQ_CONSOLE_PORT < <(python3 -c '
 import socket
@@ -347,6 +388,8 @@ worker_is_confined
 clean_and_infected
 rights
 receipts
+quarantine
+rules
 scaled
 killed
 cut_off

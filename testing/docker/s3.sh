@@ -6,6 +6,10 @@
 #   s3.sh load FOLDER COUNT EVERY       uploads COUNT objects, every EVERYth infected
 #   s3.sh account FOLDER                counts those that are clean, infected and other
 #   s3.sh rights                        tests that what users may not do is refused
+#   s3.sh held [KEY]                    counts copies and records in the quarantine bucket, or names the
+#                                       copy of this object
+#   s3.sh held-rights COPY              tests who may do what in the quarantine bucket
+#   s3.sh lifecycle                     prints the rules of the quarantine bucket
 #   s3.sh metrics HOST                  prints the metrics of a worker
 set -euo pipefail
 
@@ -127,13 +131,73 @@ rights() {
     fi
 }
 
+# The requests that follow are about the quarantine bucket.
+in_quarantine() { base=$MINIO_SERVER_URL/$QUARANTINE_BUCKET; }
+
+held() {
+    local rest name copies=0 records=0
+    in_quarantine
+    rest=$(request GET '?list-type=2&max-keys=1000')
+    while [[ $rest == *'<Key>'* ]]; do
+        rest=${rest#*<Key>}
+        name=${rest%%</Key>*}
+        if [[ $name != *.json ]]; then
+            copies=$((copies + 1))
+        elif [ $# = 0 ]; then
+            records=$((records + 1))
+        elif [[ $(request GET "/$name") == *"\"key\":\"$1\""* ]]; then
+            echo "${name%.json}"
+        fi
+    done
+    [ $# != 0 ] || echo "$copies copies, $records records"
+}
+
+held_rights() {
+    local copy=$1
+    in_quarantine
+    [ "$(request GET "/$copy")" = "$(eicar)" ] || { echo "FAILED: other bytes in $copy"; return 1; }
+    user=avscan
+    request GET "/$copy" > /dev/null
+    echo "ok: the worker reads its copy"
+    refused "the worker: the events of the quarantine bucket" request GET '?notification='
+    user=application
+    refused_in_quarantine "an application"
+    # Who may do everything elsewhere, and has the policy of applications.
+    command -v mc > /dev/null || mc() { mcli "$@"; }
+    export MC_CONFIG_DIR=/tmp/mc
+    local admin
+    admin=$(< /run/secrets/minio_admin)
+    export MC_HOST_store="https://admin:$admin@${MINIO_SERVER_URL#https://}"
+    password() { echo everything-else; }
+    user=everything
+    mc admin user add store $user "$(password)" > /dev/null
+    mc admin policy attach store readwrite --user $user > /dev/null
+    request GET "/$copy" > /dev/null
+    echo "ok: a user who may do everything reads it"
+    mc admin policy attach store application --user $user > /dev/null
+    refused_in_quarantine "a user who may do everything else"
+    base=$MINIO_SERVER_URL/$MINIO_BUCKET_NAME
+    request GET '?notification=' > /dev/null
+    echo "ok: and still does everything else"
+}
+
+refused_in_quarantine() {
+    refused "$1: reading a copy" request GET "/$copy"
+    refused "$1: reading a record" request GET "/$copy.json"
+    refused "$1: listing the quarantine bucket" request GET '?list-type=2'
+    refused "$1: storing there" put other
+    refused "$1: deleting there" request DELETE "/$copy"
+}
+
 case $1 in
     put) put "$2" ;;
     get) request GET "/$2" ;;
     head) look "$2" ;;
     tags) tags "$2" ;;
     rm) request DELETE "/$2" ;;
-    load | account) "$@" ;;
+    load | account | held) "$@" ;;
     rights) rights ;;
+    held-rights) held_rights "$2" ;;
+    lifecycle) in_quarantine && request GET '?lifecycle=' ;;
     metrics) curl --silent --show-error --fail --max-time 5 "http://$2:8080/metrics" ;;
 esac
