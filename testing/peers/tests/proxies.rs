@@ -33,6 +33,25 @@ async fn the_http_proxy_injects_each_fault() {
 }
 
 #[tokio::test]
+async fn the_http_proxy_tells_the_operations_of_a_store_apart() {
+    let service = Server::start(|_| Reply::new(200, ""));
+    let proxy = HttpProxy::start(service.url()).await.unwrap();
+    let put = async |query: &str, copies: bool| {
+        let request = reqwest::Client::new().put(format!("{}/bucket/key{query}", proxy.url()));
+        let request = if copies { request.header("x-amz-copy-source", "a/b") } else { request };
+        request.send().await.unwrap();
+    };
+    put("", false).await;
+    put("?x-id=PutObject", false).await;
+    put("?x-id=CopyObject", true).await;
+    put("?partNumber=1&uploadId=u", false).await;
+    put("?x-id=UploadPartCopy&partNumber=1&uploadId=u", true).await;
+    put("?tagging", false).await;
+    let ops: Vec<Op> = proxy.asked().iter().map(|asked| asked.op).collect();
+    assert_eq!(ops, [Op::Put, Op::Put, Op::Copy, Op::Other, Op::Other, Op::SetTags]);
+}
+
+#[tokio::test]
 async fn the_http_proxy_loses_refuses_and_claims() {
     let service = Server::start(|_| Reply::new(200, "0123456789"));
     let proxy = HttpProxy::start(service.url()).await.unwrap();

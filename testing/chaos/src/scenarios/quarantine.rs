@@ -28,7 +28,7 @@ const A_MOVE: Duration = Duration::from_mins(1);
 /// For a proxy to notice that the process behind a connection is gone.
 const NOTICED: Duration = Duration::from_secs(2);
 /// For the tag of an object that cannot be moved yet.
-const TAGGED: Duration = Duration::from_secs(20);
+const TAGGED: Duration = Duration::from_mins(1);
 /// Rounds of all steps.
 const ROUNDS: usize = 2;
 /// Infected objects that are uploaded at each step, beside those of the load.

@@ -283,7 +283,9 @@ impl Shared {
             form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "tagging")
         });
         let copies = request.headers().contains_key("x-amz-copy-source");
-        let is_whole = request.uri().query().is_none_or(|query| query.starts_with("x-id="));
+        // The SDK names the operation there.
+        let query = request.uri().query().unwrap_or_default();
+        let is_whole = matches!(query, "" | "x-id=PutObject" | "x-id=CopyObject");
         let object = path.trim_start_matches('/').split_once('/').map(|(_, key)| key);
         let key = object.unwrap_or_default().replace('+', "%2B");
         let key = form_urlencoded::parse(key.as_bytes()).map(|(key, _)| key.into_owned()).next();
