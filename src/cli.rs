@@ -1,5 +1,7 @@
 //! The command line.
 
+mod quarantine;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use bucket_av_scanner::app::{
 };
 use bucket_av_scanner::config::{self, VARIABLES, Variable};
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::quarantine::QuarantineCommand;
 
 /// Scans objects for viruses as they arrive in a bucket, and tags or deletes them
 #[derive(Debug, Parser)]
@@ -36,6 +40,9 @@ pub(crate) enum Command {
     /// Show which signatures are held because they find too much, and decide about them
     #[command(subcommand)]
     Surge(Surge),
+    /// List, show or delete what is in the quarantine bucket
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Make the key that signs receipts, or print its public part
     #[command(subcommand)]
     ReceiptKey(ReceiptKey),

@@ -38,6 +38,13 @@ pub(crate) fn rfc3339_of_seconds(seconds: i64) -> String {
     at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
+/// A time in RFC 3339 in milliseconds since 1970; `None` for other text.
+#[must_use]
+pub(crate) fn millis_of(text: &str) -> Option<i64> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
 /// Now in RFC 3339, UTC.
 #[must_use]
 pub(crate) fn now() -> String {
@@ -57,6 +64,8 @@ mod tests {
         ] {
             assert_eq!(rfc3339(time_of(millis)), shown);
         }
+        assert_eq!(millis_of("2023-11-14T22:13:20.5Z"), Some(1_700_000_000_500));
+        assert_eq!(millis_of("yesterday"), None);
         for (seconds, shown) in [
             (i64::MIN, ""),
             (-1, "1969-12-31T23:59:59Z"),

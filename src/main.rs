@@ -64,6 +64,9 @@ fn main() -> ExitCode {
                 block_on(app::surge_decide(&loaded.settings, &signature, Judgement::Wrong))
             }
         }),
+        Some(Command::Quarantine(command)) => {
+            inspecting(&env, |settings| block_on(app::quarantine(settings, command.into())))
+        }
         Some(Command::ReceiptKey(ReceiptKey::New)) => app::new_receipt_key(),
         Some(Command::ReceiptKey(ReceiptKey::Public)) => {
             inspecting(&env, |settings| app::public_receipt_key(&settings))

@@ -6,6 +6,7 @@ mod rules;
 use serde::{Deserialize, Serialize};
 use strum::{Display, IntoStaticStr};
 
+pub(crate) use self::glob::Glob;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::rules::fuzzing;
 pub(crate) use self::rules::{Finding, Kind, RuleProblems, Rules, Subject, ruled_reasons};

@@ -32,6 +32,14 @@ pub(crate) fn name(identity: &Identity, sha256: &str) -> String {
     hex::encode(hash.finalize())
 }
 
+/// The name of a copy that is meant by the name of something in the quarantine bucket: of the copy
+/// itself, or of its record. `None` for the names of others.
+pub(crate) fn copy_of(key: &str) -> Option<&str> {
+    let name = key.strip_suffix(SUFFIX).unwrap_or(key);
+    let is_hex = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    (name.len() == 64 && name.bytes().all(is_hex)).then_some(name)
+}
+
 /// The name of the record beside a copy.
 pub(crate) fn record_name(name: &str) -> String {
     format!("{name}{SUFFIX}")
@@ -65,6 +73,8 @@ mod tests {
         .into();
         assert_eq!(names.len(), 10);
         for name in &names {
+            assert_eq!([copy_of(name), copy_of(&record_name(name))], [Some(name.as_str()); 2]);
+            assert_eq!([copy_of(&name[1..]), copy_of(&name.to_uppercase())], [None; 2]);
             assert!(name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()), "{name}");
         }
     }

@@ -12,7 +12,7 @@ mod page;
 mod parked;
 mod position;
 mod progress;
-mod quantity;
+pub(super) mod quantity;
 mod rows;
 mod summary;
 mod tally;

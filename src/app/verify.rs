@@ -78,6 +78,11 @@ impl Address {
         (whole.len() <= MAX_KEY).then_some(whole)
     }
 
+    pub(super) fn new(bucket: &str, key: &str, version: Option<&str>) -> Self {
+        let version = version.map(str::to_owned);
+        Self { bucket: bucket.to_owned(), key: key.to_owned(), version }
+    }
+
     /// The address of these bytes.
     pub(super) fn of(identity: &Identity) -> Self {
         let version = match &identity.pin {

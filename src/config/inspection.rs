@@ -15,6 +15,8 @@ pub struct Inspection {
     pub(crate) trust: Trust,
     /// The key of the status tag.
     pub(crate) tag_key: String,
+    /// `QUARANTINE_BUCKET`.
+    pub(crate) quarantine_bucket: Option<String>,
     /// Receipts.
     pub(crate) receipts: ReceiptSettings,
     /// The engine whose database is in use, if `CLAMD_ENDPOINT` is set.
@@ -54,13 +56,15 @@ impl Reader<'_> {
     pub(super) fn inspection(&mut self) -> Option<Inspection> {
         let (store, trust) = (self.store(), self.trust());
         let (policy, receipts) = (self.policy(), self.receipts());
+        let policy = policy?;
         let engine = self.extra("CLAMD_ENDPOINT", Self::scanner);
         let broker = self.extra("RABBITMQ_REGULAR_USER_NAME", Self::broker);
         let sweep_concurrency = self.aside(Self::sweep_concurrency);
         Some(Inspection {
             store: store?,
             trust: trust?,
-            tag_key: policy?.tag_key,
+            tag_key: policy.tag_key,
+            quarantine_bucket: policy.quarantine_bucket,
             receipts: receipts?,
             engine,
             broker,

@@ -20,7 +20,7 @@ enum Token {
 }
 
 impl Glob {
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let token = |c| match c {
             '*' => Token::Run,
             '?' => Token::One,
@@ -29,7 +29,7 @@ impl Glob {
         Self { text: text.to_owned(), tokens: text.chars().map(token).collect() }
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         covers(&self.tokens, &name.chars().map(Token::Char).collect::<Vec<_>>())
     }
 

@@ -24,22 +24,22 @@ pub(crate) struct Record {
     format: u32,
     pub(crate) bucket: String,
     pub(crate) key: String,
-    version_id: Option<String>,
+    pub(crate) version_id: Option<String>,
     etag: Option<String>,
-    length: Option<u64>,
+    pub(crate) length: Option<u64>,
     /// RFC 3339.
-    last_modified: Option<String>,
+    pub(crate) last_modified: Option<String>,
     pub(crate) sha256: String,
-    signature: String,
-    engine: Option<Engine>,
+    pub(crate) signature: String,
+    pub(crate) engine: Option<Engine>,
     /// When it was written (RFC 3339).
-    quarantined_at: String,
-    report_id: Uuid,
+    pub(crate) quarantined_at: String,
+    pub(crate) report_id: Uuid,
     /// What the uploader stored with the object, in the order of the answer.
     headers: Vec<Header>,
     tags: Vec<Tag>,
     /// What did not fit or was not told, by name.
-    left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
 }
 
 /// What was found in the object, and by whom.
@@ -52,11 +52,11 @@ pub(crate) struct Finding<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Engine {
-    name: String,
-    version: Option<String>,
-    database_version: Option<String>,
-    database_date: Option<String>,
+pub(crate) struct Engine {
+    pub(crate) name: String,
+    pub(crate) version: Option<String>,
+    pub(crate) database_version: Option<String>,
+    pub(crate) database_date: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,17 @@ impl Record {
         serde_json::from_slice::<Self>(json).ok().filter(|record| record.format == FORMAT)
     }
 
+    /// What the uploader stored with the object; a value that cannot be read is left out.
+    pub(crate) fn headers(&self) -> Vec<(String, Vec<u8>)> {
+        let read = |header: &Header| Some((header.name.clone(), header.value.bytes()?));
+        self.headers.iter().filter_map(read).collect()
+    }
+
+    /// The uploader's tags.
+    pub(crate) fn tags(&self) -> Vec<KeyValue> {
+        self.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect()
+    }
+
     /// Whether it is about exactly these bytes.
     pub(crate) fn is_of(&self, identity: &Identity, sha256: &str) -> bool {
         let described = self.version_id.as_deref() == identity.version_id()
@@ -143,6 +154,13 @@ impl Text {
         match std::str::from_utf8(bytes) {
             Ok(text) if !text.chars().any(char::is_control) => Self::Plain(text.to_owned()),
             _ => Self::Encoded(STANDARD.encode(bytes)),
+        }
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Plain(text) => Some(text.clone().into_bytes()),
+            Self::Encoded(text) => STANDARD.decode(text).ok(),
         }
     }
 }
@@ -194,7 +212,7 @@ mod tests {
             header("x-amz-meta-a", b"\xff\xfe"),
             header("x-amz-meta-a", "\u{e4}".as_bytes()),
         ];
-        let record = record(headers, Some(vec![("team".to_owned(), "x y".to_owned())]));
+        let record = record(headers.clone(), Some(vec![("team".to_owned(), "x y".to_owned())]));
         let json = serde_json::to_value(&record).unwrap();
         assert_eq!(
             json["headers"],
@@ -210,6 +228,8 @@ mod tests {
         let read = Record::read(json.to_string().as_bytes()).unwrap();
         assert_eq!(read, record);
         assert!(read.is_of(&identity(), "5a"));
+        assert_eq!(read.headers(), headers);
+        assert_eq!(read.tags(), [("team".to_owned(), "x y".to_owned())]);
     }
 
     #[test]

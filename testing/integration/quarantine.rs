@@ -3,6 +3,7 @@
 
 mod checks;
 mod faults;
+mod hands;
 mod sizes;
 mod stores;
 

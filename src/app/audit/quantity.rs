@@ -4,7 +4,7 @@
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// A count with separators: `1,234,567`.
-pub(super) fn count(number: u64) -> String {
+pub(in crate::app) fn count(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
@@ -16,7 +16,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A number of bytes with its unit: `1.5 GiB`. Rounded down.
-pub(super) fn bytes(number: u64) -> String {
+pub(in crate::app) fn bytes(number: u64) -> String {
     let mut scale = 1_u64;
     let mut unit = None;
     for name in UNITS {

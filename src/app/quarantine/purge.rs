@@ -1,0 +1,55 @@
+//! `quarantine purge`: deletes copies for good.
+
+use std::process::ExitCode;
+
+use super::Which;
+use super::bucket::{Bucket, Held};
+use crate::quarantine::record_name;
+use crate::store::Applied;
+
+/// Versions that may be under one name. A copy is made once, and a record rarely twice.
+const MAX_VERSIONS: usize = 100;
+
+pub(super) async fn purge(bucket: &Bucket, which: &Which, dry_run: bool) -> ExitCode {
+    let tally = bucket
+        .each(which, async |held| {
+            if dry_run {
+                return Ok(format!("would purge {}", held.said()));
+            }
+            bucket.remove(&held).await.map(|()| format!("purged {}", held.said()))
+        })
+        .await;
+    tally.end(if dry_run { "would be purged" } else { "purged" })
+}
+
+impl Bucket {
+    /// Deletes a copy and then its record. Interrupted in between it leaves the record, which says what
+    /// the copy was.
+    pub(super) async fn remove(&self, held: &Held) -> Result<(), String> {
+        self.clear(&held.name).await?;
+        self.clear(&record_name(&held.name)).await
+    }
+
+    /// Deletes whatever has this name, version by version.
+    async fn clear(&self, key: &str) -> Result<(), String> {
+        for _ in 0..MAX_VERSIONS {
+            let Some(found) = self.copy(key).await? else { return Ok(()) };
+            match self.store.delete(&found).await {
+                Ok(Applied::Done) => {}
+                Ok(Applied::Changed) => return Err(format!("{key}: replaced meanwhile, and left")),
+                Ok(Applied::Locked) => {
+                    return Err(format!("{key}: a rule of retention keeps it in {}", self.name));
+                }
+                Ok(refused) => {
+                    return Err(format!(
+                        "{key}: the store does not allow the deletion ({refused:?}): allow \
+                         s3:DeleteObject, with versions s3:DeleteObjectVersion, in {}",
+                        self.name
+                    ));
+                }
+                Err(failure) => return Err(format!("{key}: {failure}")),
+            }
+        }
+        Err(format!("{key}: more than {MAX_VERSIONS} versions: run it again"))
+    }
+}
