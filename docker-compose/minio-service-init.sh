@@ -116,8 +116,9 @@ user avscan minio_avscan << END
 }
 END
 
-# Deny unless clean: users with this policy cannot read an object that is not tagged clean, and cannot set
-# that tag or its receipt, neither with the upload nor later. Denials win over what other policies of the user allow.
+# Deny unless clean: users with this policy cannot read an object that is not tagged clean (or released, by a person
+# who took it back from the quarantine), and cannot set that tag or its receipt, neither with the upload nor later.
+# Denials win over what other policies of the user allow.
 denials=
 if [ "$DENY_UNLESS_CLEAN" = true ]; then
     denials=$(cat << END
@@ -126,7 +127,7 @@ if [ "$DENY_UNLESS_CLEAN" = true ]; then
       "Effect": "Deny",
       "Action": ["s3:GetObject", "s3:GetObjectVersion"],
       "Resource": ["arn:aws:s3:::$bucket/*"],
-      "Condition": {"StringNotEquals": {"s3:ExistingObjectTag/$tag": ["clean"]}}
+      "Condition": {"StringNotEquals": {"s3:ExistingObjectTag/$tag": ["clean", "released"]}}
     },
     {
       "Effect": "Deny",
@@ -173,7 +174,7 @@ user application minio_application << END
 }
 END
 if [ "$DENY_UNLESS_CLEAN" = true ]; then
-    say "policy application: reads only what is tagged $tag=clean"
+    say "policy application: reads only what is tagged $tag=clean or $tag=released"
 fi
 if [ -n "$quarantine" ]; then
     say "policy application: denies the quarantine bucket $quarantine"

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::audit::{Audit, Listed, Target, audit};
 pub use self::check::{StoreKind, check, healthcheck};
 pub use self::explain::{Found, ObjectName, Question, Reason, explain};
-pub use self::quarantine::{CopyName, Matching, Quarantine, Which, quarantine};
+pub use self::quarantine::{CopyName, Matching, Quarantine, Restore, Which, quarantine};
 pub use self::receipts::{new_receipt_key, public_receipt_key};
 pub use self::redrive::{Redrive, redrive};
 pub use self::surge::{Judgement, surge_decide, surge_list};

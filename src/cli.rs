@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Show which signatures are held because they find too much, and decide about them
     #[command(subcommand)]
     Surge(Surge),
-    /// List, show or delete what is in the quarantine bucket
+    /// List, show, restore or delete what is in the quarantine bucket
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
     /// Make the key that signs receipts, or print its public part
@@ -289,6 +289,6 @@ fn settings() -> String {
         "Settings (environment, or lower case in the YAML file):\n{rows}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
          Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;\n\
-         of verify and audit: 0 verified clean, 1 not, 3 could not be found out."
+         of verify and audit: 0 verified clean or released, 1 not, 3 could not be found out."
     )
 }

@@ -5,7 +5,7 @@
 //! confirmed the report. A crash at any point repeats work and loses none.
 //!
 //! `before` reads what an earlier scan left on the object, `examine` gets the bytes and their verdict,
-//! `effects` applies it. This file repeats the last two when the object is overwritten in between.
+//! `release` knows what a person has released, and `effects` applies it. This file repeats the last two when the object is overwritten in between.
 
 mod before;
 mod canaries;
@@ -13,6 +13,7 @@ mod effects;
 mod examine;
 mod lines;
 mod quarantine;
+mod release;
 mod surge;
 mod tagging;
 
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::examine::Found;
+pub(crate) use self::tagging::tag;
 use crate::canary::Canaries;
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Reason, Stage};
@@ -175,6 +177,9 @@ impl Pipeline {
                 Found::AppliedBefore => return Ok(ObjectEnd::Applied),
                 Found::Versions(versions) => return Ok(ObjectEnd::Versions(versions)),
             };
+            if let Err(failure) = self.recognise_release(&mut examined).await {
+                return Err(Interrupted { failure, known: Some(examined) });
+            }
             self.count(&examined);
             if job.trigger == Trigger::Sweep && examined.trigger == Trigger::Canary {
                 tracing::info!("a canary: left to its round");
@@ -253,8 +258,8 @@ impl Pipeline {
     fn plan(&self, examined: &Examined, repeated: bool) -> Plan {
         let Identity { bucket, key, pin, .. } = &examined.identity;
         let (pinned, canary) = (*pin != Pin::Nothing, examined.is_canary());
-        let surge = examined.surge;
-        let context = Context { bucket, key, repeated, pinned, canary, surge };
+        let (released, surge) = (examined.released, examined.surge);
+        let context = Context { bucket, key, repeated, pinned, canary, released, surge };
         policy::plan(&examined.verdict, &self.policy, context)
     }
 
@@ -277,6 +282,6 @@ impl Pipeline {
             Verdict::Unscannable { reason, .. } => Some(reason.into_str()),
             Verdict::Clean | Verdict::Infected { .. } => None,
         };
-        self.metrics.verdict(Status::from(&examined.verdict).into_str(), reason);
+        self.metrics.verdict(examined.status().into_str(), reason);
     }
 }

@@ -69,6 +69,7 @@ pub(crate) struct Plan {
 
 /// What is known besides the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Context<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) key: &'a str,
@@ -78,6 +79,8 @@ pub(crate) struct Context<'a> {
     pub(crate) pinned: bool,
     /// It is a canary of our own, which nobody wants back.
     pub(crate) canary: bool,
+    /// A person has released this finding in these bytes.
+    pub(crate) released: bool,
     /// The signature is in a surge.
     pub(crate) surge: Option<Surge>,
 }
@@ -123,14 +126,16 @@ impl Policy {
     }
 }
 
-/// Only infected objects are moved or deleted. A repeated delivery is reported even when clean, so
+/// Only infected objects are moved or deleted, and not what a person has released. A repeated delivery is reported even when clean, so
 /// that an earlier report that said something else is corrected.
 pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> Plan {
     let Policy { settings, rules } = policy;
-    let Context { bucket, key, repeated, pinned, canary, surge } = context;
+    let Context { bucket, key, repeated, pinned, canary, released, surge } = context;
     let finding = Finding::of(verdict);
     let mut parked = false;
     let action = match finding {
+        // The finding stays one, and is reported.
+        Some(_) if released => Action::Tag,
         None if settings.tag_files && pinned => Action::Tag,
         None => Action::No,
         Some(finding) => {
@@ -152,7 +157,9 @@ pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> 
         }
     };
     let report = finding.is_some() || settings.report_clean || repeated;
-    Plan { status: Status::from(verdict), action, report, parked }
+    let status =
+        if released && finding.is_some() { Status::Released } else { Status::from(verdict) };
+    Plan { status, action, report, parked }
 }
 
 /// The action instead of a deletion that is held.
@@ -238,8 +245,9 @@ mod tests {
                     report_clean,
                 };
                 let policy = Policy::new(settings, None).unwrap();
+                let (released, surge) = (false, None);
                 let context =
-                    Context { bucket: "b", key: "k", repeated, pinned, canary, surge: None };
+                    Context { bucket: "b", key: "k", repeated, pinned, canary, released, surge };
                 let plans = [&Verdict::Clean, &infected, &unscannable]
                     .map(|verdict| plan(verdict, &policy, context));
                 assert_eq!(plans.map(|p| p.action), actions, "{policy:?} {context:?}");
@@ -303,7 +311,8 @@ mod tests {
             let policy = policy(delete_file, text);
             for (pinned, action) in [(true, pinned), (false, unpinned)] {
                 let (bucket, key, repeated, canary) = ("b", "k", false, false);
-                let context = Context { bucket, key, repeated, pinned, canary, surge: None };
+                let (released, surge) = (false, None);
+                let context = Context { bucket, key, repeated, pinned, canary, released, surge };
                 let (status, report) = (Status::from(&verdict), verdict != Verdict::Clean);
                 let expected = Plan { status, action, report, parked: false };
                 assert_eq!(plan(&verdict, &policy, context), expected, "{text} {verdict:?}");
@@ -330,7 +339,8 @@ mod tests {
             let policy = Policy::new(settings, Some(&rules)).unwrap();
             let (bucket, key, repeated, pinned) = ("b", "k", false, true);
             [None, Some(Surge::Alarm), Some(Surge::Held)].map(|surge| {
-                let context = Context { bucket, key, repeated, pinned, canary, surge };
+                let context =
+                    Context { bucket, key, repeated, pinned, canary, released: false, surge };
                 let plan = plan(verdict, &policy, context);
                 (plan.action, plan.parked)
             })
@@ -354,6 +364,35 @@ mod tests {
             let plans = plans(delete_file, quarantine, tag_files, verdict, canary);
             let case = format!("{delete_file} {quarantine} {tag_files} {verdict:?} {canary}");
             assert_eq!(plans, [(action, false), (action, false), held], "{case}");
+        }
+    }
+
+    #[test]
+    fn a_released_finding_is_tagged_and_reported_whatever_else_decides() {
+        let rules = RulesText {
+            path: "rules.yaml".into(),
+            text: "- {signature: Win.*, infected: delete}".to_owned(),
+        };
+        for delete_file in [true, false] {
+            let settings = PolicySettings {
+                delete_file,
+                quarantine_bucket: Some("held".to_owned()),
+                tag_files: true,
+                tag_key: "scanned".to_owned(),
+                report_clean: false,
+            };
+            let policy = Policy::new(settings, Some(&rules)).unwrap();
+            let (bucket, key, repeated, pinned, canary) = ("b", "k", false, true, false);
+            let (released, surge) = (true, Some(Surge::Held));
+            let context = Context { bucket, key, repeated, pinned, canary, released, surge };
+            let plan_of = |verdict: &Verdict| plan(verdict, &policy, context);
+            for signature in ["Win.X", "PUA.X"] {
+                let (status, action) = (Status::Released, Action::Tag);
+                let expected = Plan { status, action, report: true, parked: false };
+                let verdict = Verdict::Infected { signature: signature.to_owned() };
+                assert_eq!(plan_of(&verdict), expected);
+            }
+            assert_eq!(plan_of(&Verdict::Clean).status, Status::Clean);
         }
     }
 }

@@ -9,10 +9,12 @@
 //!
 //! - `keys`: the key that signs, and those that verify;
 //! - `binding`: which fields of an object a receipt is about;
+//! - `release`: receipts of what a person has released;
 //! - `standing`: what an audit says of an object.
 
 mod binding;
 mod keys;
+mod release;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use self::binding::Binding;
 pub(crate) use self::keys::{KeyError, Keys, SigningKey};
+pub(crate) use self::release::{ReleasedFinding, statement_of};
 pub(crate) use self::standing::{Freshness, Standing, Standings};
 use crate::scanner::Version;
 use crate::store::Identity;
@@ -54,6 +57,9 @@ pub(crate) struct Statement {
     pub(crate) database: Database,
     /// In hexadecimal; absent where nothing was read.
     pub(crate) sha256: Option<String>,
+    /// What was found in the bytes, and released: with the status `released` alone, in place of the
+    /// database.
+    pub(crate) finding: Option<ReleasedFinding>,
 }
 
 /// The virus database that a verdict rests on.
@@ -74,6 +80,9 @@ pub(crate) enum Found {
         /// It holds only as long as nobody replaces the bytes by others with the same `ETag`.
         by_etag_alone: bool,
     },
+    /// A release signed by a trusted key, about this name: which bytes are under it, it does not say but
+    /// by their SHA-256.
+    ByName(Statement),
     /// Signed by a trusted key, about other bytes or another name.
     OfAnotherObject,
     /// It names a key that is not trusted, or not any more.
@@ -97,7 +106,11 @@ impl Statement {
     /// Signs it as being about `identity`. Without `modified`, the time of the last change is not
     /// part of what identifies the bytes.
     pub(crate) fn sign(&self, key: &SigningKey, identity: &Identity, modified: bool) -> String {
-        let binding = Binding::of(identity, modified);
+        self.sign_bound(key, identity, Binding::of(identity, modified))
+    }
+
+    fn sign_bound(&self, key: &SigningKey, identity: &Identity, binding: Binding) -> String {
+        let finding = self.finding.as_ref().map(ReleasedFinding::to_string);
         let sha256 = self.sha256.as_deref().and_then(|text| hex::decode(text).ok());
         let sha256 = sha256.map(|bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes)).unwrap_or_default();
         let signed = [
@@ -106,7 +119,7 @@ impl Statement {
             self.status.into_str(),
             &self.began.to_string(),
             &binding.to_string(),
-            &self.database.to_string(),
+            &finding.unwrap_or_else(|| self.database.to_string()),
             &sha256,
             &object(binding, identity),
         ]
@@ -176,7 +189,12 @@ pub(crate) fn check(receipt: &str, keys: &Keys, identity: &Identity) -> Found {
     if parts.object.is_empty() || object(binding, identity) != parts.object {
         return Found::OfAnotherObject;
     }
-    Found::Valid { statement, by_etag_alone: binding.is_by_etag_alone() }
+    match (binding == Binding::NAME, statement.status) {
+        (true, Status::Released) => Found::ByName(statement),
+        // Never signed by us.
+        (true, _) => Found::Forged,
+        (false, _) => Found::Valid { statement, by_etag_alone: binding.is_by_etag_alone() },
+    }
 }
 
 /// What the receipt is about, as text; empty if the object does not have all of the fields.
@@ -208,11 +226,11 @@ impl<'a> Parts<'a> {
             "" => None,
             text => Some(hex::encode(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?)),
         };
-        Some(Statement {
-            status: Status::from_str(self.status).ok()?,
-            began: self.began.parse().ok()?,
-            database: self.database.parse().ok()?,
-            sha256,
-        })
+        let status = Status::from_str(self.status).ok()?;
+        let (database, finding) = match status {
+            Status::Released => (Database::default(), Some(self.database.parse().ok()?)),
+            Status::Clean | Status::Infected | Status::No => (self.database.parse().ok()?, None),
+        };
+        Some(Statement { status, began: self.began.parse().ok()?, database, sha256, finding })
     }
 }

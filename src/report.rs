@@ -159,6 +159,8 @@ pub(crate) struct Examined {
     pub(crate) identity: Identity,
     pub(crate) trigger: Trigger,
     pub(crate) verdict: Verdict,
+    /// It is infected, and a person has released exactly this finding in these bytes.
+    pub(crate) released: bool,
     /// Absent when nothing was downloaded.
     pub(crate) sha256: Option<String>,
     /// These are the bytes that the notification announced, not newer ones.
@@ -174,6 +176,11 @@ impl Examined {
     /// Whether it is a canary of our own.
     pub(crate) fn is_canary(&self) -> bool {
         self.trigger == Trigger::Canary
+    }
+
+    /// What tag and report say of it.
+    pub(crate) fn status(&self) -> Status {
+        if self.released { Status::Released } else { Status::from(&self.verdict) }
     }
 
     /// Whether these are the same bytes, by identity and hash.
@@ -215,7 +222,7 @@ impl Report {
         error: Option<EffectError>,
     ) -> Self {
         let Examined { identity, verdict, .. } = examined;
-        let status = Status::from(verdict);
+        let status = examined.status();
         let (reason, signature, heuristic) = match verdict {
             Verdict::Clean => (None, None, None),
             Verdict::Infected { signature } => (None, Some(signature.clone()), None),

@@ -4,6 +4,7 @@
 //! the GET whose body was scanned, never what the notification said.
 
 mod aside;
+mod back;
 mod buffer;
 mod client;
 mod credentials;
@@ -27,8 +28,10 @@ mod trial;
 mod versions;
 
 pub(crate) use self::aside::{Original, Place};
+pub(crate) use self::back::{MAX_PUT, Restoration, Written, differing, naming_right};
 pub(crate) use self::buffer::{Buffer, BufferReader};
 pub(crate) use self::disk_budget::Claim;
+pub(crate) use self::download::Downloaded;
 pub(crate) use self::effects::{Applied, KeyValue, MAX_TAGS, Tagged, Tags};
 pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};

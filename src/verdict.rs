@@ -62,6 +62,8 @@ pub(crate) enum Status {
     Infected,
     /// Not scanned, or not to a verdict.
     No,
+    /// Infected, and a person has released it.
+    Released,
 }
 
 impl From<&Verdict> for Status {

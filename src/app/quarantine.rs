@@ -2,11 +2,13 @@
 //!
 //! - `which`: what a command is about;
 //! - `bucket`: finds it;
-//! - `list`, `show`, `purge`: the commands.
+//! - `list`, `show`, `purge`, `restore`, `rescan`: the commands.
 
 mod bucket;
 mod list;
 mod purge;
+mod rescan;
+mod restore;
 mod show;
 mod which;
 
@@ -45,7 +47,34 @@ pub enum Quarantine {
         /// Only say what would be deleted.
         dry_run: bool,
     },
+    /// Write copies back.
+    Restore(Restore),
+    /// Scan copies again.
+    Rescan {
+        /// Which of them.
+        matching: Matching,
+        /// Restore those that are not found any more.
+        release_clean: bool,
+    },
 }
+
+/// What to write back.
+#[derive(Debug, Clone, Default)]
+pub struct Restore {
+    /// Which copies.
+    pub which: Which,
+    /// The key that it gets, in the same bucket; with one copy alone.
+    pub as_key: Option<String>,
+    /// Tags of the uploader that are not set again.
+    pub without_tags: Vec<String>,
+    /// Keep the copy.
+    pub keep: bool,
+    /// Only say what would be restored.
+    pub dry_run: bool,
+}
+
+/// The exit code for arguments that do not go together, as the command line's own.
+const BAD_ARGUMENTS: u8 = 2;
 
 /// How many copies were done with, and how many not.
 #[derive(Debug, Default)]
@@ -64,6 +93,11 @@ pub async fn quarantine(settings: Inspection, what: Quarantine) -> ExitCode {
         Quarantine::List { matching, json } => list::list(&bucket, &matching, json).await,
         Quarantine::Show { name, json } => show::show(&bucket, &name, json).await,
         Quarantine::Purge { which, dry_run } => purge::purge(&bucket, &which, dry_run).await,
+        Quarantine::Restore(what) => Box::pin(restore::restore(&settings, &bucket, what)).await,
+        Quarantine::Rescan { matching, release_clean } => {
+            let which = Which::Matching(matching);
+            Box::pin(rescan::rescan(&settings, &bucket, which, release_clean)).await
+        }
     }
 }
 
@@ -76,11 +110,12 @@ impl Bucket {
 }
 
 impl Bucket {
-    /// Does something with each copy that is meant, one after the other, and prints the line for each.
+    /// Does something with each copy that is meant, one after the other, and prints a line for it where
+    /// there is one.
     async fn each(
         &self,
         which: &Which,
-        mut act: impl AsyncFnMut(Held) -> Result<String, String>,
+        mut act: impl AsyncFnMut(Held) -> Result<Option<String>, String>,
     ) -> Tally {
         let mut tally = Tally::default();
         match self.select(which).await {
@@ -100,11 +135,13 @@ impl Bucket {
 }
 
 impl Tally {
-    fn add(&mut self, ended: Result<String, String>) {
+    fn add(&mut self, ended: Result<Option<String>, String>) {
         match ended {
             Ok(line) => {
                 self.done += 1;
-                say(line);
+                if let Some(line) = line {
+                    say(line);
+                }
             }
             Err(line) => self.fail(&line),
         }

@@ -94,7 +94,7 @@ impl Address {
     }
 }
 
-/// Verifies one object and prints one line. Exit codes: 0 verified clean, 1 not, 3 could not be found
+/// Verifies one object and prints one line. Exit codes: 0 verified clean or released, 1 not, 3 could not be found
 /// out, 78 configuration.
 pub async fn verify(settings: Inspection, what: Verify) -> ExitCode {
     let public_key = what.public_key.as_deref();
@@ -107,13 +107,9 @@ pub async fn verify(settings: Inspection, what: Verify) -> ExitCode {
     let freshness = settings.receipts.max_age.map_or(Freshness::Any, since);
     let standings = Standings { keys: &keys, tag_key: &settings.tag_key, freshness };
     match look(&store, &standings, &what).await {
-        Ok((Standing::Verified, line)) => {
-            say(format!("verified: {}: {line}", what.address));
-            ExitCode::SUCCESS
-        }
         Ok((standing, line)) => {
             say(format!("{standing}: {}: {line}", what.address));
-            ExitCode::FAILURE
+            if standing.is_accepted() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(why) => fail(format!("{}: {why}", what.address), NOT_FOUND_OUT),
     }
@@ -171,12 +167,12 @@ async fn look(
         }
     }
     let mut found = judge(store, standings, &what.address).await?;
-    if found.standing != Standing::Verified {
+    if !found.standing.is_accepted() {
         // The object may have been overwritten, or tagged, between the two requests.
         found = judge(store, standings, &what.address).await?;
     }
     let Judged { identity, standing, statement } = found;
-    let (Standing::Verified, Some(statement)) = (standing, &statement) else {
+    let (true, Some(statement)) = (standing.is_accepted(), &statement) else {
         return Ok((standing, because(standing, statement.as_ref())));
     };
     if what.download {
@@ -226,6 +222,7 @@ pub(super) fn because(standing: Standing, statement: Option<&Statement>) -> Stri
     };
     match (standing, statement) {
         (Standing::Verified, _) => says("clean,"),
+        (Standing::Released, _) => says("infected, and a person has released this finding:"),
         (Standing::Stale, Some(_)) => {
             says("its receipt says clean, and is too old, or binds nothing but an ETag:")
         }
@@ -238,11 +235,14 @@ pub(super) fn because(standing: Standing, statement: Option<&Statement>) -> Stri
     }
 }
 
-fn describe(Statement { began, database, sha256, .. }: &Statement) -> String {
+fn describe(Statement { began, database, sha256, finding, .. }: &Statement) -> String {
     let at = clock::rfc3339(clock::time_of(*began));
-    let database = describe_database(database);
+    let by = match finding {
+        Some(_) => String::new(),
+        None => format!(" {}", describe_database(database)),
+    };
     let sha256 = sha256.as_ref().map(|text| format!(", sha256 {text}")).unwrap_or_default();
-    format!("scanned at {at} {database}{sha256}")
+    format!("scanned at {at}{by}{sha256}")
 }
 
 pub(super) fn describe_database(Database { version, date }: &Database) -> String {

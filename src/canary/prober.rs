@@ -336,6 +336,7 @@ fn expected(policy: &Policy, bucket: &str, canary: &Sent, progress: &Progress) -
         Sample::Eicar => Verdict::Infected { signature: found.unwrap_or_default() },
     };
     let (key, repeated, pinned) = (canary.key.as_str(), false, true);
-    let context = Context { bucket, key, repeated, pinned, canary: true, surge: None };
+    let (released, surge) = (false, None);
+    let context = Context { bucket, key, repeated, pinned, canary: true, released, surge };
     policy::plan(&verdict, policy, context).action
 }

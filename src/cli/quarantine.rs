@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bucket_av_scanner::app::{CopyName, Matching, Quarantine, Which};
+use bucket_av_scanner::app::{CopyName, Matching, Quarantine, Restore, Which};
 use clap::{Args, Subcommand};
 
 use super::age;
@@ -33,6 +33,31 @@ pub(crate) enum QuarantineCommand {
         /// Only say what would be deleted
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Write copies back to where they were, released: the same finding in them is passed over
+    Restore {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Write it under this key of the bucket instead
+        #[arg(long = "as", value_name = "KEY", allow_hyphen_values = true)]
+        as_key: Option<String>,
+        /// Leave out this tag of the uploader, to make room
+        #[arg(long, value_name = "KEY")]
+        without_tag: Vec<String>,
+        /// Keep the copies
+        #[arg(long)]
+        keep: bool,
+        /// Only say what would be restored
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Scan copies again, and list what is not found any more
+    Rescan {
+        #[command(flatten)]
+        matching: MatchingArgs,
+        /// Restore those
+        #[arg(long)]
+        release_clean: bool,
     },
 }
 
@@ -83,6 +108,13 @@ impl From<QuarantineCommand> for Quarantine {
             QuarantineCommand::Show { name, json } => Self::Show { name, json },
             QuarantineCommand::Purge { which, dry_run } => {
                 Self::Purge { which: which.into(), dry_run }
+            }
+            QuarantineCommand::Restore { which, as_key, without_tag, keep, dry_run } => {
+                let (which, without_tags) = (which.into(), without_tag);
+                Self::Restore(Restore { which, as_key, without_tags, keep, dry_run })
+            }
+            QuarantineCommand::Rescan { matching, release_clean } => {
+                Self::Rescan { matching: matching.into(), release_clean }
             }
         }
     }

@@ -15,6 +15,8 @@ pub struct Inspection {
     pub(crate) trust: Trust,
     /// The key of the status tag.
     pub(crate) tag_key: String,
+    /// Whether the daemon reads and sets tags.
+    pub(crate) tag_files: bool,
     /// `QUARANTINE_BUCKET`.
     pub(crate) quarantine_bucket: Option<String>,
     /// Receipts.
@@ -64,6 +66,7 @@ impl Reader<'_> {
             store: store?,
             trust: trust?,
             tag_key: policy.tag_key,
+            tag_files: policy.tag_files,
             quarantine_bucket: policy.quarantine_bucket,
             receipts: receipts?,
             engine,

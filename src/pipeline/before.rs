@@ -23,7 +23,13 @@ impl Pipeline {
         let (standing, statement) = standings.of(&identity, &tags);
         // A later time than now was given by a clock that is wrong.
         let recent = began.saturating_add(1)..=clock::millis(SystemTime::now());
-        matches!(standing, Standing::Verified | Standing::Infected | Standing::Unscannable)
-            && statement.is_some_and(|statement| recent.contains(&statement.began))
+        let is_verdict = match standing {
+            Standing::Verified
+            | Standing::Released
+            | Standing::Infected
+            | Standing::Unscannable => true,
+            Standing::Stale | Standing::Never | Standing::Forged | Standing::Untaggable => false,
+        };
+        is_verdict && statement.is_some_and(|statement| recent.contains(&statement.began))
     }
 }

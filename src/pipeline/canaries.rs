@@ -7,7 +7,7 @@ use crate::event::ObjectRef;
 use crate::failure::Kind;
 use crate::policy::Action;
 use crate::report::{EffectError, Examined, Trigger};
-use crate::verdict::{Status, Verdict};
+use crate::verdict::Verdict;
 
 impl Pipeline {
     /// The canaries, if one is expected under the object's name.
@@ -35,7 +35,7 @@ impl Pipeline {
 
     /// Records for the round of a canary that its effect is done.
     pub(super) async fn record_applied(&self, examined: &Examined, action: Action) {
-        let status = Status::from(&examined.verdict);
+        let status = examined.status();
         let signature = match &examined.verdict {
             Verdict::Infected { signature } => Some(signature.clone()),
             Verdict::Clean | Verdict::Unscannable { .. } => None,

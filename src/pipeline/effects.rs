@@ -217,7 +217,7 @@ impl Pipeline {
 
     /// Logs that the effect of a verdict is not possible. Instead of a deletion the object is tagged.
     async fn give_up_effect(&self, examined: &Examined, error: EffectError) {
-        let status = Status::from(&examined.verdict);
+        let status = examined.status();
         if error.is_of_deletion() {
             self.tag_instead(examined).await;
         }

@@ -49,6 +49,9 @@ impl Pipeline {
                 audit_move(examined, &key, "infected object quarantined");
             }
             (Verdict::Clean, _) => tracing::info!(size, action = action.into_str(), "clean"),
+            (Verdict::Infected { signature }, _) if examined.released => {
+                tracing::info!(version, sha256, signature, size, "infected, and released");
+            }
             (Verdict::Infected { signature }, _) => {
                 tracing::warn!(
                     version,

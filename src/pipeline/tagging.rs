@@ -12,11 +12,11 @@ use crate::policy::{Action, Plan};
 use crate::receipt::{self, Database, Found, Keys, Statement};
 use crate::report::Examined;
 use crate::store::{Applied, Identity, Pin, Store, Tagged, Tags};
-use crate::verdict::Status;
+use crate::verdict::{Status, Verdict};
 
 /// How the tagging of an object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tagging {
+pub(crate) enum Tagging {
     Ended(Applied),
     /// A receipt of another status is on it and says more: its scan began later, or used a newer
     /// database. The object was left alone.
@@ -59,11 +59,18 @@ impl Pipeline {
 
 /// What a receipt says of an examined object.
 pub(super) fn statement(examined: &Examined) -> Statement {
+    let began = clock::millis(examined.started);
+    if let (true, Verdict::Infected { signature }, Some(sha256)) =
+        (examined.released, &examined.verdict, &examined.sha256)
+    {
+        return Statement::release(sha256, signature, began);
+    }
     Statement {
-        status: Status::from(&examined.verdict),
-        began: clock::millis(examined.started),
+        status: examined.status(),
+        began,
         database: examined.engine.as_ref().map(|e| Database::from(&e.version)).unwrap_or_default(),
         sha256: examined.sha256.clone(),
+        finding: None,
     }
 }
 
@@ -74,10 +81,12 @@ pub(super) fn unexamined() -> Statement {
         began: clock::millis(SystemTime::now()),
         database: Database::default(),
         sha256: None,
+        finding: None,
     }
 }
 
-async fn tag(
+/// Sets the status of a statement and, with a key, the receipt that says the same.
+pub(crate) async fn tag(
     store: &Store,
     keys: &Keys,
     tag_key: &str,
@@ -110,8 +119,11 @@ async fn tag(
                 (receipt_key.clone(), statement.sign(key, &found.identity, bind_modified))
             }),
         );
-        // A receipt must not say another status than the tag beside it.
-        let tags = Tags { set, remove: vec![receipt_key.clone()], bind_modified };
+        // A receipt must not say another status than the tag beside it. A release stays where no other
+        // can be signed.
+        let is_kept = statement.status == Status::Released && signing.is_none();
+        let remove = if is_kept { Vec::new() } else { vec![receipt_key.clone()] };
+        let tags = Tags { set, remove, bind_modified };
         match store.write_tags(&found, &tags).await? {
             Applied::TagSetFull if signing.is_some() => {
                 tracing::info!("the object has too many tags for a receipt");
@@ -130,6 +142,6 @@ fn outranking(found: &Tagged, receipt_key: &str, keys: &Keys, ours: &Statement) 
             let outranks = statement.outranks(ours, clock::millis(SystemTime::now()));
             outranks.then_some(statement.status)
         }
-        Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => None,
+        Found::ByName(_) | Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => None,
     }
 }

@@ -21,6 +21,9 @@ enum Pinned {
     /// The `ETag` alone.
     #[strum(serialize = "e")]
     Etag,
+    /// Nothing: the name alone, in a release.
+    #[strum(serialize = "n")]
+    Name,
 }
 
 /// The fields besides bucket and key; letters in the receipt.
@@ -32,6 +35,9 @@ pub(super) struct Binding {
 }
 
 impl Binding {
+    /// Bucket and key alone.
+    pub(super) const NAME: Self = Self { pinned: Pinned::Name, length: false };
+
     /// The fields that identify the bytes. `modified`: the store does not change the time with a tag.
     pub(super) fn of(identity: &Identity, modified: bool) -> Self {
         let pinned = match (identity.version_id(), identity.modified()) {
@@ -52,10 +58,10 @@ impl Binding {
     /// have all of them. Source: <https://cr.yp.to/proto/netstrings.txt>
     pub(super) fn digest(self, identity: &Identity) -> Option<[u8; 32]> {
         let mut fields = vec![identity.bucket.clone(), identity.key.clone()];
-        if self.pinned == Pinned::Version {
-            fields.push(identity.version_id()?.to_owned());
-        } else {
-            fields.push(identity.etag.clone()?);
+        match self.pinned {
+            Pinned::Version => fields.push(identity.version_id()?.to_owned()),
+            Pinned::EtagAndModified | Pinned::Etag => fields.push(identity.etag.clone()?),
+            Pinned::Name => {}
         }
         if self.pinned == Pinned::EtagAndModified {
             fields.push(identity.modified()?.to_string());

@@ -25,6 +25,8 @@ use crate::verdict::Status;
 pub(crate) enum Standing {
     /// A valid receipt says clean, by a database that is recent enough.
     Verified,
+    /// A valid receipt says infected, and that a person has released it.
+    Released,
     /// A valid receipt says clean, and that is not enough: an old database, a key that is not trusted
     /// any more, or bytes that only an `ETag` identifies.
     Stale,
@@ -38,6 +40,13 @@ pub(crate) enum Standing {
     Unscannable,
     /// Too many other tags for a receipt, or no tags at all in this store.
     Untaggable,
+}
+
+impl Standing {
+    /// Whether nothing speaks against it: clean, or released.
+    pub(crate) const fn is_accepted(self) -> bool {
+        matches!(self, Self::Verified | Self::Released)
+    }
 }
 
 /// How recent a verdict has to be.
@@ -76,14 +85,19 @@ impl Standings<'_> {
         };
         match check(receipt, self.keys, identity) {
             Found::Forged => (Standing::Forged, None),
-            Found::OfAnotherObject => (Standing::Never, None),
+            // Which bytes it is about is known once they were scanned.
+            Found::OfAnotherObject | Found::ByName(_) => (Standing::Never, None),
             Found::OfAnUnknownKey => (Standing::Stale, None),
             Found::Valid { statement, by_etag_alone } => {
                 let standing = match statement.status {
                     Status::Infected => Standing::Infected,
                     Status::No => Standing::Unscannable,
                     // Of bytes that were not read nobody can say that they are clean.
-                    Status::Clean if statement.sha256.is_none() => Standing::Never,
+                    Status::Clean | Status::Released if statement.sha256.is_none() => {
+                        Standing::Never
+                    }
+                    Status::Released if by_etag_alone => Standing::Stale,
+                    Status::Released => Standing::Released,
                     Status::Clean if by_etag_alone || !self.is_fresh(&statement) => Standing::Stale,
                     Status::Clean => Standing::Verified,
                 };

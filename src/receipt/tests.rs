@@ -25,6 +25,7 @@ fn clean() -> Statement {
         began: 1_764_000_001_234,
         database: Database { version: "27812".to_owned(), date: Some(1_763_900_000) },
         sha256: Some("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned()),
+        finding: None,
     }
 }
 
@@ -277,5 +278,90 @@ proptest! {
     fn garbage_is_forged(text in ".*") {
         let valid = matches!(check(&text, &keys(), &unversioned()), Found::Valid { .. });
         prop_assert!(!valid);
+    }
+}
+
+const FINDING: &str = "Win.Test.EICAR_HDB-1";
+const OF_BYTES: &str = "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f";
+
+fn release() -> Statement {
+    Statement::release(OF_BYTES, FINDING, 1_764_000_001_234)
+}
+
+fn in_tags(receipt: &str) -> Vec<(String, String)> {
+    vec![("scanned-receipt".to_owned(), receipt.to_owned())]
+}
+
+#[test]
+fn a_release_is_about_one_finding_in_one_content_under_one_name() {
+    let keys = keys();
+    let named = release().sign_for_name(keys.signing().unwrap(), "bucket", "a/key");
+    let tied = signed(&keys, &release(), &unversioned());
+    let stated = |keys: &Keys, receipt: &str, identity: &Identity| {
+        statement_of(&in_tags(receipt), "scanned-receipt", keys, identity)
+    };
+    for receipt in [&named, &tied] {
+        let statement = stated(&keys, receipt, &unversioned()).unwrap();
+        assert_eq!(statement, release());
+        assert!(statement.releases(OF_BYTES, FINDING));
+        assert!(!statement.releases(OF_BYTES, "Win.Test.EICAR_HDB-2"));
+        assert!(!statement.releases(OF_BYTES, ""));
+        assert!(!statement.releases(&OF_BYTES.replace('2', "3"), FINDING));
+        // Under another name, or by another key.
+        let mut other = unversioned();
+        other.key = "a/key2".to_owned();
+        assert_eq!(stated(&keys, receipt, &other), None);
+        let mut other = unversioned();
+        (other.bucket, other.key) = ("bucketa".to_owned(), "/key".to_owned());
+        assert_eq!(stated(&keys, receipt, &other), None);
+        assert_eq!(stated(&self::keys(), receipt, &unversioned()), None);
+        assert!(receipt.len() <= 256, "{receipt}");
+    }
+    // Tied to its bytes it is about no other ones, also of the same name.
+    let other = identity(None, "other", 5, Some(1_764_000_000));
+    assert!(stated(&keys, &named, &other).is_some());
+    assert_eq!(stated(&keys, &tied, &other), None);
+    // A verdict releases nothing, whatever it says.
+    for status in [Status::Clean, Status::Infected, Status::No] {
+        let verdict = Statement { status, finding: None, ..release() };
+        assert!(!verdict.releases(OF_BYTES, FINDING));
+    }
+}
+
+#[test]
+fn a_release_stands_for_an_object_once_it_is_tied_to_its_bytes() {
+    let keys = keys();
+    let named = release().sign_for_name(keys.signing().unwrap(), "bucket", "a/key");
+    let tied = signed(&keys, &release(), &unversioned());
+    let by_etag = release().sign(keys.signing().unwrap(), &unversioned(), false);
+    let current = Freshness::Database(Database { version: "27813".to_owned(), date: None });
+    for (receipt, expected) in
+        [(&named, Standing::Never), (&tied, Standing::Released), (&by_etag, Standing::Stale)]
+    {
+        let tags = [("scanned", "released"), ("scanned-receipt", receipt.as_str())];
+        assert_eq!(standing(&keys, current.clone(), &unversioned(), &tags), expected, "{receipt}");
+    }
+    let claim = standing(&keys, Freshness::Any, &unversioned(), &[("scanned", "released")]);
+    assert_eq!(claim, Standing::Never);
+}
+
+#[test]
+fn nothing_but_a_release_is_signed_for_a_name_alone() {
+    let keys = keys();
+    let named = clean().sign_for_name(keys.signing().unwrap(), "bucket", "a/key");
+    assert_eq!(check(&named, &keys, &unversioned()), Found::Forged);
+}
+
+proptest! {
+    /// A release that was changed in one place releases nothing.
+    #[test]
+    fn a_changed_release_is_none(at in 0..1000_usize, to in "[ -~]") {
+        let keys = keys();
+        let named = release().sign_for_name(keys.signing().unwrap(), "bucket", "a/key");
+        let at = at % named.len();
+        let changed = format!("{}{to}{}", &named[..at], &named[at + 1..]);
+        prop_assume!(changed != named);
+        let stated = statement_of(&in_tags(&changed), "scanned-receipt", &keys, &unversioned());
+        prop_assert_eq!(stated, None);
     }
 }

@@ -10,6 +10,7 @@ mod parts;
 mod small;
 mod trial;
 
+pub(super) use self::original::is_of_uploader;
 pub(crate) use self::original::{Original, Source};
 pub(super) use self::parts::CopyLimits;
 

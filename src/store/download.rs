@@ -98,6 +98,10 @@ impl Downloaded {
         self.identity.bytes()
     }
 
+    pub(crate) fn bytes(&self) -> &Buffer {
+        &self.buffer
+    }
+
     /// The SHA-256 of the bytes in lower-case hexadecimal. Computed after the download, because an
     /// engine can already scan meanwhile.
     ///

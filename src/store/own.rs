@@ -94,6 +94,26 @@ impl Store {
         }
     }
 
+    /// Opens what is under the key now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_current(&self, bucket: &str, key: &str) -> Result<Fetched, Failure> {
+        let object = ObjectRef {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            version_id: None,
+            // Versions below it are not asked for.
+            uncovered: true,
+            etag: None,
+            size: None,
+            sequencer: None,
+            event_time: None,
+            file: None,
+        };
+        self.open(&object, Look::First, Claim::Firm).await
+    }
+
     /// Removes what is under the key, if these are the bytes with this SHA-256: exactly this version,
     /// or as long as the `ETag` is that of these bytes.
     ///
@@ -105,20 +125,8 @@ impl Store {
         key: &str,
         sha256: &str,
     ) -> Result<Removal, OwnFault> {
-        let object = ObjectRef {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            version_id: None,
-            // What is under the name now; versions below it are not asked for.
-            uncovered: true,
-            etag: None,
-            size: None,
-            sequencer: None,
-            event_time: None,
-            file: None,
-        };
         let get = |failure: Failure| of_failure("GetObject", &failure);
-        let download = match self.open(&object, Look::First, Claim::Firm).await {
+        let download = match self.open_current(bucket, key).await {
             Ok(Fetched::Download(download)) => download,
             Ok(Fetched::Gone) => return Ok(Removal::Gone),
             Ok(Fetched::TooLarge(_) | Fetched::Unreadable(_) | Fetched::Versions(_)) => {

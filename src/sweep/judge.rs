@@ -143,7 +143,7 @@ impl Judge {
         let judged = Judged { identity: identity.clone(), standing, statement, other_bytes: false };
         let has_receipt = || tags.iter().any(|(key, _)| *key == receipt::tag_key(tag_key));
         match standing {
-            Standing::Verified if self.hash => self.compare(judged).await,
+            Standing::Verified | Standing::Released if self.hash => self.compare(judged).await,
             Standing::Forged => Ok(Ok(Look::Doubtful(judged))),
             // Without a receipt it makes no difference which bytes are there.
             Standing::Never if has_receipt() => Ok(Ok(Look::Doubtful(judged))),

@@ -62,7 +62,10 @@ impl Selection {
             Standing::Never | Standing::Forged | Standing::Untaggable => true,
             // Signed by a key that is not trusted any more.
             Standing::Stale => statement.is_none(),
-            Standing::Verified | Standing::Infected | Standing::Unscannable => false,
+            Standing::Verified
+            | Standing::Released
+            | Standing::Infected
+            | Standing::Unscannable => false,
         };
         match pass {
             Pass::First => missing,
@@ -99,6 +102,7 @@ mod tests {
             began: 50,
             database: Database { version: "1".to_owned(), date },
             sha256: None,
+            finding: None,
         });
         let selections = [
             Selection::Missing,
@@ -129,6 +133,7 @@ mod tests {
             began,
             database: Database { version: "1".to_owned(), date },
             sha256: None,
+            finding: None,
         };
         for (selection, statement, wanted) in [
             (Selection::Missing, statement(1, Some(1)), false),

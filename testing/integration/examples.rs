@@ -153,3 +153,16 @@ impl Drop for Receiver {
         self.child.wait().ok();
     }
 }
+
+/// "Deny unless clean": a status that is not listed hides its object, and users can set none of our tags.
+#[test]
+fn the_shipped_policy_lets_clean_and_released_objects_be_read_and_no_others() {
+    let script =
+        std::fs::read_to_string(checkout().join("docker-compose/minio-service-init.sh")).unwrap();
+    let readable =
+        "\"StringNotEquals\": {\"s3:ExistingObjectTag/$tag\": [\"clean\", \"released\"]}";
+    assert_eq!(script.matches("s3:ExistingObjectTag").count(), 1);
+    assert!(script.contains(readable));
+    let ours = "{\"s3:RequestObjectTagKeys\": [\"$tag\", \"$tag-receipt\"]}";
+    assert!(script.contains(ours));
+}

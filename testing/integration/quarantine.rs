@@ -4,6 +4,8 @@
 mod checks;
 mod faults;
 mod hands;
+mod rescans;
+mod restores;
 mod sizes;
 mod stores;
 

@@ -132,6 +132,7 @@ mod tests {
         let identity = Identity::new("b", "=cmd|'/c calc'!A1", Some("v1"), Some("e"), Some(3));
         let statement = Statement {
             status: crate::verdict::Status::Clean,
+            finding: None,
             began: 1_700_000_000_123,
             database: "27812@1700000000".parse().unwrap(),
             sha256: Some("ab".to_owned()),

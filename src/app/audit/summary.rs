@@ -59,7 +59,7 @@ pub(super) struct Summary {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Conclusion {
-    /// Every object is verified clean.
+    /// Every object is verified clean, or released.
     Verified,
     /// Some object is not.
     NotVerified,
@@ -110,7 +110,7 @@ impl Conclusion {
         let (objects, unknown) = (tally.objects(), tally.not_found_out());
         if interrupted {
             Self::Interrupted
-        } else if tally.verified() + unknown < objects {
+        } else if tally.verified() + tally.released() + unknown < objects {
             Self::NotVerified
         } else if unknown > 0 {
             Self::NotFoundOut
@@ -121,7 +121,11 @@ impl Conclusion {
 
     /// One sentence for who signs it off, and one about what was left out: a part is not the whole.
     pub(super) fn sentence(self, tally: &Tally, left_out: Option<(&Target, &str)>) -> String {
-        let said = self.about(tally);
+        let mut said = self.about(tally);
+        let released = tally.released();
+        if released > 0 {
+            said = format!("{said} Released by a person, though infected: {}.", count(released));
+        }
         match left_out {
             Some((target, key)) => {
                 let (target, key) = (target.shown(), key.escape_debug());
@@ -133,10 +137,13 @@ impl Conclusion {
 
     fn about(self, tally: &Tally) -> String {
         let (objects, unknown) = (tally.objects(), tally.not_found_out());
-        let bad = objects - tally.verified() - unknown;
+        let bad = objects - tally.verified() - tally.released() - unknown;
         let all = count(objects);
         match self {
             Self::Verified if objects == 0 => "There is no object.".to_owned(),
+            Self::Verified if tally.released() > 0 => {
+                format!("Every object is verified clean, or released: {all} of {all}.")
+            }
             Self::Verified => format!("Every object is verified clean: {all} of {all}."),
             Self::NotVerified if unknown > 0 => format!(
                 "{} of {all} objects are not verified clean, and of {} more it could not be found out.",
@@ -220,6 +227,7 @@ pub(super) fn databases(tally: &Tally, now: i64) -> (Vec<DatabaseRow>, u64) {
 const fn meaning(standing: Standing) -> &'static str {
     match standing {
         Standing::Verified => "a valid receipt says that these bytes are clean",
+        Standing::Released => "a valid receipt says infected, and that a person has released it",
         Standing::Stale => {
             "the receipt says clean, and is too old, names a key that is not trusted, or binds \
              nothing but an ETag"
@@ -254,6 +262,9 @@ mod tests {
         for (standings, unknown, interrupted, expected) in [
             (&[][..], 0, false, Verified),
             (&[(Standing::Verified, 3)], 0, false, Verified),
+            (&[(Standing::Verified, 3), (Standing::Released, 2)], 0, false, Verified),
+            (&[(Standing::Released, 2)], 1, false, NotFoundOut),
+            (&[(Standing::Released, 2), (Standing::Infected, 1)], 0, false, NotVerified),
             (&[(Standing::Verified, 3)], 1, false, NotFoundOut),
             (&[(Standing::Verified, 3), (Standing::Stale, 1)], 0, false, NotVerified),
             (&[(Standing::Verified, 3), (Standing::Never, 1)], 1, false, NotVerified),
@@ -265,7 +276,7 @@ mod tests {
             assert_eq!(conclusion, expected, "{tally:?}");
             assert!(conclusion.sentence(&tally, None).ends_with('.'));
         }
-        for standing in Standing::iter().filter(|standing| *standing != Standing::Verified) {
+        for standing in Standing::iter().filter(|standing| !standing.is_accepted()) {
             assert_eq!(Conclusion::of(&tally(&[(standing, 1)], 0), false), NotVerified);
         }
     }

@@ -69,7 +69,8 @@ impl Tally {
         if judged.standing != Standing::Verified {
             group.example(|| (address(&judged.identity), why(judged)));
         }
-        if let Some(statement) = &judged.statement {
+        // A release names no database.
+        if let Some(statement) = judged.statement.as_ref().filter(|said| said.finding.is_none()) {
             match self.databases.get_mut(&statement.database) {
                 Some(count) => *count += 1,
                 None => drop(self.databases.insert(statement.database.clone(), 1)),
@@ -88,6 +89,11 @@ impl Tally {
 
     pub(super) fn verified(&self) -> u64 {
         self.standings.get(&Standing::Verified).map_or(0, |group| group.objects)
+    }
+
+    /// Objects that a person has released.
+    pub(super) fn released(&self) -> u64 {
+        self.standings.get(&Standing::Released).map_or(0, |group| group.objects)
     }
 
     pub(super) fn not_found_out(&self) -> u64 {

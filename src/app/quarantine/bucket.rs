@@ -8,8 +8,9 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::which::{CopyName, Which};
 use crate::app::verify::Address;
+use crate::failure::Failure;
 use crate::quarantine::{Record, copy_of, record_name};
-use crate::store::{Identity, Listed, Listing, Mark, Place, Store, Walk};
+use crate::store::{Downloaded, Fetched, Identity, Listed, Listing, Mark, Place, Store, Walk};
 use crate::sweep::Pages;
 
 /// Records that are read at once.
@@ -92,6 +93,17 @@ impl Bucket {
     pub(super) async fn copy(&self, name: &str) -> Result<Option<Identity>, String> {
         let found = self.store.identify(&self.name, name, None).await;
         found.map_err(|failure| format!("{name}: {failure}"))
+    }
+
+    /// The bytes of a copy.
+    pub(super) async fn download(&self, name: &str) -> Result<Downloaded, String> {
+        let failed = |failure: Failure| failure.to_string();
+        match self.store.open_current(&self.name, name).await.map_err(failed)? {
+            Fetched::Download(download) => self.store.receive(*download).await.map_err(failed),
+            Fetched::Gone | Fetched::Versions(_) => Err("its copy is not there".to_owned()),
+            Fetched::TooLarge(_) => Err("it is larger than VOLUME_SIZE".to_owned()),
+            Fetched::Unreadable(_) => Err("its copy is archived or encrypted".to_owned()),
+        }
     }
 
     /// The names of all copies and records.

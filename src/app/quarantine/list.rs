@@ -25,7 +25,7 @@ pub(super) async fn list(bucket: &Bucket, matching: &Matching, json: bool) -> Ex
     let tally = bucket
         .each(&which, async |held| {
             size += held.record().and_then(|record| record.length).unwrap_or(0);
-            Ok(if json { row(&held) } else { line(&held) })
+            Ok(Some(if json { row(&held) } else { line(&held) }))
         })
         .await;
     if !json {

@@ -14,9 +14,9 @@ pub(super) async fn purge(bucket: &Bucket, which: &Which, dry_run: bool) -> Exit
     let tally = bucket
         .each(which, async |held| {
             if dry_run {
-                return Ok(format!("would purge {}", held.said()));
+                return Ok(Some(format!("would purge {}", held.said())));
             }
-            bucket.remove(&held).await.map(|()| format!("purged {}", held.said()))
+            bucket.remove(&held).await.map(|()| Some(format!("purged {}", held.said())))
         })
         .await;
     tally.end(if dry_run { "would be purged" } else { "purged" })
@@ -26,12 +26,17 @@ impl Bucket {
     /// Deletes a copy and then its record. Interrupted in between it leaves the record, which says what
     /// the copy was.
     pub(super) async fn remove(&self, held: &Held) -> Result<(), String> {
-        self.clear(&held.name).await?;
+        self.remove_copy(held).await?;
         self.clear(&record_name(&held.name)).await
     }
 
+    /// Deletes a copy, and leaves its record.
+    pub(super) async fn remove_copy(&self, held: &Held) -> Result<(), String> {
+        self.clear(&held.name).await
+    }
+
     /// Deletes whatever has this name, version by version.
-    async fn clear(&self, key: &str) -> Result<(), String> {
+    pub(super) async fn clear(&self, key: &str) -> Result<(), String> {
         for _ in 0..MAX_VERSIONS {
             let Some(found) = self.copy(key).await? else { return Ok(()) };
             match self.store.delete(&found).await {

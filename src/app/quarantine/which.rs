@@ -31,6 +31,12 @@ pub enum Which {
     Matching(Matching),
 }
 
+impl Default for Which {
+    fn default() -> Self {
+        Self::Matching(Matching::default())
+    }
+}
+
 impl FromStr for CopyName {
     type Err = &'static str;
 

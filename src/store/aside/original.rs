@@ -74,6 +74,18 @@ impl Store {
         Ok(Ok((source, Original { headers, tags })))
     }
 
+    /// The uploader's headers of these bytes; `None` if other bytes are there, or none.
+    ///
+    /// # Errors
+    /// When the store does not say.
+    pub(crate) async fn uploader_headers(
+        &self,
+        identity: &Identity,
+    ) -> Result<Option<Vec<(String, Vec<u8>)>>, Failure> {
+        let slot = identity.slot().map(str::to_owned);
+        self.all_headers(&Source { identity: identity.clone(), slot }).await
+    }
+
     async fn find_source(&self, identity: &Identity) -> Result<Result<Source, Applied>, Failure> {
         let at = |slot: Option<String>| Ok(Ok(Source { identity: identity.clone(), slot }));
         let etag = match &identity.pin {
@@ -114,10 +126,14 @@ impl Store {
     }
 }
 
+/// Whether it is a header that S3 keeps for an uploader; the name in lower case.
+pub(in crate::store) fn is_of_uploader(name: &str) -> bool {
+    KEPT.contains(&name) || name.starts_with(METADATA)
+}
+
 fn of_uploader(all: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    let is_kept = |name: &str| KEPT.contains(&name) || name.starts_with(METADATA);
     all.iter()
-        .filter(|(name, _)| is_kept(name.as_str()))
+        .filter(|(name, _)| is_of_uploader(name.as_str()))
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
         .collect()
 }

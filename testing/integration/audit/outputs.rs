@@ -74,7 +74,7 @@ fn arguments_that_do_not_go_together_are_refused() {
         (&["b", "b/in"], "overlap"),
         (&["b", "--csv", "-", "--list", "never"], "standard output"),
         (&["b", "--json", "-", "--html", "-"], "standard output"),
-        (&["b", "--list", "clean"], "known standings are verified, stale"),
+        (&["b", "--list", "clean"], "known standings are verified, released"),
         (&[], "BUCKET"),
         (&["/x"], "BUCKET"),
     ] {

@@ -1,5 +1,7 @@
 //! Moves on real stores.
 
+use std::process::Command;
+
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use peers::zip;
 
@@ -57,6 +59,62 @@ async fn moved_whole(daemon: &Daemon, s3: &S3, held: &S3) {
     assert_eq!(held.list().await.unwrap().len(), 2 * samples().len());
 }
 
+/// Restores what was moved, has it announced again, and sees that it stays.
+async fn restored_whole(daemon: &Daemon, s3: &S3, held: &S3, in_place: bool) {
+    let restore = |arguments: &[&str]| {
+        let mut all = Command::new(BINARY);
+        all.args(["quarantine", "restore"]).args(arguments).env_clear().envs(daemon.env());
+        let output = all.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said + &String::from_utf8(output.stderr).unwrap())
+    };
+    for (number, content) in samples().into_iter().enumerate() {
+        let key = format!("in\u{fc} box+/{number}");
+        let report = daemon.reports_on(&key, 1, SOON).await.unwrap().remove(0).json();
+        let copy = report["quarantine_key"].as_str().unwrap();
+        let (code, out) = restore(&[copy]);
+        let mut restored = key.clone();
+        if in_place {
+            assert_eq!(code, Some(0), "{out}");
+            assert!(!out.contains(" without "), "{out}");
+        } else {
+            assert_eq!(code, Some(1), "{out}");
+            assert!(out.contains("this store ignores If-None-Match"), "{out}");
+            restored = format!("{key} again");
+            let (code, out) = restore(&[copy, "--as", &restored]);
+            assert_eq!(code, Some(0), "{out}");
+            assert!(!out.contains(" without "), "{out}");
+        }
+        assert!(s3.get(&restored).await.unwrap().unwrap() == content, "other bytes");
+        let tags = s3.tags(&restored).await.unwrap().unwrap();
+        assert_eq!(tags.get("cost").map(String::as_str), Some("a b"));
+        assert_eq!(tags.get("scanned").map(String::as_str), Some("released"));
+        let asked = s3.client.head_object().bucket(&s3.bucket).key(&restored);
+        let found = asked.send().await.unwrap();
+        assert_eq!(found.metadata().and_then(|all| all.get("team")).unwrap(), "blue");
+        assert_eq!(found.content_type(), Some("text/odd"));
+        let mut event = notification::put(&s3.bucket, &restored, None, None);
+        if let Some(version) = found.version_id() {
+            event["Records"][0]["s3"]["object"]["versionId"] = version.into();
+        }
+        notify(daemon, event.to_string().as_bytes()).await;
+        eventually("it is reported as released", || async {
+            let reports = daemon.reports();
+            reports.iter().map(Received::json).any(|report| {
+                report["key"] == restored.as_str() && said(&report) == ["released", "tag", "-"]
+            })
+        })
+        .await;
+        assert!(s3.get(&restored).await.unwrap().unwrap() == content, "taken again");
+        let address = format!("s3://{}/{restored}", s3.bucket);
+        let mut verify = Command::new(BINARY);
+        verify.args(["verify", &address, "--download"]).env_clear().envs(daemon.env());
+        let output = verify.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(held.list().await.unwrap().len(), 0);
+}
+
 #[tokio::test]
 async fn objects_of_the_gateway_are_moved_byte_for_byte() {
     let held = Stack::from_env().s3().with_bucket(&format!("held-{}", Uuid::new_v4().simple()));
@@ -71,6 +129,8 @@ async fn objects_of_the_gateway_are_moved_byte_for_byte() {
     daemon.spawn().unwrap();
     daemon.wait_ready(SOON).await.unwrap();
     moved_whole(&daemon, &daemon.s3(), &held).await;
+    // It does not know the condition, and has no versions.
+    restored_whole(&daemon, &daemon.s3(), &held, false).await;
 }
 
 #[tokio::test]
@@ -98,5 +158,71 @@ async fn versions_of_seaweedfs_are_moved_byte_for_byte() {
         ])
         .await;
         moved_whole(&daemon, &s3, &held).await;
+        restored_whole(&daemon, &s3, &held, true).await;
+    }
+}
+
+/// Headers in any bytes, as no SDK would send them: what does not come back is named.
+#[tokio::test]
+async fn strange_headers_come_back_or_are_named() {
+    let store = versions::store().await;
+    let (access, secret) = store.keys();
+    let id = Uuid::new_v4().simple().to_string();
+    let (s3, held) = (store.s3(&format!("from-{id}")), store.s3(&format!("held-{id}")));
+    for bucket in [&s3, &held] {
+        bucket.create_bucket().await.unwrap();
+    }
+    let daemon = daemon(&[
+        ("MINIO_SERVER_URL", store.url()),
+        ("MINIO_ACCESS_KEY_ID", access),
+        ("MINIO_SECRET_ACCESS_KEY", secret),
+        ("QUARANTINE_BUCKET", &held.bucket),
+    ])
+    .await;
+    let long = "x".repeat(1500);
+    for (number, (name, value)) in [
+        ("x-amz-meta-utf8", "gr\u{fc}n".as_bytes()),
+        ("x-amz-meta-raw", &[b'a', 0xff, 0x80]),
+        ("x-amz-meta-empty", b""),
+        ("x-amz-meta-blanks", b"a  b"),
+        ("x-amz-meta-long", long.as_bytes()),
+        ("expires", b"whenever"),
+        ("content-encoding", b"gzip, odd"),
+        ("content-type", b"no type"),
+        ("content-disposition", b"attachment; filename=\"a;b\""),
+        ("cache-control", b"max-age=1, x=\"y\""),
+        ("content-language", b"de, en"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = format!("odd/{number}");
+        let headers = [(name.to_owned(), value.to_vec())];
+        if s3.put_raw(&key, &eicar(), &headers).await.unwrap().status != 200 {
+            // The store does not take it, so nobody can upload it.
+            continue;
+        }
+        let before = s3.head_raw(&key, None).await.unwrap();
+        notify(&daemon, notification::put(&s3.bucket, &key, None, None).to_string().as_bytes())
+            .await;
+        eventually("it is moved", || async {
+            s3.head_raw(&key, None).await.unwrap().status == 404
+        })
+        .await;
+        let report = daemon.reports_on(&key, 1, SOON).await.unwrap().remove(0).json();
+        let mut restore = Command::new(BINARY);
+        restore.args(["quarantine", "restore", report["quarantine_key"].as_str().unwrap()]);
+        let output = restore.env_clear().envs(daemon.env()).output().unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name} {out}");
+        let after = s3.head_raw(&key, None).await.unwrap();
+        let values = |answer: &stack::s3::RawAnswer| {
+            let all = answer.headers.iter().filter(|(found, _)| found == name);
+            all.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        let is_named = out.contains(&format!(" without {name}: see its record"));
+        assert_eq!(values(&before) != values(&after), is_named, "{name} {out}");
+        let may_be_lost = name == "x-amz-meta-raw";
+        assert!(!is_named || may_be_lost, "{name} {out}");
     }
 }
