@@ -217,15 +217,19 @@ impl World {
             _rest: double,
         };
         world.answer_reports(|_, _| Reply::status(200));
-        match world.setup.bucket {
-            Bucket::Versioned => world.set_versioning(true).await?,
-            Bucket::Suspended => {
-                world.set_versioning(true).await?;
-                world.set_versioning(false).await?;
-            }
-            Bucket::Gateway | Bucket::Unversioned | Bucket::Switched => {}
-        }
+        world.prepare_versions().await?;
         Ok(world)
+    }
+
+    async fn prepare_versions(&self) -> Result<()> {
+        match self.setup.bucket {
+            Bucket::Versioned => self.set_versioning(true).await,
+            Bucket::Suspended => {
+                self.set_versioning(true).await?;
+                self.set_versioning(false).await
+            }
+            Bucket::Gateway | Bucket::Unversioned | Bucket::Switched => Ok(()),
+        }
     }
 
     /// Sets the webhook's answers from now on. `answer` gets the number of earlier requests, and
