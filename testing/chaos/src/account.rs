@@ -107,7 +107,8 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
             .extend(held::wrongs(bucket, &live, &world.ledger.uploads(), &facts.reports).await?);
     }
     check_reports(&facts, &mut tally);
-    tally.wrongs.extend(reports::disorder(&facts.reports));
+    let shared = world.ledger.shared_names();
+    tally.wrongs.extend(reports::disorder(&facts.reports, &shared));
     requests::count(world, expected, &mut tally);
     tally.dead_lettered = parked.len();
     let mut poison: Vec<&Vec<u8>> = world.poison.iter().collect();

@@ -1,5 +1,6 @@
 //! Everything that was uploaded, and the expected result.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +98,17 @@ impl Ledger {
     /// The upload with these bytes.
     pub(super) fn by_sha256(&self, sha256: &str) -> Option<Upload> {
         self.lock().iter().find(|upload| upload.sha256 == sha256).cloned()
+    }
+
+    /// The keys under which several uploads without a version of their own were announced.
+    pub(super) fn shared_names(&self) -> HashSet<String> {
+        let uploads = self.uploads();
+        let unversioned = uploads.iter().filter(|upload| upload.real_version().is_none());
+        let mut seen = HashSet::new();
+        unversioned
+            .filter(|upload| !seen.insert(&upload.key))
+            .map(|upload| upload.key.clone())
+            .collect()
     }
 
     pub(super) fn change(&self, which: impl Fn(&Upload) -> bool, change: impl Fn(&mut Upload)) {

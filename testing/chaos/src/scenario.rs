@@ -97,6 +97,12 @@ impl Scenario {
         self
     }
 
+    /// Events come so late that canaries would only raise alarms.
+    pub(super) fn without_canary(mut self) -> Self {
+        self.setup.canary = false;
+        self
+    }
+
     pub(super) fn recovers(mut self) -> Self {
         self.expected.recovers = true;
         self

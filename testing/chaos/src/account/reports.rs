@@ -1,13 +1,15 @@
 //! Whether a receiver can put the reports into order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Reports without the fields that order them, and corrections that sort before what they correct.
-pub(super) fn disorder(reports: &[Value]) -> Vec<String> {
+/// Reports without the fields that order them, and corrections that sort before what they correct. Left
+/// out are those under a name in `shared`: several notifications may be about the same bytes there, and
+/// each counts by itself.
+pub(super) fn disorder(reports: &[Value], shared: &HashSet<String>) -> Vec<String> {
     let mut wrongs: Vec<String> = reports.iter().filter_map(malformed).collect();
     // By the bytes that they are about.
     let mut latest: HashMap<[&str; 3], u64> = HashMap::new();
@@ -19,7 +21,8 @@ pub(super) fn disorder(reports: &[Value]) -> Vec<String> {
     let is_correction = |report: &&Value| {
         let error = report["error"].as_str();
         // A copy that failed comes before anything that could be corrected.
-        error.is_some_and(|error| !error.starts_with("quarantine_"))
+        let key = report["key"].as_str().unwrap_or_default();
+        error.is_some_and(|error| !error.starts_with("quarantine_")) && !shared.contains(key)
     };
     for report in reports.iter().filter(is_correction) {
         let corrected = latest.get(&bytes(report));
@@ -62,6 +65,10 @@ mod tests {
         })
     }
 
+    fn disorder(reports: &[Value]) -> Vec<String> {
+        super::disorder(reports, &HashSet::new())
+    }
+
     #[test]
     fn a_correction_has_the_greater_sequence_whenever_it_arrives() {
         assert!(disorder(&[report(2, Some("delete_failed")), report(1, None)]).is_empty());
@@ -70,6 +77,15 @@ mod tests {
         let mut other = report(2, None);
         other["etag"] = "f".into();
         assert!(disorder(&[report(1, Some("delete_failed")), other]).is_empty());
+    }
+
+    #[test]
+    fn an_error_of_a_copy_corrects_nothing_and_several_notifications_are_not_compared() {
+        assert!(disorder(&[report(2, None), report(1, Some("quarantine_denied"))]).is_empty());
+        let shared = HashSet::from(["k".to_owned()]);
+        assert!(
+            super::disorder(&[report(1, None), report(1, Some("superseded"))], &shared).is_empty()
+        );
     }
 
     #[test]

@@ -75,7 +75,9 @@ pub(super) fn all() -> Vec<Scenario> {
             away,
         )
         .quarantine()
-        // So that none is parked, which would tag it.
+        // So that none is parked, which would tag it. Each attempt tags again, which is an event each time,
+        // and the gateway sends one after the other.
+        .without_canary()
         .with("RETRY_LIMIT", "40")
         .store_fails(),
         Scenario::new(
