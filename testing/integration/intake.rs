@@ -258,7 +258,9 @@ async fn without_the_broker_the_sender_has_to_repeat_and_nothing_is_lost() {
     eventually("the intake knows that the broker is gone", asked).await;
     let told = intake.post(body.clone()).send().await.unwrap().text().await.unwrap();
     assert_eq!(told, "not queued, repeat it: there is no connection to the broker\n");
-    assert!(daemon.output().contains("rejected: there is no connection to the broker"));
+    let line = "rejected: there is no connection to the broker";
+    // Another thread writes it.
+    eventually("it is logged", || async { daemon.output().contains(line) }).await;
     proxy.pass();
     let taken = || async { code(intake.post(body.clone())).await == 200 };
     eventually("the broker is back", taken).await;
