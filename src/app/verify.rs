@@ -237,12 +237,12 @@ pub(super) fn because(standing: Standing, statement: Option<&Statement>) -> Stri
 
 fn describe(Statement { began, database, sha256, finding, .. }: &Statement) -> String {
     let at = clock::rfc3339(clock::time_of(*began));
-    let by = match finding {
-        Some(_) => String::new(),
-        None => format!(" {}", describe_database(database)),
-    };
     let sha256 = sha256.as_ref().map(|text| format!(", sha256 {text}")).unwrap_or_default();
-    format!("scanned at {at}{by}{sha256}")
+    match finding {
+        // By the command that restored it, or by a scan since.
+        Some(_) => format!("as of {at}{sha256}"),
+        None => format!("scanned at {at} {}{sha256}", describe_database(database)),
+    }
 }
 
 pub(super) fn describe_database(Database { version, date }: &Database) -> String {

@@ -30,7 +30,8 @@ pub(super) async fn list(bucket: &Bucket, matching: &Matching, json: bool) -> Ex
         .await;
     if !json {
         let size = bytes(size);
-        say(format!("{} objects, {size}, in {}", count(tally.done), bucket.name));
+        let objects = if tally.done == 1 { "object" } else { "objects" };
+        say(format!("{} {objects}, {size}, in {}", count(tally.done), bucket.name));
     }
     tally.code()
 }
