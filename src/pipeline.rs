@@ -258,8 +258,9 @@ impl Pipeline {
     fn plan(&self, examined: &Examined, repeated: bool) -> Plan {
         let Identity { bucket, key, pin, .. } = &examined.identity;
         let (pinned, canary) = (*pin != Pin::Nothing, examined.is_canary());
+        let provable = examined.sha256.is_some() && examined.verdict.finding().is_some();
         let (released, surge) = (examined.released, examined.surge);
-        let context = Context { bucket, key, repeated, pinned, canary, released, surge };
+        let context = Context { bucket, key, repeated, pinned, canary, provable, released, surge };
         policy::plan(&examined.verdict, &self.policy, context)
     }
 

@@ -79,6 +79,9 @@ pub(crate) struct Context<'a> {
     pub(crate) pinned: bool,
     /// It is a canary of our own, which nobody wants back.
     pub(crate) canary: bool,
+    /// The bytes were read, and the engine named what it found or what kept it from looking: what was
+    /// moved can be told and proved.
+    pub(crate) provable: bool,
     /// A person has released this finding in these bytes.
     pub(crate) released: bool,
     /// The signature is in a surge.
@@ -130,7 +133,7 @@ impl Policy {
 /// that an earlier report that said something else is corrected.
 pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> Plan {
     let Policy { settings, rules } = policy;
-    let Context { bucket, key, repeated, pinned, canary, released, surge } = context;
+    let Context { bucket, key, repeated, pinned, canary, provable, released, surge } = context;
     let finding = Finding::of(verdict);
     let mut parked = false;
     let action = match finding {
@@ -142,6 +145,13 @@ pub(crate) fn plan(verdict: &Verdict, policy: &Policy, context: Context<'_>) -> 
             let kind = finding.kind();
             let chosen = rules.choose(Subject { bucket, key, finding });
             let action = chosen.unwrap_or_else(|| by_default(kind, settings).0);
+            let action = match (kind, action) {
+                // One that is too large was not read, and stays where it is.
+                (Kind::Unscannable, Action::Quarantine) if !provable || !pinned => {
+                    by_default(kind, settings).0
+                }
+                (_, action) => action,
+            };
             // Unlike the other two an infected object that cannot be tagged is worth a failure.
             let left = kind == Kind::Unscannable && action == Action::Tag && !pinned;
             match action {
@@ -246,8 +256,9 @@ mod tests {
                 };
                 let policy = Policy::new(settings, None).unwrap();
                 let (released, surge) = (false, None);
+                let (bucket, key, provable) = ("b", "k", true);
                 let context =
-                    Context { bucket: "b", key: "k", repeated, pinned, canary, released, surge };
+                    Context { bucket, key, repeated, pinned, canary, provable, released, surge };
                 let plans = [&Verdict::Clean, &infected, &unscannable]
                     .map(|verdict| plan(verdict, &policy, context));
                 assert_eq!(plans.map(|p| p.action), actions, "{policy:?} {context:?}");
@@ -312,11 +323,46 @@ mod tests {
             for (pinned, action) in [(true, pinned), (false, unpinned)] {
                 let (bucket, key, repeated, canary) = ("b", "k", false, false);
                 let (released, surge) = (false, None);
-                let context = Context { bucket, key, repeated, pinned, canary, released, surge };
+                let provable = true;
+                let context =
+                    Context { bucket, key, repeated, pinned, canary, provable, released, surge };
                 let (status, report) = (Status::from(&verdict), verdict != Verdict::Clean);
                 let expected = Plan { status, action, report, parked: false };
                 assert_eq!(plan(&verdict, &policy, context), expected, "{text} {verdict:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_was_not_scanned_is_moved_only_where_its_copy_can_be_proved() {
+        use Action::{No, Quarantine, Tag};
+        let reason = UnscannableReason::Encrypted;
+        let verdict = Verdict::Unscannable { reason, heuristic: Some("Heuristics.X".to_owned()) };
+        let rules = RulesText { path: "r".into(), text: "- unscannable: quarantine".to_owned() };
+        let table = [
+            (true, true, true, Quarantine),
+            (true, true, false, Quarantine),
+            (true, false, true, Tag),
+            (true, false, false, No),
+            (false, true, true, No),
+            (false, false, false, No),
+        ];
+        for (pinned, provable, tag_files, action) in table {
+            let settings = PolicySettings {
+                delete_file: false,
+                quarantine_bucket: Some("held".to_owned()),
+                tag_files,
+                tag_key: "scanned".to_owned(),
+                report_clean: false,
+            };
+            let policy = Policy::new(settings, Some(&rules)).unwrap();
+            assert_eq!(policy.quarantine(), Some("held"));
+            let (bucket, key, repeated, canary) = ("b", "k", false, false);
+            let (released, surge) = (false, Some(Surge::Held));
+            let context =
+                Context { bucket, key, repeated, pinned, canary, provable, released, surge };
+            let plan = plan(&verdict, &policy, context);
+            assert_eq!((plan.action, plan.status, plan.parked), (action, Status::No, false));
         }
     }
 
@@ -339,8 +385,16 @@ mod tests {
             let policy = Policy::new(settings, Some(&rules)).unwrap();
             let (bucket, key, repeated, pinned) = ("b", "k", false, true);
             [None, Some(Surge::Alarm), Some(Surge::Held)].map(|surge| {
-                let context =
-                    Context { bucket, key, repeated, pinned, canary, released: false, surge };
+                let context = Context {
+                    bucket,
+                    key,
+                    repeated,
+                    pinned,
+                    canary,
+                    provable: true,
+                    released: false,
+                    surge,
+                };
                 let plan = plan(verdict, &policy, context);
                 (plan.action, plan.parked)
             })
@@ -384,7 +438,9 @@ mod tests {
             let policy = Policy::new(settings, Some(&rules)).unwrap();
             let (bucket, key, repeated, pinned, canary) = ("b", "k", false, true, false);
             let (released, surge) = (true, Some(Surge::Held));
-            let context = Context { bucket, key, repeated, pinned, canary, released, surge };
+            let provable = true;
+            let context =
+                Context { bucket, key, repeated, pinned, canary, provable, released, surge };
             let plan_of = |verdict: &Verdict| plan(verdict, &policy, context);
             for signature in ["Win.X", "PUA.X"] {
                 let (status, action) = (Status::Released, Action::Tag);

@@ -22,6 +22,17 @@ pub(crate) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// The engine's name for what it found, or for what kept it from looking.
+    pub(crate) fn finding(&self) -> Option<&str> {
+        match self {
+            Self::Clean => None,
+            Self::Infected { signature } => Some(signature),
+            Self::Unscannable { heuristic, .. } => heuristic.as_deref(),
+        }
+    }
+}
+
 /// Why an object has no verdict: in reports, metrics and the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, IntoStaticStr, Serialize)]
 #[strum(serialize_all = "snake_case", const_into_str)]

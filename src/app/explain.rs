@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{BAD_CONFIGURATION, complain, say};
 use crate::config::Ruling;
-use crate::policy::{Action, Finding, Policy, Subject, by_default, ruled_reasons};
+use crate::policy::{Action, Finding, Kind, Policy, Subject, by_default, ruled_reasons};
 use crate::verdict::UnscannableReason;
 
 /// A finding in an object.
@@ -102,6 +102,9 @@ fn answer(policy: &Policy, question: &Question) -> Vec<String> {
         (action, format!("{because}, since {no_rule}"))
     });
     lines.insert(0, format!("{action}: by {by}"));
+    if action == Action::Quarantine && finding.kind() == Kind::Unscannable {
+        lines.push("what was not read (too_large, unreadable) is tagged instead".to_owned());
+    }
     if action == Action::No && policy.settings.tag_files {
         let text = "an object that has a status already is tagged all the same, so that it does \
                     not stay clean";

@@ -336,7 +336,8 @@ fn expected(policy: &Policy, bucket: &str, canary: &Sent, progress: &Progress) -
         Sample::Eicar => Verdict::Infected { signature: found.unwrap_or_default() },
     };
     let (key, repeated, pinned) = (canary.key.as_str(), false, true);
-    let (released, surge) = (false, None);
-    let context = Context { bucket, key, repeated, pinned, canary: true, released, surge };
+    let (provable, released, surge) = (true, false, None);
+    let context =
+        Context { bucket, key, repeated, pinned, canary: true, provable, released, surge };
     policy::plan(&verdict, policy, context).action
 }

@@ -21,7 +21,7 @@ pub(super) fn audit_move(examined: &Examined, key: &str, what: &str) {
     let version = examined.identity.version_id().unwrap_or_default();
     let sha256 = examined.sha256.as_deref().unwrap_or_default();
     let size = examined.identity.bytes();
-    if let Verdict::Infected { signature } = &examined.verdict {
+    if let Some(signature) = examined.verdict.finding() {
         tracing::warn!(
             target: telemetry::AUDIT,
             version,
@@ -48,9 +48,14 @@ impl Pipeline {
                 let key = self.quarantine_key(examined, action, None).unwrap_or_default();
                 audit_move(examined, &key, "infected object quarantined");
             }
+            (Verdict::Unscannable { .. }, Action::Quarantine) => {
+                let key = self.quarantine_key(examined, action, None).unwrap_or_default();
+                audit_move(examined, &key, "unscannable object quarantined");
+            }
             (Verdict::Clean, _) => tracing::info!(size, action = action.into_str(), "clean"),
-            (Verdict::Infected { signature }, _) if examined.released => {
-                tracing::info!(version, sha256, signature, size, "infected, and released");
+            (Verdict::Infected { .. } | Verdict::Unscannable { .. }, _) if examined.released => {
+                let signature = examined.verdict.finding();
+                tracing::info!(version, sha256, signature, size, "found, and released");
             }
             (Verdict::Infected { signature }, _) => {
                 tracing::warn!(

@@ -1,4 +1,4 @@
-//! Moves an infected object into the quarantine bucket.
+//! Moves an object into the quarantine bucket.
 //!
 //! The record first, then the copy, then the report, and only then the deletion: at each point a crash
 //! leaves the original, or a proved copy that a confirmed report names. A retry finds what is there
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::effects::to_its_end;
 use super::lines::audit_move;
-use super::tagging::Tagging;
+use super::tagging::{self, Tagging};
 use super::{Job, Pipeline};
 use crate::failure::{Failure, Kind, Reason, Stage};
 use crate::policy::Action;
@@ -18,7 +18,7 @@ use crate::quarantine::{Finding, Record, name, record_name};
 use crate::receipt;
 use crate::report::{EffectError, Examined, Report};
 use crate::store::{Applied, Identity, Place, Store};
-use crate::verdict::Verdict;
+use crate::verdict::Status;
 
 impl Pipeline {
     /// Whether the object is in the quarantine bucket, where nothing is acted on.
@@ -48,6 +48,13 @@ impl Pipeline {
         job: &Job<'_>,
         examined: &Examined,
     ) -> Result<Tagging, Failure> {
+        if examined.status() == Status::No && self.policy.settings.tag_files {
+            // Nothing speaks against it but that it was not scanned, and a later scan may have been.
+            let tagged = self.tag(&examined.identity, tagging::statement(examined)).await?;
+            if matches!(tagged, Tagging::Outranked | Tagging::Ended(Applied::Changed)) {
+                return Ok(tagged);
+            }
+        }
         let copied = self.copy_aside(job, examined).await;
         let key = match copied {
             Ok(Ok(key)) => key,
@@ -69,15 +76,15 @@ impl Pipeline {
         job: &Job<'_>,
         examined: &Examined,
     ) -> Result<Result<String, Applied>, Failure> {
-        let (Some(bucket), Verdict::Infected { signature }, Some(sha256)) =
-            (&self.policy.settings.quarantine_bucket, &examined.verdict, &examined.sha256)
+        let (Some(bucket), Some(signature), Some(sha256)) =
+            (&self.policy.settings.quarantine_bucket, examined.verdict.finding(), &examined.sha256)
         else {
             let detail = "neither bucket nor finding to move it by";
             return Err(Failure::permanent(Stage::Quarantine, Reason::StoreRequest, detail));
         };
         let store = Arc::clone(&self.store);
         let (identity, bucket) = (examined.identity.clone(), bucket.clone());
-        let (signature, sha256) = (signature.clone(), sha256.clone());
+        let (signature, sha256) = (signature.to_owned(), sha256.clone());
         let engine = examined.engine.clone();
         let tag_key = self.policy.settings.tag_key.clone();
         let report = Report::of(job.object, examined, job.attempt, Action::Quarantine, None).id;

@@ -7,22 +7,20 @@ use crate::failure::{Dependency, Failure, Kind};
 use crate::receipt::{self, statement_of};
 use crate::report::Examined;
 use crate::store::Pin;
-use crate::verdict::Verdict;
 
 /// Waits before the tags are asked for again.
 const DELAYS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 
 impl Pipeline {
     /// Marks a finding that has a valid release on the very bytes: of this SHA-256, under this name, about
-    /// this signature.
+    /// this finding.
     ///
     /// # Errors
     /// When the store as a whole does not answer. Where the tags of this object alone cannot be read, it
     /// counts as not released: otherwise that would be a way to keep what is infected.
     pub(super) async fn recognise_release(&self, examined: &mut Examined) -> Result<(), Failure> {
         let settings = &self.policy.settings;
-        let (Verdict::Infected { signature }, Some(sha256)) = (&examined.verdict, &examined.sha256)
-        else {
+        let (Some(finding), Some(sha256)) = (examined.verdict.finding(), &examined.sha256) else {
             return Ok(());
         };
         let identity = &examined.identity;
@@ -46,7 +44,7 @@ impl Pipeline {
                 let receipt_key = receipt::tag_key(&settings.tag_key);
                 let stated = statement_of(&found.tags, &receipt_key, &self.keys, &found.identity);
                 examined.released =
-                    stated.is_some_and(|statement| statement.releases(sha256, signature));
+                    stated.is_some_and(|statement| statement.releases(sha256, finding));
                 Ok(())
             }
             // Other bytes are there by now, or tags are denied or unknown here.

@@ -12,7 +12,7 @@ use crate::policy::{Action, Plan};
 use crate::receipt::{self, Database, Found, Keys, Statement};
 use crate::report::Examined;
 use crate::store::{Applied, Identity, Pin, Store, Tagged, Tags};
-use crate::verdict::{Status, Verdict};
+use crate::verdict::Status;
 
 /// How the tagging of an object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +60,10 @@ impl Pipeline {
 /// What a receipt says of an examined object.
 pub(super) fn statement(examined: &Examined) -> Statement {
     let began = clock::millis(examined.started);
-    if let (true, Verdict::Infected { signature }, Some(sha256)) =
-        (examined.released, &examined.verdict, &examined.sha256)
+    if let (true, Some(finding), Some(sha256)) =
+        (examined.released, examined.verdict.finding(), &examined.sha256)
     {
-        return Statement::release(sha256, signature, began);
+        return Statement::release(sha256, finding, began);
     }
     Statement {
         status: examined.status(),

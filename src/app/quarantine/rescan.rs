@@ -71,6 +71,8 @@ async fn is_clean(bucket: &Bucket, engine: &Engine, held: &Held) -> Result<bool,
     match engine.scan(copy.bytes(), 1).await {
         Ok((Verdict::Clean, _)) => Ok(true),
         Ok((Verdict::Infected { .. }, _)) => Ok(false),
+        // It is there because of that.
+        Ok((verdict, _)) if verdict.finding() == Some(&record.signature) => Ok(false),
         Ok((Verdict::Unscannable { reason, .. }, _)) => {
             Err(named(format!("it cannot be scanned ({reason})")))
         }

@@ -57,11 +57,8 @@ impl Word {
             (Self::No, _) => Ok(Action::No),
             (Self::Tag, _) if settings.tag_files => Ok(Action::Tag),
             (Self::Tag, _) => Err("needs TAG_FILES=true"),
-            (Self::Quarantine, Kind::Infected) if settings.quarantine_bucket.is_some() => {
-                Ok(Action::Quarantine)
-            }
-            (Self::Quarantine, Kind::Infected) => Err("needs QUARANTINE_BUCKET"),
-            (Self::Quarantine, Kind::Unscannable) => Err("is for infected objects alone"),
+            (Self::Quarantine, _) if settings.quarantine_bucket.is_some() => Ok(Action::Quarantine),
+            (Self::Quarantine, _) => Err("needs QUARANTINE_BUCKET"),
             (Self::Delete, Kind::Infected) => Ok(Action::Delete),
             (Self::Delete, Kind::Unscannable) => {
                 Err("is not for what could not be scanned: a fault must cost nobody a file")

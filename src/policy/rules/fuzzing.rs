@@ -52,8 +52,9 @@ fn in_force(policy: &Policy) {
     for bucket in &buckets {
         for key in &keys {
             let (repeated, pinned, canary) = (false, true, false);
-            let (released, surge) = (false, None);
-            let context = Context { bucket, key, repeated, pinned, canary, released, surge };
+            let (provable, released, surge) = (true, false, None);
+            let context =
+                Context { bucket, key, repeated, pinned, canary, provable, released, surge };
             let clean = plan(&Verdict::Clean, policy, context);
             let tag = if policy.settings.tag_files { Action::Tag } else { Action::No };
             assert_eq!((clean.status, clean.action), (Status::Clean, tag));

@@ -117,7 +117,7 @@ fn what_is_wrong_is_told_with_file_line_and_rule() {
         ),
         (
             "- unscannable: quarantine",
-            ":1: rule 1: unscannable: quarantine is for infected objects alone",
+            ":1: rule 1: unscannable: quarantine needs QUARANTINE_BUCKET",
         ),
         ("- {reason: '*', signature: '*', infected: no}", ":1: rule 1: has signature, which"),
         ("- {signature: x, unscannable: no}", ":1: rule 1: signature is not known of unscannable"),
@@ -136,7 +136,7 @@ fn what_is_wrong_is_told_with_file_line_and_rule() {
     assert_eq!((several.len(), of(":1: rule 1:"), of(":3: rule 2:")), (3, 2, 1), "{several:?}");
     let bucket =
         PolicySettings { quarantine_bucket: Some("held".to_owned()), ..settings(false, true) };
-    assert!(read("- infected: quarantine", &bucket).is_ok());
+    assert!(read("- infected: quarantine\n  unscannable: quarantine", &bucket).is_ok());
     let weaker = read("- {key: x, infected: quarantine}\n- infected: delete", &bucket).unwrap_err();
     assert!(weaker[0].contains("infected is quarantine here, and delete by rule 2"), "{weaker:?}");
     let untagged = read("- infected: tag", &settings(true, false)).unwrap_err();

@@ -14,7 +14,7 @@ fn key_file() -> String {
 }
 
 /// As [`scene`], with receipts.
-async fn signing(
+pub(super) async fn signing(
     overrides: &[(&str, &str)],
     hook: impl Fn(&Call, &mut Contents) -> Option<Reply> + Send + Sync + 'static,
 ) -> Scene {
