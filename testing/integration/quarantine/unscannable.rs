@@ -1,5 +1,6 @@
 //! What could not be scanned is moved where a rule says so.
 
+use peers::scripted::store::error;
 use peers::zip;
 
 use super::restores::signing;
@@ -9,8 +10,11 @@ use crate::rules::RulesFile;
 #[tokio::test]
 async fn an_encrypted_archive_is_moved_by_a_rule_and_can_be_taken_back() {
     let rules = RulesFile::new("- unscannable: quarantine\n");
-    let settings = [("RULES_FILE", rules.path()), ("VOLUME_SIZE", "1")];
-    let scene = signing(&settings, |_, _| None).await;
+    let scene = signing(&[("RULES_FILE", rules.path())], |call, _| {
+        let is_archived = call.operation == Operation::GetObject && call.key == b"archived";
+        is_archived.then(|| error(403, "InvalidObjectState"))
+    })
+    .await;
     let archive = zip::encrypted("secret.txt", 50);
     let name = scene.held_from("secret.zip", Version::new(archive.clone()).tag("team", "x")).await;
     let reports = scene.reports("secret.zip", 1).await;
@@ -22,11 +26,12 @@ async fn an_encrypted_archive_is_moved_by_a_rule_and_can_be_taken_back() {
     assert_eq!(record["tags"].as_array().unwrap().len(), 1, "{record}");
 
     // What was not read has no hash to prove a copy by.
-    let (_, etag) = scene.store.put(BUCKET, "large", Version::new(vec![b'x'; (1 << 20) + 1]));
-    scene.announce(BUCKET, "large", &etag).await;
-    let reports = scene.reports("large", 1).await;
+    let (_, etag) = scene.store.put(BUCKET, "archived", Version::new("x"));
+    scene.announce(BUCKET, "archived", &etag).await;
+    let reports = scene.reports("archived", 1).await;
     assert_eq!(said(&reports[0]), ["no", "tag", "-"]);
-    assert_eq!(scene.store.current(BUCKET, "large").unwrap().tag_value("scanned"), Some("no"));
+    assert_eq!(reports[0]["reason"], "unreadable");
+    assert_eq!(scene.store.current(BUCKET, "archived").unwrap().tag_value("scanned"), Some("no"));
     assert_eq!(scene.held().len(), 1);
 
     // Taken back, it is not moved again for the same reason.
