@@ -37,7 +37,7 @@ use crate::report::{Attempt, EffectError, Examined, Trigger};
 use crate::scanner::Engine;
 use crate::store::{Identity, Look, Pin, Store};
 use crate::surge::Surges;
-use crate::verdict::{Status, Verdict};
+use crate::verdict::{Status, UnscannableReason, Verdict};
 
 /// For fetching and scanning, all rounds together. With the effects a delivery stays well below the
 /// half hour after which RabbitMQ takes it away by default.
@@ -258,7 +258,13 @@ impl Pipeline {
     fn plan(&self, examined: &Examined, repeated: bool) -> Plan {
         let Identity { bucket, key, pin, .. } = &examined.identity;
         let (pinned, canary) = (*pin != Pin::Nothing, examined.is_canary());
-        let provable = examined.sha256.is_some() && examined.verdict.finding().is_some();
+        // A limit of time is exceeded because the engine is busy too: load must move no object.
+        let exceeded = matches!(
+            examined.verdict,
+            Verdict::Unscannable { reason: UnscannableReason::LimitsExceeded, .. }
+        );
+        let provable =
+            examined.sha256.is_some() && examined.verdict.finding().is_some() && !exceeded;
         let (released, surge) = (examined.released, examined.surge);
         let context = Context { bucket, key, repeated, pinned, canary, provable, released, surge };
         policy::plan(&examined.verdict, &self.policy, context)

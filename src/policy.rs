@@ -79,8 +79,8 @@ pub(crate) struct Context<'a> {
     pub(crate) pinned: bool,
     /// It is a canary of our own, which nobody wants back.
     pub(crate) canary: bool,
-    /// The bytes were read, and the engine named what it found or what kept it from looking: what was
-    /// moved can be told and proved.
+    /// The bytes were read, the engine named what it found or what kept it from looking, and it would
+    /// do so again: what was moved can be told and proved.
     pub(crate) provable: bool,
     /// A person has released this finding in these bytes.
     pub(crate) released: bool,

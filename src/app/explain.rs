@@ -103,7 +103,10 @@ fn answer(policy: &Policy, question: &Question) -> Vec<String> {
     });
     lines.insert(0, format!("{action}: by {by}"));
     if action == Action::Quarantine && finding.kind() == Kind::Unscannable {
-        lines.push("what was not read (too_large, unreadable) is tagged instead".to_owned());
+        lines.push(
+            "only what is encrypted is moved: too_large, unreadable and limits_exceeded are tagged"
+                .to_owned(),
+        );
     }
     if action == Action::No && policy.settings.tag_files {
         let text = "an object that has a status already is tagged all the same, so that it does \

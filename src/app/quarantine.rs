@@ -147,10 +147,9 @@ impl Tally {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "a command reports its errors there")]
     fn fail(&mut self, line: &str) {
         self.failed += 1;
-        eprintln!("{line}");
+        crate::app::complain(line);
     }
 
     /// The exit code, after a line that sums it up. `what` as in `were purged`.
@@ -168,8 +167,6 @@ impl Tally {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 fn complain(error: &str, code: u8) -> ExitCode {
-    eprintln!("{error}");
-    ExitCode::from(code)
+    crate::app::fail(error, code)
 }

@@ -148,10 +148,8 @@ async fn rule(desk: &Desk, signature: &str, state: State) -> Result<(), String> 
     Err(format!("{signature}: somebody else has decided meanwhile; see `surge list`"))
 }
 
-#[expect(clippy::print_stderr, reason = "a command reports its errors there")]
 fn complain(line: &str) -> ExitCode {
-    eprintln!("{line}");
-    ExitCode::FAILURE
+    super::fail(line, 1)
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {

@@ -62,7 +62,7 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key is the uploader's choice, and may hold what a terminal would take for a command.
-        write!(f, "s3://{}/{}", self.bucket, self.key.escape_debug())?;
+        write!(f, "s3://{}/{}", self.bucket.escape_debug(), self.key.escape_debug())?;
         match &self.version {
             Some(version) => write!(f, "{VERSION}{}", version.escape_debug()),
             None => Ok(()),

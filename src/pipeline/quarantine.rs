@@ -5,6 +5,7 @@
 //! already.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -122,7 +123,10 @@ async fn copy_aside(
     let beside = place(record_name(&key));
     let written = store.read_small(&beside).await?;
     let is_ours = |json: &Bytes| {
-        Record::read(json).is_some_and(|record| record.is_of(identity, finding.sha256))
+        let tells = |record: &Record| {
+            record.is_of(identity, finding.sha256) && record.tells(finding, SystemTime::now())
+        };
+        Record::read(json).as_ref().is_some_and(tells)
     };
     if !written.as_ref().is_some_and(is_ours) {
         let json = serde_json::to_vec(&Record::new(identity, &original, finding));

@@ -159,9 +159,9 @@ impl Rules {
         judged.take_while(|(_, judged)| !std::mem::replace(&mut matched, judged.is_ok())).collect()
     }
 
-    /// Whether a rule has such an action for infected objects.
+    /// Whether a rule has such an action.
     pub(super) fn has(&self, such: impl Fn(Action) -> bool) -> bool {
-        self.list.iter().filter_map(|rule| rule.infected).any(such)
+        self.list.iter().flat_map(|rule| [rule.infected, rule.unscannable]).flatten().any(such)
     }
 }
 

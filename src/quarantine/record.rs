@@ -1,5 +1,7 @@
 //! The record beside a copy: where its bytes were, why they were moved, and what they had with them.
 
+use std::time::SystemTime;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,8 @@ const FORMAT: u32 = 1;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// The most names of headers that were left out.
 const MAX_LEFT_OUT: usize = 100;
+/// In milliseconds: a record that is older is written again by the next attempt.
+const MAX_AGE: i64 = 3_600_000;
 /// What is written in place of the tags, where the store did not tell them.
 const TAGS: &str = "tags";
 
@@ -123,6 +127,18 @@ impl Record {
     /// The uploader's tags.
     pub(crate) fn tags(&self) -> Vec<KeyValue> {
         self.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect()
+    }
+
+    /// Whether what it is about was last changed when this was.
+    pub(crate) fn is_as_old_as(&self, identity: &Identity) -> bool {
+        self.last_modified == identity.modified().map(clock::rfc3339_of_seconds)
+    }
+
+    /// Whether it tells this finding, of an attempt not long ago: later ones may find something else.
+    pub(crate) fn tells(&self, finding: Finding<'_>, now: SystemTime) -> bool {
+        let since = clock::millis(now).saturating_sub(MAX_AGE);
+        self.signature == finding.signature
+            && clock::millis_of(&self.quarantined_at).is_some_and(|at| at >= since)
     }
 
     /// Whether it is about exactly these bytes.
@@ -246,6 +262,16 @@ mod tests {
         json["format"] = 2.into();
         assert_eq!(Record::read(json.to_string().as_bytes()), None);
         assert_eq!(Record::read(b"{}"), None);
+    }
+
+    #[test]
+    fn a_record_of_another_finding_or_of_long_ago_is_written_again() {
+        let record = record(Vec::new(), None);
+        let of = |signature| Finding { signature, sha256: "5a", engine: None, report: Uuid::nil() };
+        let now = SystemTime::now();
+        assert!(record.tells(of("Eicar"), now));
+        assert!(!record.tells(of("Eicar-2"), now));
+        assert!(!record.tells(of("Eicar"), now + std::time::Duration::from_secs(3_610)));
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(super) async fn list(bucket: &Bucket, matching: &Matching, json: bool) -> Ex
     let mut size = 0_u64;
     let tally = bucket
         .each(&which, async |held| {
-            size += held.record().and_then(|record| record.length).unwrap_or(0);
+            let length = held.record().and_then(|record| record.length).unwrap_or(0);
+            size = size.saturating_add(length);
             Ok(Some(if json { row(&held) } else { line(&held) }))
         })
         .await;
@@ -40,7 +41,7 @@ fn line(held: &Held) -> String {
     let Some(record) = held.record() else { return held.said() };
     let size = record.length.map(bytes).unwrap_or_default();
     let gone = if held.copy { "" } else { "  (its copy is not there any more)" };
-    format!("{}  {size:>10}  {}{gone}", record.quarantined_at, held.said())
+    format!("{}  {size:>10}  {}{gone}", record.quarantined_at.escape_debug(), held.said())
 }
 
 pub(super) fn row(held: &Held) -> String {

@@ -177,6 +177,12 @@ impl<'a> Restorer<'a> {
         let found = self.store.identify(bucket, key, None).await;
         let found = found.map_err(|failure| naming_right(&failure, "s3:GetObject"))?;
         let Some(found) = found else { return Ok(There::Free { older: false }) };
+        if record.is_of(&found, &record.sha256) && record.is_as_old_as(&found) {
+            // The daemon is about to delete it: to take it for restored would lose both.
+            let line = "the very object is still there, its move is not finished: try again later, \
+                        or have its notification moved back (redrive)";
+            return Err(line.to_owned());
+        }
         let tags = self.tags_of(&found).await?;
         let receipt_key = receipt::tag_key(&self.tag_key);
         let stated = statement_of(&tags, &receipt_key, &self.keys, &found);
@@ -231,7 +237,8 @@ impl<'a> Restorer<'a> {
         let release = release(record).sign_for_name(key, &place.bucket, &place.key);
         let mut all = tags.to_vec();
         all.push((self.tag_key.clone(), Status::Released.to_string()));
-        all.push((receipt::tag_key(&self.tag_key), release));
+        let released = (receipt::tag_key(&self.tag_key), release);
+        all.push(released.clone());
         let (headers, only_if_absent) = (record.headers(), honours && !older);
         let what = Restoration { place, headers: &headers, tags: &all, only_if_absent };
         match self.store.write_back(copy.bytes(), &what).await {
@@ -239,9 +246,13 @@ impl<'a> Restorer<'a> {
                 let written =
                     self.store.identify(&place.bucket, &place.key, version.as_deref()).await;
                 let written = written.map_err(|failure| failure.to_string())?;
-                written.ok_or_else(|| {
-                    "it was written, and is not there any more: the copy stays".to_owned()
-                })
+                let written =
+                    written.ok_or("it was written, and is not there any more: the copy stays")?;
+                // Without an id it is not known whose version the name stands for.
+                if version.is_none() && !self.tags_of(&written).await?.contains(&released) {
+                    return Err("something was uploaded there meanwhile: the copy stays".to_owned());
+                }
+                Ok(written)
             }
             Ok(Written::Occupied) => {
                 Err("something was uploaded there meanwhile: the copy stays".to_owned())
@@ -343,9 +354,11 @@ fn release(record: &Record) -> Statement {
 }
 
 /// Whether an object of which a receipt says this is what was to be restored: released by an earlier
-/// run, or scanned clean since.
+/// run, or scanned clean since it was moved.
 fn is_restored(statement: &Statement, record: &Record) -> bool {
+    let moved = clock::millis_of(&record.quarantined_at);
     let is_clean = statement.status == Status::Clean
-        && statement.sha256.as_deref() == Some(record.sha256.as_str());
+        && statement.sha256.as_deref() == Some(record.sha256.as_str())
+        && moved.is_some_and(|moved| statement.began > moved);
     is_clean || statement.releases(&record.sha256, &record.signature)
 }

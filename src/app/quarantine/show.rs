@@ -63,7 +63,7 @@ fn lines(held: &Held, record: &Record) -> Vec<String> {
         "this content",
         &format!(
             "{}:{length}:{}  (a line for a file *.sfp of ClamAV)",
-            record.sha256,
+            record.sha256.escape_debug(),
             name_of(signature)
         ),
     ));
