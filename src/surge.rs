@@ -13,7 +13,6 @@ mod ledger;
 mod timeline;
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,12 +47,8 @@ pub(crate) struct Surges {
     ledger: Mutex<Ledger>,
     /// The journal, once it was read to its end.
     journal: watch::Sender<Option<Arc<Journal>>>,
-    /// The journal could not be opened the last time: nobody waits for it.
-    away: AtomicBool,
     /// A ruling has to be appended.
     due: Notify,
-    /// The journal does not take entries any more.
-    broken: Notify,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -68,9 +63,8 @@ impl Surges {
     ) -> Self {
         let ledger = Mutex::new(Ledger::new(settings.limit, settings.window));
         let (me, started) = (Uuid::new_v4(), Instant::now());
-        let (journal, away) = (watch::Sender::new(None), AtomicBool::new(false));
-        let (due, broken) = (Notify::new(), Notify::new());
-        Self { means, me, started, ledger, journal, away, due, broken, health, metrics }
+        let (journal, due) = (watch::Sender::new(None), Notify::new());
+        Self { means, me, started, ledger, journal, due, health, metrics }
     }
 
     /// Follows the journal, for as long as the future is polled.
@@ -89,7 +83,6 @@ impl Surges {
                 }
                 Err(error) => error.to_string(),
             };
-            self.away.store(true, Ordering::Relaxed);
             self.journal.send_replace(None);
             self.show(Some(&error));
             if last_error.as_ref() != Some(&error) {
@@ -105,24 +98,14 @@ impl Surges {
             journal.read_to_end().await?;
             journal.append(&Fact::Began(self.moment())).await?;
             self.caught_up(journal);
-            let (mut all, mut kept) = (true, Instant::now());
+            let mut all = true;
             loop {
                 let now = clock::millis(SystemTime::now());
                 let facts = self.ledger().to_append(all, now);
                 for fact in facts {
                     journal.append_and_read(&fact).await?;
                 }
-                tokio::select! {
-                    () = self.due.notified() => {}
-                    () = self.broken.notified() => {
-                        return Err(JournalError::new("an entry of a deletion was not taken"));
-                    }
-                    () = tokio::time::sleep_until((kept + KEEP_INTERVAL).into()) => {}
-                }
-                all = kept.elapsed() >= KEEP_INTERVAL;
-                if all {
-                    kept = Instant::now();
-                }
+                all = tokio::time::timeout(KEEP_INTERVAL, self.due.notified()).await.is_err();
             }
         }
         .await;
@@ -134,7 +117,6 @@ impl Surges {
 
     /// Everything in the journal was read: it can be relied upon, and shown.
     fn caught_up(&self, journal: &Arc<Journal>) {
-        self.away.store(false, Ordering::Relaxed);
         self.journal.send_replace(Some(Arc::clone(journal)));
         self.show(None);
         let ledger = self.ledger();
@@ -216,19 +198,6 @@ impl Surges {
 
     async fn is_held(&self, signature: &str, sha256: &str) -> Result<bool, JournalError> {
         let journal = self.opened().await?;
-        let held = self.ask(&journal, signature, sha256).await;
-        if held.is_err() {
-            self.broken.notify_one();
-        }
-        held
-    }
-
-    async fn ask(
-        &self,
-        journal: &Journal,
-        signature: &str,
-        sha256: &str,
-    ) -> Result<bool, JournalError> {
         // What was read so far may be old: then it is looked at once more.
         if !self.is_to_be_counted(signature, sha256) {
             journal.read_to_end().await?;
@@ -247,10 +216,6 @@ impl Surges {
 
     async fn opened(&self) -> Result<Arc<Journal>, JournalError> {
         let mut opened = self.journal.subscribe();
-        if self.away.load(Ordering::Relaxed) && opened.borrow().is_none() {
-            // Not waited for: that would take a slot from what can be scanned.
-            return Err(JournalError::new("it is not open"));
-        }
         let open = async {
             // Fails only without a sender, and we hold it.
             let opened = opened.wait_for(Option::is_some).await.ok()?;

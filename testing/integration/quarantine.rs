@@ -8,7 +8,6 @@ mod rescans;
 mod restores;
 mod sizes;
 mod stores;
-mod unfinished;
 mod unscannable;
 
 use std::sync::Arc;

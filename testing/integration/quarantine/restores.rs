@@ -35,7 +35,7 @@ fn unconditional(call: &Call, contents: &mut Contents) -> Reply {
 }
 
 impl Scene {
-    pub(super) fn receipt(&self, key: &str) -> String {
+    fn receipt(&self, key: &str) -> String {
         self.store.current(BUCKET, key).unwrap().tag_value(RECEIPT).unwrap_or_default().to_owned()
     }
 
