@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod desk;
 mod explain;
 mod progress;
 mod quarantine;

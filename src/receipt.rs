@@ -132,8 +132,10 @@ impl Statement {
     /// or used a newer database. A scan that began after `now` (milliseconds since 1970) was dated by
     /// a clock that is wrong, and then its time says nothing.
     pub(crate) fn outranks(&self, other: &Self, now: i64) -> bool {
+        // A person's word is about one finding, and takes back no other verdict.
+        let is_verdict = other.status == Status::Released && self.status != Status::Released;
         let later = self.began > other.began && self.began <= now;
-        later || self.database.is_newer_than(&other.database)
+        is_verdict || later || self.database.is_newer_than(&other.database)
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) use self::identity::{Identity, Pin};
 pub(crate) use self::inspect::TagsSeen;
 pub(crate) use self::key::MAX_KEY;
 pub(crate) use self::own::{OwnFault, Removal};
-pub(crate) use self::page::{Listed, Listing, Mark, Walk};
+pub(crate) use self::page::{Listed, Listing, Mark, Versioning, Walk};
 pub(crate) use self::survey::{Bearing, Finding};
 
 use std::collections::VecDeque;

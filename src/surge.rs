@@ -12,7 +12,9 @@ mod fact;
 mod ledger;
 mod timeline;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,13 +47,23 @@ pub(crate) struct Surges {
     me: Uuid,
     started: Instant,
     ledger: Mutex<Ledger>,
+    /// The contents that this replica has appended and waits for, by signature and SHA-256; and whether
+    /// their entry found the signature held. Those behind it may be read before the waiting one goes on.
+    asked: Mutex<Asked>,
     /// The journal, once it was read to its end.
     journal: watch::Sender<Option<Arc<Journal>>>,
+    /// The journal could not be opened the last time: nobody waits for it.
+    away: AtomicBool,
     /// A ruling has to be appended.
     due: Notify,
+    /// The journal does not take entries any more.
+    broken: Notify,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
+
+/// By signature and SHA-256; `None` until the entry was read.
+type Asked = HashMap<(String, String), Option<bool>>;
 
 impl Surges {
     /// `means`: what a surge means for a deletion.
@@ -63,8 +75,10 @@ impl Surges {
     ) -> Self {
         let ledger = Mutex::new(Ledger::new(settings.limit, settings.window));
         let (me, started) = (Uuid::new_v4(), Instant::now());
-        let (journal, due) = (watch::Sender::new(None), Notify::new());
-        Self { means, me, started, ledger, journal, due, health, metrics }
+        let (journal, away) = (watch::Sender::new(None), AtomicBool::new(false));
+        let (due, broken) = (Notify::new(), Notify::new());
+        let asked = Mutex::default();
+        Self { means, me, started, ledger, asked, journal, away, due, broken, health, metrics }
     }
 
     /// Follows the journal, for as long as the future is polled.
@@ -75,6 +89,7 @@ impl Surges {
             let error = match session.journal().await {
                 Ok((journal, reader)) => {
                     self.ledger().begin_again();
+                    self.asked().clear();
                     let error = tokio::select! {
                         error = journal.follow(reader, |fact| self.take(fact)) => error,
                         error = self.work(&journal) => error,
@@ -83,10 +98,11 @@ impl Surges {
                 }
                 Err(error) => error.to_string(),
             };
+            self.away.store(true, Ordering::Relaxed);
             self.journal.send_replace(None);
             self.show(Some(&error));
             if last_error.as_ref() != Some(&error) {
-                tracing::warn!(%error, "deletions wait for the journal (SURGE_LIMIT)");
+                tracing::warn!(%error, "the journal that counts deletions is away (SURGE_LIMIT)");
                 last_error = Some(error);
             }
             tokio::time::sleep(REOPEN_INTERVAL).await;
@@ -98,14 +114,24 @@ impl Surges {
             journal.read_to_end().await?;
             journal.append(&Fact::Began(self.moment())).await?;
             self.caught_up(journal);
-            let mut all = true;
+            let (mut all, mut kept) = (true, Instant::now());
             loop {
                 let now = clock::millis(SystemTime::now());
                 let facts = self.ledger().to_append(all, now);
                 for fact in facts {
                     journal.append_and_read(&fact).await?;
                 }
-                all = tokio::time::timeout(KEEP_INTERVAL, self.due.notified()).await.is_err();
+                tokio::select! {
+                    () = self.due.notified() => {}
+                    () = self.broken.notified() => {
+                        return Err(JournalError::new("an entry of a deletion was not taken"));
+                    }
+                    () = tokio::time::sleep_until((kept + KEEP_INTERVAL).into()) => {}
+                }
+                all = kept.elapsed() >= KEEP_INTERVAL;
+                if all {
+                    kept = Instant::now();
+                }
             }
         }
         .await;
@@ -117,6 +143,7 @@ impl Surges {
 
     /// Everything in the journal was read: it can be relied upon, and shown.
     fn caught_up(&self, journal: &Arc<Journal>) {
+        self.away.store(false, Ordering::Relaxed);
         self.journal.send_replace(Some(Arc::clone(journal)));
         self.show(None);
         let ledger = self.ledger();
@@ -125,8 +152,19 @@ impl Surges {
 
     /// Takes in an entry of the journal.
     fn take(&self, fact: Fact) {
+        let ours = match &fact {
+            Fact::Found { moment, signature, sha256 } if moment.by == self.me => {
+                Some((signature.clone(), sha256.clone()))
+            }
+            _ => None,
+        };
         let mut ledger = self.ledger();
         let news = ledger.apply(fact);
+        if let Some(asked) = ours
+            && let Some(held) = self.asked().get_mut(&asked)
+        {
+            *held = Some(ledger.state(&asked.0) == State::Held);
+        }
         if ledger.has_due() {
             self.due.notify_one();
         }
@@ -168,7 +206,10 @@ impl Surges {
         };
         let lines = [
             (!held.is_empty()).then(|| format!("{what} {}", held.join(", "))),
-            error.map(|error| format!("deletions wait: {error}")),
+            error.map(|error| match self.means {
+                Surge::Held => format!("deletions wait: {error}"),
+                Surge::Alarm => format!("deletions are not counted: {error}"),
+            }),
         ];
         let lines: Vec<String> = lines.into_iter().flatten().collect();
         self.health.note(Note::Surge, (!lines.is_empty()).then(|| lines.join("; ")));
@@ -198,16 +239,35 @@ impl Surges {
 
     async fn is_held(&self, signature: &str, sha256: &str) -> Result<bool, JournalError> {
         let journal = self.opened().await?;
+        let held = self.ask(&journal, signature, sha256).await;
+        if held.is_err() {
+            self.broken.notify_one();
+        }
+        held
+    }
+
+    async fn ask(
+        &self,
+        journal: &Journal,
+        signature: &str,
+        sha256: &str,
+    ) -> Result<bool, JournalError> {
         // What was read so far may be old: then it is looked at once more.
         if !self.is_to_be_counted(signature, sha256) {
             journal.read_to_end().await?;
         }
-        if self.is_to_be_counted(signature, sha256) {
-            let (moment, signature) = (self.moment(), signature.to_owned());
-            let found = Fact::Found { moment, signature, sha256: sha256.to_owned() };
-            journal.append_and_read(&found).await?;
+        if !self.is_to_be_counted(signature, sha256) {
+            return Ok(self.ledger().state(signature) == State::Held);
         }
-        Ok(self.ledger().state(signature) == State::Held)
+        let asked = (signature.to_owned(), sha256.to_owned());
+        self.asked().entry(asked.clone()).or_insert(None);
+        let (signature, sha256) = asked.clone();
+        let found = Fact::Found { moment: self.moment(), signature, sha256 };
+        let read = journal.append_and_read(&found).await;
+        let held = self.asked().remove(&asked).flatten();
+        read?;
+        // Another deletion of the same content may have taken the answer along.
+        Ok(held.unwrap_or_else(|| self.ledger().state(&asked.0) == State::Held))
     }
 
     fn is_to_be_counted(&self, signature: &str, sha256: &str) -> bool {
@@ -216,6 +276,10 @@ impl Surges {
 
     async fn opened(&self) -> Result<Arc<Journal>, JournalError> {
         let mut opened = self.journal.subscribe();
+        if self.away.load(Ordering::Relaxed) && opened.borrow().is_none() {
+            // Not waited for: that would take a slot from what can be scanned.
+            return Err(JournalError::new("it is not open"));
+        }
         let open = async {
             // Fails only without a sender, and we hold it.
             let opened = opened.wait_for(Option::is_some).await.ok()?;
@@ -228,6 +292,10 @@ impl Surges {
     fn moment(&self) -> Moment {
         let running = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Moment { by: self.me, running }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

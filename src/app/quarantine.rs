@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 
 use self::bucket::{Bucket, Held};
 pub use self::which::{CopyName, Matching, Which};
-use super::{BAD_CONFIGURATION, say};
+use super::{BAD_ARGUMENTS, BAD_CONFIGURATION, complain, fail, say};
 use crate::config::Inspection;
 use crate::store::Store;
 
@@ -73,9 +73,6 @@ pub struct Restore {
     pub dry_run: bool,
 }
 
-/// The exit code for arguments that do not go together, as the command line's own.
-const BAD_ARGUMENTS: u8 = 2;
-
 /// How many copies were done with, and how many not.
 #[derive(Debug, Default)]
 struct Tally {
@@ -87,7 +84,7 @@ struct Tally {
 pub async fn quarantine(settings: Inspection, what: Quarantine) -> ExitCode {
     let bucket = match Bucket::open(&settings).await {
         Ok(bucket) => bucket,
-        Err(error) => return complain(&error, BAD_CONFIGURATION),
+        Err(error) => return fail(error, BAD_CONFIGURATION),
     };
     match what {
         Quarantine::List { matching, json } => list::list(&bucket, &matching, json).await,
@@ -107,9 +104,7 @@ impl Bucket {
         let store = Store::new(&settings.store, &settings.trust).await?;
         Ok(Self { store: store.into(), name })
     }
-}
 
-impl Bucket {
     /// Does something with each copy that is meant, one after the other, and prints a line for it where
     /// there is one.
     async fn each(
@@ -149,7 +144,7 @@ impl Tally {
 
     fn fail(&mut self, line: &str) {
         self.failed += 1;
-        crate::app::complain(line);
+        complain(line);
     }
 
     /// The exit code, after a line that sums it up. `what` as in `were purged`.
@@ -165,8 +160,4 @@ impl Tally {
     fn code(&self) -> ExitCode {
         if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
-}
-
-fn complain(error: &str, code: u8) -> ExitCode {
-    crate::app::fail(error, code)
 }

@@ -1,18 +1,14 @@
 //! The `surge` command: shows which signatures are held, and takes the decision of a person.
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio_util::task::AbortOnDropHandle;
-
+use super::desk::Desk;
 use super::redrive::{Tally, move_back};
 use super::say;
 use crate::clock;
 use crate::config::Settings;
 use crate::failure::Reason;
-use crate::metrics::Metrics;
-use crate::queue::{Journal, Session, Topology};
 use crate::surge::{Fact, Ledger, Ruling, State};
 
 /// What a person says of a signature.
@@ -24,46 +20,16 @@ pub enum Judgement {
     Wrong,
 }
 
-/// A session of the command, with all that the journal says of surges.
-struct Desk {
-    session: Session,
-    topology: Topology,
-    journal: Arc<Journal>,
-    ledger: Arc<Mutex<Ledger>>,
-    /// Ends with the desk.
-    #[expect(dead_code, reason = "held for its drop")]
-    following: AbortOnDropHandle<()>,
-}
-
-impl Desk {
-    async fn open(settings: &Settings) -> Result<Self, String> {
-        let topology =
-            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
-        let metrics = Metrics::default();
-        let session = Session::open(&settings.broker, &settings.trust, &topology, &metrics);
-        let session = session.await.map_err(|error| error.to_string())?;
-        let (journal, reader) = session.journal().await.map_err(|error| error.to_string())?;
-        // What was ruled is in the journal: nothing has to be counted.
-        let ledger = Arc::new(Mutex::new(Ledger::new(usize::MAX, std::time::Duration::ZERO)));
-        let (followed, facts) = (Arc::clone(&journal), Arc::clone(&ledger));
-        let following = tokio::spawn(async move {
-            let apply = |fact: Fact| drop(lock(&facts).apply(fact));
-            drop(followed.follow(reader, apply).await);
-        });
-        journal.read_to_end().await.map_err(|error| error.to_string())?;
-        let following = AbortOnDropHandle::new(following);
-        Ok(Self { session, topology, journal, ledger, following })
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
-    }
+/// What was ruled is in the journal: nothing has to be counted.
+async fn open(settings: &Settings) -> Result<Desk<Ledger>, String> {
+    let ledger = Ledger::new(usize::MAX, std::time::Duration::ZERO);
+    Desk::open(settings, ledger, |ledger, fact: Fact| drop(ledger.apply(fact))).await
 }
 
 /// Prints every signature that was held since the journal begins, one a line. Exit codes: 0, or 1 when
 /// that cannot be found out.
 pub async fn surge_list(settings: &Settings) -> ExitCode {
-    let desk = match Desk::open(settings).await {
+    let desk = match open(settings).await {
         Ok(desk) => desk,
         Err(error) => return complain(&error),
     };
@@ -89,7 +55,7 @@ fn describe(Ruling { signature, state, at, .. }: &Ruling) -> String {
 /// Ends the hold of a signature. If it is right, deletions go on and what was parked is moved back.
 /// Exit codes: 0 done, 1 not.
 pub async fn surge_decide(settings: &Settings, signature: &str, judgement: Judgement) -> ExitCode {
-    let desk = match Desk::open(settings).await {
+    let desk = match open(settings).await {
         Ok(desk) => desk,
         Err(error) => return complain(&error),
     };
@@ -104,7 +70,7 @@ pub async fn surge_decide(settings: &Settings, signature: &str, judgement: Judge
     }
 }
 
-async fn confirm(desk: &Desk, signature: &str) -> Result<(), String> {
+async fn confirm(desk: &Desk<Ledger>, signature: &str) -> Result<(), String> {
     let state = desk.ledger().state(signature);
     match state {
         State::Counted => return Err(format!("{signature}: not held; see `surge list`")),
@@ -124,20 +90,22 @@ async fn confirm(desk: &Desk, signature: &str) -> Result<(), String> {
     moved.map_err(|error| format!("interrupted: {error}; nothing is lost, run it again"))
 }
 
-async fn clear(desk: &Desk, signature: &str) -> Result<(), String> {
+async fn clear(desk: &Desk<Ledger>, signature: &str) -> Result<(), String> {
     if desk.ledger().state(signature) == State::Counted {
         return Err(format!("{signature}: neither held nor confirmed; see `surge list`"));
     }
     rule(desk, signature, State::Counted).await?;
     say(format_args!("{signature}: cleared, the hold is over and counting begins anew"));
     say("Take the signature out of the engine's database, if that is not done yet. Then:");
-    say(format_args!("  what was moved:  quarantine restore --signature {signature}"));
+    say(format_args!(
+        "  what was moved:  quarantine rescan --signature {signature} --release-clean"
+    ));
     say("  what was parked: redrive --reason surge_held (each is scanned again)");
     Ok(())
 }
 
 /// Appends a ruling, and makes sure that it is the one that stands.
-async fn rule(desk: &Desk, signature: &str, state: State) -> Result<(), String> {
+async fn rule(desk: &Desk<Ledger>, signature: &str, state: State) -> Result<(), String> {
     let now = clock::millis(SystemTime::now());
     let ruling = desk.ledger().next(signature, state, now);
     let appended = desk.journal.append_and_read(&Fact::Ruled(ruling)).await;
@@ -150,8 +118,4 @@ async fn rule(desk: &Desk, signature: &str, state: State) -> Result<(), String> 
 
 fn complain(line: &str) -> ExitCode {
     super::fail(line, 1)
-}
-
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }

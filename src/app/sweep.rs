@@ -5,20 +5,17 @@ mod progress;
 
 use std::collections::HashSet;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::progress::Progress;
 use super::audit::Target;
+use super::desk::Desk;
 use super::receipts::keys;
 use super::{BAD_ARGUMENTS, BAD_CONFIGURATION, fail, say};
 use crate::clock;
 use crate::config::Settings;
-use crate::metrics::Metrics;
-use crate::queue::{Journal, Session, Topology};
 use crate::sweep::{End, Fact, Ledger, Order, Selection, State, Sweep, Why};
 
 /// Between two looks at how far the sweeps are.
@@ -60,45 +57,14 @@ pub enum Select {
     All,
 }
 
-/// A session of the command, with all that the journal says of sweeps.
-struct Desk {
-    session: Session,
-    topology: Topology,
-    journal: Arc<Journal>,
-    ledger: Arc<Mutex<Ledger>>,
-    /// Ends with the desk.
-    #[expect(dead_code, reason = "held for its drop")]
-    following: AbortOnDropHandle<()>,
+async fn open(settings: &Settings) -> Result<Desk<Ledger>, String> {
+    Desk::open(settings, Ledger::default(), Ledger::apply).await
 }
 
-impl Desk {
-    async fn open(settings: &Settings) -> Result<Self, String> {
-        let topology =
-            Topology::new(&settings.broker, &settings.ladder, settings.publish.is_some());
-        let metrics = Metrics::default();
-        let session = Session::open(&settings.broker, &settings.trust, &topology, &metrics);
-        let session = session.await.map_err(|error| error.to_string())?;
-        let (journal, reader) = session.journal().await.map_err(|error| error.to_string())?;
-        let ledger = Arc::<Mutex<Ledger>>::default();
-        let (followed, facts) = (Arc::clone(&journal), Arc::clone(&ledger));
-        let following = tokio::spawn(async move {
-            let apply = |fact: Fact| lock(&facts).apply(fact);
-            drop(followed.follow(reader, apply).await);
-        });
-        journal.read_to_end().await.map_err(|error| error.to_string())?;
-        let following = AbortOnDropHandle::new(following);
-        Ok(Self { session, topology, journal, ledger, following })
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
-    }
-
-    /// Objects that wait to be scanned.
-    async fn waiting(&self) -> Result<u64, String> {
-        let queues = self.topology.backlog.with_retry();
-        self.session.publisher().depth(&queues).await.map_err(|failure| failure.to_string())
-    }
+/// Objects that wait to be scanned.
+async fn waiting(desk: &Desk<Ledger>) -> Result<u64, String> {
+    let queues = desk.topology.backlog.with_retry();
+    desk.session.publisher().depth(&queues).await.map_err(|failure| failure.to_string())
 }
 
 /// Asks for the sweeps and waits for their end. Exit codes: 0 done or asked for, 1 not, 78
@@ -126,7 +92,7 @@ pub async fn sweep(settings: &Settings, what: Request) -> ExitCode {
     if what.dry_run {
         return dry_run::dry_run(settings, keys, &what, receipts).await;
     }
-    match Desk::open(settings).await {
+    match open(settings).await {
         Ok(desk) => {
             let code = ask(&desk, settings, &what, receipts).await;
             desk.session.close().await;
@@ -157,7 +123,7 @@ fn order(what: &Request, target: &Target, receipts: bool, now: i64) -> Order {
     }
 }
 
-async fn ask(desk: &Desk, settings: &Settings, what: &Request, receipts: bool) -> ExitCode {
+async fn ask(desk: &Desk<Ledger>, settings: &Settings, what: &Request, receipts: bool) -> ExitCode {
     for target in &what.targets {
         let running = desk.ledger().running(&target.bucket).map(describe);
         if let Some(running) = running {
@@ -199,7 +165,7 @@ async fn ask(desk: &Desk, settings: &Settings, what: &Request, receipts: bool) -
 /// Shows how far the sweeps are, until they are done and what they announced is taken. Returns whether
 /// all were done.
 async fn follow(
-    desk: &Desk,
+    desk: &Desk<Ledger>,
     sweeps: &[Uuid],
     mut progress: Option<Progress>,
 ) -> Result<bool, String> {
@@ -231,7 +197,7 @@ async fn follow(
         if !open.is_empty() && !line_due && progress.is_none() {
             continue;
         }
-        let waiting = desk.waiting().await?;
+        let waiting = waiting(desk).await?;
         if open.is_empty() && (waiting == 0 || !good) {
             return Ok(good);
         }
@@ -249,13 +215,13 @@ async fn follow(
 }
 
 /// Whether some daemon has begun all these sweeps.
-fn is_taken(desk: &Desk, open: &[Uuid]) -> bool {
+fn is_taken(desk: &Desk<Ledger>, open: &[Uuid]) -> bool {
     let ledger = desk.ledger();
     open.iter().all(|id| ledger.sweep(*id).is_some())
 }
 
 /// How a sweep ended, and whether well; `None` while it goes on.
-fn over(desk: &Desk, id: Uuid) -> Option<(String, bool)> {
+fn over(desk: &Desk<Ledger>, id: Uuid) -> Option<(String, bool)> {
     let ledger = desk.ledger();
     if let Some(because_of) = ledger.refused_because_of(id) {
         return Some((format!("sweep {id} is refused: sweep {because_of} goes on"), false));
@@ -289,7 +255,7 @@ fn describe(sweep: &Sweep) -> String {
 
 /// Prints all sweeps that the journal tells of, and what waits.
 pub async fn sweep_status(settings: &Settings) -> ExitCode {
-    let desk = match Desk::open(settings).await {
+    let desk = match open(settings).await {
         Ok(desk) => desk,
         Err(error) => return fail(&error, 1),
     };
@@ -298,7 +264,7 @@ pub async fn sweep_status(settings: &Settings) -> ExitCode {
         say("no sweep within the last week");
     }
     lines.into_iter().for_each(say);
-    let waiting = desk.waiting().await;
+    let waiting = waiting(&desk).await;
     desk.session.close().await;
     match waiting {
         Ok(waiting) => {
@@ -311,7 +277,7 @@ pub async fn sweep_status(settings: &Settings) -> ExitCode {
 
 /// Ends the sweep of a bucket. What it has announced is scanned all the same.
 pub async fn sweep_cancel(settings: &Settings, bucket: &str) -> ExitCode {
-    let desk = match Desk::open(settings).await {
+    let desk = match open(settings).await {
         Ok(desk) => desk,
         Err(error) => return fail(&error, 1),
     };
@@ -331,8 +297,4 @@ pub async fn sweep_cancel(settings: &Settings, bucket: &str) -> ExitCode {
     };
     desk.session.close().await;
     code
-}
-
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }

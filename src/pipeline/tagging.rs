@@ -139,9 +139,7 @@ fn outranking(found: &Tagged, receipt_key: &str, keys: &Keys, ours: &Statement) 
     let (_, receipt) = found.tags.iter().find(|(key, _)| key == receipt_key)?;
     match receipt::check(receipt, keys, &found.identity) {
         Found::Valid { statement, .. } => {
-            // A person's word is about one finding, and takes back no other verdict.
-            let is_other = ours.status == Status::Released && statement.status != ours.status;
-            let outranks = is_other || statement.outranks(ours, clock::millis(SystemTime::now()));
+            let outranks = statement.outranks(ours, clock::millis(SystemTime::now()));
             outranks.then_some(statement.status)
         }
         Found::ByName(_) | Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => None,

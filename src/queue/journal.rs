@@ -67,6 +67,8 @@ pub(crate) struct Journal {
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<()>>>,
     /// When the last successful reading to the end began.
     end_read: tokio::sync::Mutex<Option<Instant>>,
+    /// When the last entry was read.
+    last_read: Mutex<Instant>,
     /// Nothing is read any more.
     closed: CancellationToken,
 }
@@ -79,6 +81,7 @@ impl Journal {
             name: topology.journal.clone(),
             waiting: Mutex::default(),
             end_read: tokio::sync::Mutex::new(None),
+            last_read: Mutex::new(Instant::now()),
             closed: CancellationToken::new(),
         }
     }
@@ -98,6 +101,7 @@ impl Journal {
                 Ok(line) => line,
                 Err(error) => return error,
             };
+            *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             if let Ok(entry) = serde_json::from_slice(&line.body) {
                 fold(entry);
             }
@@ -156,16 +160,29 @@ impl Journal {
         let answer = async {
             self.publish(id, body).await?;
             tokio::select! {
-                answer = tokio::time::timeout(ANSWER_TIMEOUT, read) => match answer {
-                    Ok(Ok(())) => Ok(()),
-                    _ => Err(JournalError("an entry was confirmed, and never came".to_owned())),
-                },
+                () = self.is_silent() => {
+                    Err(JournalError("an entry was confirmed, and never came".to_owned()))
+                }
+                answer = read => answer.map_err(|_| is_closed()),
                 () = self.closed.cancelled() => Err(is_closed()),
             }
         };
         let answer = answer.await;
         self.waiting().remove(&id);
         answer
+    }
+
+    /// Returns once nothing was read for too long. A journal that is long takes its time.
+    async fn is_silent(&self) {
+        let begun = Instant::now();
+        loop {
+            let last = *self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = last.max(begun) + ANSWER_TIMEOUT;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until.into()).await;
+        }
     }
 
     async fn publish(&self, id: Uuid, body: &[u8]) -> Result<(), JournalError> {

@@ -16,6 +16,9 @@ use super::{Database, Found, Keys, SigningKey, Statement, check};
 use crate::store::{Identity, KeyValue};
 use crate::verdict::Status;
 
+/// How far the time of a release and that of the object it was written with may be apart, in
+/// milliseconds: the longest upload, and clocks that differ.
+const WRITTEN_WITHIN: u64 = 2 * 3_600_000;
 /// The bytes of a hash that name a finding.
 const FINDING_BYTES: usize = 16;
 
@@ -71,7 +74,8 @@ impl Statement {
 }
 
 /// What a release or a receipt among these tags says of the object, by a trusted key; also a release
-/// that is bound to its name alone.
+/// that is bound to its name alone, if the object was written about then: whoever may set tags could
+/// put it there again later.
 pub(crate) fn statement_of(
     tags: &[KeyValue],
     receipt_key: &str,
@@ -80,7 +84,11 @@ pub(crate) fn statement_of(
 ) -> Option<Statement> {
     let (_, receipt) = tags.iter().find(|(key, _)| key == receipt_key)?;
     match check(receipt, keys, identity) {
-        Found::Valid { statement, .. } | Found::ByName(statement) => Some(statement),
+        Found::Valid { statement, .. } => Some(statement),
+        Found::ByName(statement) => {
+            let written = identity.modified()?.saturating_mul(1000);
+            (written.abs_diff(statement.began) <= WRITTEN_WITHIN).then_some(statement)
+        }
         Found::OfAnotherObject | Found::OfAnUnknownKey | Found::Forged => None,
     }
 }

@@ -321,6 +321,11 @@ fn a_release_is_about_one_finding_in_one_content_under_one_name() {
     let other = identity(None, "other", 5, Some(1_764_000_000));
     assert!(stated(&keys, &named, &other).is_some());
     assert_eq!(stated(&keys, &tied, &other), None);
+    // Written long after it was signed, or at a time that nobody knows.
+    for modified in [None, Some(1_764_000_000 + 7_300), Some(1_764_000_000 - 7_300)] {
+        let later = identity(None, "5d41402abc4b2a76b9719d911017c592", 5, modified);
+        assert_eq!(stated(&keys, &named, &later), None);
+    }
     // A verdict releases nothing, whatever it says.
     for status in [Status::Clean, Status::Infected, Status::No] {
         let verdict = Statement { status, finding: None, ..release() };
@@ -343,6 +348,17 @@ fn a_release_stands_for_an_object_once_it_is_tied_to_its_bytes() {
     }
     let claim = standing(&keys, Freshness::Any, &unversioned(), &[("scanned", "released")]);
     assert_eq!(claim, Standing::Never);
+}
+
+#[test]
+fn a_release_takes_back_no_other_verdict() {
+    let now = i64::MAX;
+    for status in [Status::Clean, Status::Infected, Status::No] {
+        let earlier = Statement { status, began: 1, database: Database::default(), ..clean() };
+        assert!(earlier.outranks(&release(), now), "{status}");
+    }
+    let earlier = Statement { began: 1, ..release() };
+    assert!(!earlier.outranks(&release(), now));
 }
 
 #[test]

@@ -15,7 +15,6 @@ use aws_sdk_s3::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::BucketVersioningStatus;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::body::SdkBody;
@@ -32,7 +31,7 @@ use super::key::for_sdk;
 use super::page::{Listed, Listing, Mark, Walk};
 use super::request::Request;
 use super::transport::{Patience, With};
-use super::{Place, Store};
+use super::{Identity, Place, Store};
 use crate::failure::{Failure, Reason};
 
 /// The largest object that is written in one request, in bytes: S3's own limit.
@@ -91,41 +90,31 @@ impl Store {
         }
     }
 
-    /// Whether what is written into the bucket becomes a version of its own.
+    /// The versions of a key.
     ///
     /// # Errors
-    /// When the store does not say.
-    pub(crate) async fn keeps_versions(&self, bucket: &str) -> Result<bool, Failure> {
-        match self.client.get_bucket_versioning().bucket(bucket).send().await {
-            Ok(answer) => Ok(answer.status() == Some(&BucketVersioningStatus::Enabled)),
-            Err(error) => match fault::of(Request::Versioning, &error) {
-                Fault::Unsupported(_) => Ok(false),
-                fault => Err(fault.into_failure()),
-            },
-        }
-    }
-
-    /// The ids of the versions of a key.
-    ///
-    /// # Errors
-    /// When the list cannot be had.
-    pub(crate) async fn version_ids(&self, place: &Place) -> Result<Vec<String>, Failure> {
+    /// When the list cannot be had, or not to its end.
+    pub(crate) async fn versions_of(&self, place: &Place) -> Result<Vec<Identity>, Failure> {
         let Place { bucket, key } = place.clone();
         let walk = Walk { bucket, prefix: key.clone(), listing: Listing::Versions };
-        let (mut mark, mut ids) = (Some(Mark::Start), Vec::new());
+        let (mut mark, mut found) = (Some(Mark::Start), Vec::new());
         for _ in 0..MAX_PAGES {
-            let Some(from) = mark.take() else { break };
+            let Some(from) = mark.take() else { return Ok(found) };
             let page = self.page(&walk, &from).await?;
             for listed in page.objects {
                 if let Listed::Object(identity) = listed
                     && identity.key == key
                 {
-                    ids.extend(identity.slot().map(str::to_owned));
+                    found.push(identity);
                 }
             }
             mark = page.next;
         }
-        Ok(ids)
+        if mark.is_none() {
+            return Ok(found);
+        }
+        let detail = "more versions below this key than are looked through";
+        Err(Failure::permanent(Request::List.stage(), Reason::TooManyVersions, detail))
     }
 
     /// Writes the bytes. The SDK does not repeat it: a repeat would find what the first request wrote.

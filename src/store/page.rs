@@ -13,6 +13,17 @@ use crate::failure::{Failure, Reason};
 /// it is asked for fewer, and a sweep announces a page as a whole.
 const MAX_KEYS: i32 = 1_000;
 
+/// Whether a bucket has versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Versioning {
+    /// It has none, or the store knows none.
+    Never,
+    /// What is written becomes a version of its own.
+    Enabled,
+    /// Earlier versions are there. What is written replaces the one without an id.
+    Suspended,
+}
+
 /// Which list of a bucket is read. Decided once for each bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listing {
@@ -89,16 +100,26 @@ impl Store {
     /// # Errors
     /// When the store does not say whether the bucket has versions.
     pub(crate) async fn listing_of(&self, bucket: &str) -> Result<Listing, Failure> {
+        Ok(match self.versioning_of(bucket).await? {
+            // Suspended: earlier versions are still there.
+            Versioning::Enabled | Versioning::Suspended => Listing::Versions,
+            Versioning::Never => Listing::Objects,
+        })
+    }
+
+    /// Whether the bucket has versions.
+    ///
+    /// # Errors
+    /// When the store does not say.
+    pub(crate) async fn versioning_of(&self, bucket: &str) -> Result<Versioning, Failure> {
         match self.client.get_bucket_versioning().bucket(bucket).send().await {
             Ok(answer) => Ok(match answer.status() {
-                // Suspended: earlier versions are still there.
-                Some(BucketVersioningStatus::Enabled | BucketVersioningStatus::Suspended) => {
-                    Listing::Versions
-                }
-                _ => Listing::Objects,
+                Some(BucketVersioningStatus::Enabled) => Versioning::Enabled,
+                Some(BucketVersioningStatus::Suspended) => Versioning::Suspended,
+                _ => Versioning::Never,
             }),
             Err(error) => match fault::of(Request::Versioning, &error) {
-                Fault::Unsupported(_) => Ok(Listing::Objects),
+                Fault::Unsupported(_) => Ok(Versioning::Never),
                 fault => Err(naming(fault, "s3:GetBucketVersioning")),
             },
         }

@@ -11,6 +11,8 @@ use super::timeline::Timeline;
 const MAX_SIGNATURES: usize = 1_000;
 /// A ruling is appended again after this many entries. The journal keeps at least six times as many.
 const KEPT_ENTRIES: u64 = 5_000;
+/// The largest step of the number of a ruling: a wrong entry must not use up all numbers.
+const MAX_STEP: u64 = 1_000_000;
 /// A content that was counted within this part of the window need not be counted again.
 const FRESH_PART: u64 = 10;
 
@@ -97,6 +99,9 @@ impl Ledger {
     }
 
     fn rule(&mut self, ruling: Ruling, entry: Option<u64>) -> Option<Ruling> {
+        if ruling.number > self.number(&ruling.signature).saturating_add(MAX_STEP) {
+            return None;
+        }
         if let Some(known) = self.rulings.get_mut(&ruling.signature) {
             let same = ruling.number == known.ruling.number && ruling.state == known.ruling.state;
             if same && entry.is_some() {

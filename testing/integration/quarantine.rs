@@ -8,6 +8,7 @@ mod rescans;
 mod restores;
 mod sizes;
 mod stores;
+mod unfinished;
 mod unscannable;
 
 use std::sync::Arc;

@@ -190,7 +190,7 @@ async fn cleared_it_is_counted_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_journal_cannot_be_read_nothing_is_deleted_and_scans_go_on() {
-    let overrides = [("SURGE_LIMIT", "3"), ("RETRY_DELAYS", "1s")];
+    let overrides = [("SURGE_LIMIT", "40"), ("RETRY_DELAYS", "1s"), ("SCAN_CONCURRENCY", "2")];
     let mut daemon = Daemon::prepare(&Stack::from_env(), binary(), &overrides).await.unwrap();
     // Something else has its name, so that it can be neither declared nor read.
     let amqp = Stack::from_env().amqp().await.unwrap();
@@ -209,6 +209,12 @@ async fn while_the_journal_cannot_be_read_nothing_is_deleted_and_scans_go_on() {
         metric(&daemon, name).await >= 2
     })
     .await;
+    // Infected objects that wait for it hold no slot.
+    upload(&daemon, "more", 0..30).await;
+    let began = Instant::now();
+    daemon.s3().put("next", "y").await.unwrap();
+    assert_eq!(status(&daemon, "next").await, "clean");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert!(daemon.s3().head("bad").await.unwrap().is_some());
     assert!(daemon.reports().iter().all(|report| report.key().as_deref() != Some("bad")));
     amqp.delete_queue(&journal).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bucket::{Bucket, Held};
 use super::restore::Restorer;
-use super::{Restore, Which, complain, say};
+use super::{Restore, Which, fail, say};
 use crate::app::BAD_CONFIGURATION;
 use crate::config::{Extra, Inspection};
 use crate::scanner::{Engine, Scanner};
@@ -25,7 +25,7 @@ pub(super) async fn rescan(
         let what = Restore { which: which.clone(), ..Restore::default() };
         match Restorer::new(settings, bucket, what) {
             Ok(restorer) => Some(restorer),
-            Err(error) => return complain(&error, BAD_CONFIGURATION),
+            Err(error) => return fail(error, BAD_CONFIGURATION),
         }
     } else {
         None
@@ -37,11 +37,11 @@ pub(super) async fn rescan(
     };
     let scanner = match scanner {
         Ok(scanner) => scanner,
-        Err(error) => return complain(&error, BAD_CONFIGURATION),
+        Err(error) => return fail(error, BAD_CONFIGURATION),
     };
     let engine = match scanner.open(SELF_TEST_TIMEOUT).await {
         Ok(engine) => engine,
-        Err(failure) => return complain(&failure.to_string(), 1),
+        Err(failure) => return fail(failure.to_string(), 1),
     };
     let mut clean = 0_u64;
     let tally = bucket

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::bucket::{Bucket, Held};
-use super::{BAD_ARGUMENTS, Restore, complain};
+use super::{BAD_ARGUMENTS, Restore, fail};
 use crate::app::BAD_CONFIGURATION;
 use crate::app::receipts::keys;
 use crate::app::verify::Address;
@@ -22,8 +22,8 @@ use crate::pipeline::tag;
 use crate::quarantine::Record;
 use crate::receipt::{self, Found, Keys, Statement, check, statement_of};
 use crate::store::{
-    Identity, KeyValue, MAX_KEY, MAX_PUT, MAX_TAGS, Place, Restoration, Store, TagsSeen, Written,
-    differing, naming_right,
+    Identity, KeyValue, MAX_KEY, MAX_PUT, MAX_TAGS, Place, Restoration, Store, TagsSeen,
+    Versioning, Written, differing, naming_right,
 };
 use crate::verdict::Status;
 
@@ -51,13 +51,13 @@ enum There {
 
 pub(super) async fn restore(settings: &Inspection, bucket: &Bucket, what: Restore) -> ExitCode {
     if let Err(error) = what.check() {
-        return complain(error, BAD_ARGUMENTS);
+        return fail(error, BAD_ARGUMENTS);
     }
     let which = what.which.clone();
     let end = if what.dry_run { "would be restored" } else { "restored" };
     let restorer = match Restorer::new(settings, bucket, what) {
         Ok(restorer) => restorer,
-        Err(error) => return complain(&error, BAD_CONFIGURATION),
+        Err(error) => return fail(error, BAD_CONFIGURATION),
     };
     bucket.each(&which, async |held| restorer.one(&held).await.map(Some)).await.end(end)
 }
@@ -133,14 +133,23 @@ impl<'a> Restorer<'a> {
         place: &Place,
     ) -> Result<Vec<String>, String> {
         let tags = self.uploader_tags(record)?;
-        let keeps = self.store.keeps_versions(&place.bucket).await;
-        let keeps = keeps.map_err(|failure| naming_right(&failure, "s3:GetBucketVersioning"))?;
+        let versioning = self.store.versioning_of(&place.bucket).await;
+        let versioning = versioning.map_err(|failure| failure.to_string())?;
+        let keeps = versioning == Versioning::Enabled;
         // Before anything else is asked, so that whatever comes later is seen as such.
         let before = if keeps { self.versions(place).await? } else { Vec::new() };
         let identity = match self.find(place, record, keeps).await? {
             There::Already(identity) => identity,
             There::Free { .. } if !held.copy => {
                 return Err("the copy is not there any more".to_owned());
+            }
+            There::Free { .. }
+                if versioning == Versioning::Suspended
+                    && self.versions(place).await?.iter().any(|one| one.version_id().is_none()) =>
+            {
+                let line = "versions are suspended, and what is below a delete marker there would be \
+                            replaced: restore to another name with --as KEY";
+                return Err(line.to_owned());
             }
             There::Free { .. } if self.what.dry_run => return Ok(Vec::new()),
             There::Free { older } => {
@@ -177,17 +186,17 @@ impl<'a> Restorer<'a> {
         let found = self.store.identify(bucket, key, None).await;
         let found = found.map_err(|failure| naming_right(&failure, "s3:GetObject"))?;
         let Some(found) = found else { return Ok(There::Free { older: false }) };
-        if record.is_of(&found, &record.sha256) && record.is_as_old_as(&found) {
-            // The daemon is about to delete it: to take it for restored would lose both.
-            let line = "the very object is still there, its move is not finished: try again later, \
-                        or have its notification moved back (redrive)";
-            return Err(line.to_owned());
-        }
         let tags = self.tags_of(&found).await?;
         let receipt_key = receipt::tag_key(&self.tag_key);
         let stated = statement_of(&tags, &receipt_key, &self.keys, &found);
         if stated.is_some_and(|statement| is_restored(&statement, record)) {
             return Ok(There::Already(found));
+        }
+        if record.is_of(&found, &record.sha256) && record.is_as_old_as(&found) {
+            // The daemon is about to delete it: to take it for restored would lose both.
+            let line = "the very object is still there, its move is not finished: try again later, \
+                        or have its notification moved back (redrive)";
+            return Err(line.to_owned());
         }
         let moved = record.last_modified.as_deref().and_then(clock::millis_of);
         let older = found.modified().zip(moved).is_some_and(|(now, moved)| now < moved / 1000);
@@ -288,9 +297,8 @@ impl<'a> Restorer<'a> {
         cleared.map(|()| honours)
     }
 
-    async fn versions(&self, place: &Place) -> Result<Vec<String>, String> {
-        let ids = self.store.version_ids(place).await;
-        ids.map_err(|failure| naming_right(&failure, "s3:ListBucketVersions"))
+    async fn versions(&self, place: &Place) -> Result<Vec<Identity>, String> {
+        self.store.versions_of(place).await.map_err(|failure| failure.to_string())
     }
 
     /// Takes away what was written if another upload came in the meantime, which it would hide.
@@ -298,11 +306,13 @@ impl<'a> Restorer<'a> {
         &self,
         place: &Place,
         written: &Identity,
-        before: &[String],
+        before: &[Identity],
     ) -> Result<(), String> {
-        let ours = written.version_id();
         let now = self.versions(place).await?;
-        if now.iter().all(|id| before.contains(id) || Some(id.as_str()) == ours) {
+        let is_ours = |one: &Identity| one.slot() == written.slot();
+        let is_known = |one: &Identity| before.iter().any(|known| known.slot() == one.slot());
+        // A list without ours says nothing of what else came.
+        if now.iter().any(is_ours) && now.iter().all(|one| is_ours(one) || is_known(one)) {
             return Ok(());
         }
         let withdrawn = self.store.delete(written).await;
@@ -354,11 +364,11 @@ fn release(record: &Record) -> Statement {
 }
 
 /// Whether an object of which a receipt says this is what was to be restored: released by an earlier
-/// run, or scanned clean since it was moved.
+/// run, or scanned clean since. Both only after it was moved: until it is deleted, the object itself has
+/// the receipts of before.
 fn is_restored(statement: &Statement, record: &Record) -> bool {
-    let moved = clock::millis_of(&record.quarantined_at);
+    let is_since = clock::millis_of(&record.quarantined_at).is_some_and(|at| statement.began > at);
     let is_clean = statement.status == Status::Clean
-        && statement.sha256.as_deref() == Some(record.sha256.as_str())
-        && moved.is_some_and(|moved| statement.began > moved);
-    is_clean || statement.releases(&record.sha256, &record.signature)
+        && statement.sha256.as_deref() == Some(record.sha256.as_str());
+    is_since && (is_clean || statement.releases(&record.sha256, &record.signature))
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use super::bucket::{Bucket, Held, address};
-use super::{CopyName, complain, list, say};
+use super::{CopyName, fail, list, say};
 use crate::app::audit::quantity::bytes;
 use crate::quarantine::Record;
 
@@ -14,11 +14,11 @@ const UNOFFICIAL: &str = ".UNOFFICIAL";
 pub(super) async fn show(bucket: &Bucket, name: &CopyName, json: bool) -> ExitCode {
     let held = match bucket.one(name).await {
         Ok(held) => held,
-        Err(line) => return complain(&line, 1),
+        Err(line) => return fail(line, 1),
     };
     let record = match held.record_or_why() {
         Ok(record) => record,
-        Err(line) => return complain(&line, 1),
+        Err(line) => return fail(line, 1),
     };
     if json {
         say(list::row(&held));

@@ -11,6 +11,8 @@ use super::JournalError;
 /// Entries that the broker sends ahead. A consumer of a stream needs a limit, and has to acknowledge
 /// what it was sent to get more. Source: <https://www.rabbitmq.com/docs/streams#consuming>
 const PREFETCH: u16 = 200;
+/// Fewer than [`PREFETCH`], so that the broker never waits for the rest.
+const ACK_EVERY: u16 = 50;
 /// The argument that says where to begin.
 const OFFSET: &str = "x-stream-offset";
 
@@ -19,6 +21,8 @@ pub(crate) struct Reader {
     /// The consumer ends with its channel.
     _channel: Channel,
     entries: lapin::Consumer,
+    /// Messages that were not acknowledged yet.
+    pending: u16,
 }
 
 /// One message of the stream.
@@ -39,7 +43,7 @@ impl Reader {
         arguments.insert(OFFSET.into(), AMQPValue::LongString("first".into()));
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let entries = channel.basic_consume(stream.into(), tag, options, arguments).await?;
-        Ok(Self { _channel: channel, entries })
+        Ok(Self { _channel: channel, entries, pending: 0 })
     }
 
     /// The next message.
@@ -53,8 +57,13 @@ impl Reader {
             ));
         };
         let message = next?;
-        if !message.acker.ack(BasicAckOptions::default()).await? {
-            return Err(JournalError("its channel is closed".to_owned()));
+        // Many at once: one by one a long journal would be read too slowly to be opened.
+        self.pending += 1;
+        if self.pending >= ACK_EVERY {
+            self.pending = 0;
+            if !message.acker.ack(BasicAckOptions { multiple: true }).await? {
+                return Err(JournalError("its channel is closed".to_owned()));
+            }
         }
         let id = message.properties.message_id().as_ref();
         let id = id.and_then(|id| Uuid::try_parse(id.as_str()).ok());

@@ -55,6 +55,21 @@ async fn clean_up(stack: &Stack, queue: &str) {
     }
 }
 
+/// More than the broker sends ahead, so that it has to hear of what was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_journal_is_read_to_its_end() {
+    let stack = Stack::from_env();
+    let queue = format!("s3minio-test-{}", Uuid::new_v4());
+    let one = session(&stack, &queue).await;
+    let (first, _) = replica(&one).await;
+    let append = async |n| first.append(&Fact::Number { n }).await.unwrap();
+    futures_util::future::join_all((0..1_000).map(append)).await;
+    let (late, seen) = replica(&one).await;
+    late.read_to_end().await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 1_000);
+    clean_up(&stack, &queue).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_replicas_read_the_same_entries_in_the_same_order_and_skip_the_rest() {
     let stack = Stack::from_env();

@@ -35,7 +35,7 @@ fn unconditional(call: &Call, contents: &mut Contents) -> Reply {
 }
 
 impl Scene {
-    fn receipt(&self, key: &str) -> String {
+    pub(super) fn receipt(&self, key: &str) -> String {
         self.store.current(BUCKET, key).unwrap().tag_value(RECEIPT).unwrap_or_default().to_owned()
     }
 
@@ -296,6 +296,25 @@ async fn where_the_condition_is_ignored_what_was_written_is_withdrawn() {
     let left = scene.store.versions(BUCKET, "k");
     assert_eq!((left.len(), left[0].body.as_slice()), (1, &b"of a user"[..]));
     assert_eq!(scene.held().len(), 1);
+}
+
+/// What has no version id would be replaced for good, though nothing seems to be there.
+#[tokio::test]
+async fn a_version_without_an_id_below_a_delete_marker_is_not_replaced() {
+    let scene = signing(&[], |_, _| None).await;
+    let name = scene.held_from("k", Version::new(eicar())).await;
+    scene.store.put(BUCKET, "k", Version::new("of a user"));
+    let set = |versioning| {
+        scene.store.with(|contents| contents.bucket(BUCKET).versioning = versioning);
+    };
+    set(Versioning::Enabled);
+    scene.store.with(|contents| contents.bucket(BUCKET).delete(b"k"));
+    set(Versioning::Suspended);
+    let (code, _, err) = scene.quarantine(&["restore", &name]).await;
+    assert!(code == Some(1) && err.contains("versions are suspended"), "{err}");
+    assert!(scene.store.versions(BUCKET, "k").iter().any(|one| one.body == b"of a user"));
+    let (code, out, err) = scene.quarantine(&["restore", &name, "--as", "k2"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
 }
 
 #[tokio::test]
