@@ -4,7 +4,7 @@
 #
 #   testing/setup.sh              broker, engine, JuiceFS gateway
 #   testing/setup.sh seaweedfs    SeaweedFS as well
-#   testing/setup.sh --all        SeaweedFS, and the libraries of the Python examples
+#   testing/setup.sh --all        SeaweedFS, Prometheus, and the libraries of the Python examples
 #   testing/setup.sh valgrind     valgrind as well
 #
 # It starts and enables no service: the stack starts its own.
@@ -31,10 +31,11 @@ fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
 
 with_seaweedfs=false
 with_examples=false
+with_prometheus=false
 with_valgrind=false
 for argument in "$@"; do
     case $argument in
-        --all) with_seaweedfs=true with_examples=true ;;
+        --all) with_seaweedfs=true with_examples=true with_prometheus=true ;;
         seaweedfs) with_seaweedfs=true ;;
         valgrind) with_valgrind=true ;;
         *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs] [valgrind]" ;;
@@ -76,6 +77,7 @@ missing_packages() {
     for package in rabbitmq-server clamav-daemon clamav-freshclam; do
         installed "$package" || echo "$package"
     done
+    if $with_prometheus && ! command -v promtool > /dev/null; then echo prometheus; fi
     if $with_valgrind && ! command -v valgrind > /dev/null; then echo valgrind; fi
     command -v cc > /dev/null || echo gcc
     # gcc alone does not bring the C headers.
@@ -138,6 +140,7 @@ units_of() {
         erlang-base) echo epmd.service epmd.socket ;;
         clamav-daemon) echo clamav-daemon.service clamav-daemon.socket ;;
         clamav-freshclam) echo clamav-freshclam.service ;;
+        prometheus) echo prometheus.service ;;
     esac
 }
 
