@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::failure::Dependency;
 use crate::hints;
@@ -62,7 +62,7 @@ enum State {
 }
 
 /// Something to know that makes the daemon no less ready, as named in `degraded` of `/readyz`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Note {
     /// The engine's version has known holes or is out of support.
@@ -85,6 +85,20 @@ pub(crate) struct RunningSweep {
     pub(crate) listed: u64,
     /// Of these, or of those of earlier passes, announced to be scanned.
     pub(crate) announced: u64,
+}
+
+/// The messages of one work queue, as the broker counted them last. What is in work is in none of
+/// these numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueDepth {
+    /// What it carries, as in logs and metrics.
+    pub(crate) queue: &'static str,
+    /// To be delivered.
+    pub(crate) ready: u64,
+    /// In its retry queues.
+    pub(crate) retry: u64,
+    /// In its dead-letter queue; `None` without one.
+    pub(crate) dead: Option<u64>,
 }
 
 /// The body of `/readyz`.
@@ -110,6 +124,8 @@ pub(crate) struct Health {
     limits_reported: Mutex<Option<bool>>,
     notes: Mutex<BTreeMap<Note, String>>,
     sweeps: Mutex<BTreeMap<String, RunningSweep>>,
+    sweeps_due: Mutex<BTreeMap<String, i64>>,
+    queues: Mutex<Vec<QueueDepth>>,
 }
 
 impl Default for Health {
@@ -120,6 +136,8 @@ impl Default for Health {
             limits_reported: Mutex::new(None),
             notes: Mutex::default(),
             sweeps: Mutex::default(),
+            sweeps_due: Mutex::default(),
+            queues: Mutex::default(),
         }
     }
 }
@@ -163,6 +181,37 @@ impl Health {
     /// Sets what is known of the sweeps that go on.
     pub(crate) fn set_sweeps(&self, sweeps: BTreeMap<String, RunningSweep>) {
         *self.sweeps.lock().unwrap_or_else(PoisonError::into_inner) = sweeps;
+    }
+
+    /// The number of sweeps that go on.
+    pub(crate) fn running_sweeps(&self) -> usize {
+        self.sweeps.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Sets when the next sweep of each of `SWEEP_BUCKETS` is due, in milliseconds since 1970.
+    pub(crate) fn set_sweeps_due(&self, due: BTreeMap<String, i64>) {
+        *self.sweeps_due.lock().unwrap_or_else(PoisonError::into_inner) = due;
+    }
+
+    /// When the next sweep of each of `SWEEP_BUCKETS` is due, in milliseconds since 1970.
+    pub(crate) fn sweeps_due(&self) -> BTreeMap<String, i64> {
+        self.sweeps_due.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets what waits in the work queues; nothing while that is not known.
+    pub(crate) fn set_queues(&self, queues: Vec<QueueDepth>) {
+        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    /// What waits in the work queues, counted within the last seconds; empty while that is not known.
+    pub(crate) fn queues(&self) -> Vec<QueueDepth> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every note, and whether it is there.
+    pub(crate) fn notes(&self) -> Vec<(Note, bool)> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        Note::iter().map(|note| (note, notes.contains_key(&note))).collect()
     }
 
     /// Every known part, and whether it is up.

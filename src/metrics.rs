@@ -2,7 +2,8 @@
 //! configuration, never from object names, URLs or error texts.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -10,11 +11,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use strum::IntoStaticStr;
 
+use crate::clock;
 use crate::failure::{Reason, Stage};
-use crate::health::Health;
+use crate::health::{Health, QueueDepth};
 
 /// How a notification ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
@@ -134,13 +137,34 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActionLabel {
+    action: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabel {
+    queue: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueStateLabels {
+    queue: Word,
+    state: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoteLabel {
+    note: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabel {
     part: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BucketLabel {
-    /// One of `CANARY_BUCKETS`.
+    /// One of `CANARY_BUCKETS` or `SWEEP_BUCKETS`.
     bucket: String,
 }
 
@@ -154,14 +178,22 @@ pub(crate) struct Metrics {
     notifications: Family<EndLabel, Counter>,
     /// Messages of sweeps by how they ended.
     backlog: Family<OutcomeLabel, Counter>,
+    /// From the event of the last notification that was not tried before to its delivery.
+    notification_age: Seconds,
     /// Verdicts by status and reason.
     verdicts: Family<VerdictLabels, Counter>,
+    /// Objects by what was done to them.
+    actions: Family<ActionLabel, Counter>,
     /// Bytes that were scanned to a verdict.
     pub(crate) scanned_bytes: Counter,
     /// Duration of fetch, scan, effects and whole deliveries.
     stage_seconds: Family<StageLabel, Histogram>,
     /// Deliveries being worked on.
     pub(crate) in_flight: Gauge,
+    /// Messages that wait, as the broker counted them last.
+    queue_messages: Family<QueueStateLabels, Gauge>,
+    /// 1 while messages of a queue are taken.
+    gates: Family<QueueLabel, Gauge>,
     /// Messages sent to a retry queue.
     retries: Family<FailureLabels, Counter>,
     /// Messages sent to a dead-letter queue.
@@ -174,12 +206,16 @@ pub(crate) struct Metrics {
     pages: Family<EndLabel, Counter>,
     /// Objects that sweeps have looked at, and of these announced.
     swept: Family<OutcomeLabel, Counter>,
+    /// Sweeps that go on, as the journal says.
+    sweeps_running: Gauge,
+    /// When the next sweep of a bucket is due.
+    sweep_due: Family<BucketLabel, Seconds>,
     /// Reports that some foreign queue at the results exchange did not confirm.
     pub(crate) results_unconfirmed: Counter,
     /// Broker sessions that ended with an error.
     pub(crate) sessions_lost: Counter,
-    /// Age of the engine's virus database in seconds, 0 where unknown.
-    pub(crate) database_age: Seconds,
+    /// When the engine's virus database was made, in seconds since 1970; 0 where unknown.
+    pub(crate) database_timestamp: Seconds,
     /// 1 when the engine reports encrypted archives and exceeded limits.
     pub(crate) limits_reported: Gauge,
     /// 1 when the engine's version has known holes or is out of support.
@@ -192,11 +228,19 @@ pub(crate) struct Metrics {
     pub(crate) surges: Gauge,
     /// 1 when a part answered the last time.
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
+    /// 1 for each note of `/readyz`.
+    degraded: Family<NoteLabel, Gauge>,
+    /// What is set only when the metrics are asked for must be whole in each answer.
+    rendering: Mutex<()>,
 }
 
-/// 1 ms to 17 min: a small object takes a few milliseconds, a large one minutes.
+/// Upper bounds in seconds, finest where small objects are: these take a few milliseconds, large ones
+/// minutes, and 28 minutes are the most that a delivery may take. Each is a series for each label.
+const BUCKETS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1500.0];
+
 fn histogram() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 21))
+    Histogram::new(BUCKETS)
 }
 
 impl Default for Metrics {
@@ -205,34 +249,51 @@ impl Default for Metrics {
             registry: Registry::with_prefix("avscan"),
             notifications: Family::default(),
             backlog: Family::default(),
+            notification_age: Gauge::default(),
             verdicts: Family::default(),
+            actions: Family::default(),
             scanned_bytes: Counter::default(),
             stage_seconds: Family::new_with_constructor(histogram),
             in_flight: Gauge::default(),
+            queue_messages: Family::default(),
+            gates: Family::default(),
             retries: Family::default(),
             dead_letters: Family::default(),
             reports: Family::default(),
             intake: Family::default(),
             pages: Family::default(),
             swept: Family::default(),
+            sweeps_running: Gauge::default(),
+            sweep_due: Family::default(),
             results_unconfirmed: Counter::default(),
             sessions_lost: Counter::default(),
-            database_age: Gauge::default(),
+            database_timestamp: Gauge::default(),
             limits_reported: Gauge::default(),
             engine_outdated: Gauge::default(),
             source_up: Family::default(),
             source_seconds: histogram(),
             surges: Gauge::default(),
             up: Family::default(),
+            degraded: Family::default(),
+            rendering: Mutex::default(),
         };
         let r = &mut metrics.registry;
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "The version of the program", version);
         r.register(
             "notifications",
             "Notifications by how they ended",
             metrics.notifications.clone(),
         );
         r.register("backlog", "Messages of sweeps by how they ended", metrics.backlog.clone());
+        r.register_with_unit(
+            "notification_age",
+            "How long the last notification had waited that was not tried before",
+            Unit::Seconds,
+            metrics.notification_age.clone(),
+        );
         r.register("verdicts", "Objects by verdict and reason", metrics.verdicts.clone());
+        r.register("actions", "Objects by what was done to them", metrics.actions.clone());
         r.register_with_unit(
             "scanned",
             "Bytes scanned to a verdict",
@@ -246,6 +307,12 @@ impl Default for Metrics {
             metrics.stage_seconds.clone(),
         );
         r.register("in_flight", "Deliveries being worked on", metrics.in_flight.clone());
+        r.register(
+            "queue_messages",
+            "Messages that wait in the queues",
+            metrics.queue_messages.clone(),
+        );
+        r.register("gate_open", "1 while messages of the queue are taken", metrics.gates.clone());
         r.register("retries", "Messages sent to a retry queue", metrics.retries.clone());
         r.register(
             "dead_letters",
@@ -260,6 +327,13 @@ impl Default for Metrics {
         );
         r.register("sweeps", "Sweeps by how they ended", metrics.pages.clone());
         r.register("sweep_objects", "Objects that sweeps looked at", metrics.swept.clone());
+        r.register("sweeps_running", "Sweeps that go on", metrics.sweeps_running.clone());
+        r.register_with_unit(
+            "sweep_due_timestamp",
+            "When the next sweep of the bucket is due",
+            Unit::Seconds,
+            metrics.sweep_due.clone(),
+        );
         r.register(
             "results_unconfirmed",
             "Reports that not every queue of others at the results exchange confirmed",
@@ -271,10 +345,10 @@ impl Default for Metrics {
             metrics.sessions_lost.clone(),
         );
         r.register_with_unit(
-            "engine_database_age",
-            "Age of the engine's virus database, 0 where unknown",
+            "engine_database_timestamp",
+            "When the engine's virus database was made, 0 where unknown",
             Unit::Seconds,
-            metrics.database_age.clone(),
+            metrics.database_timestamp.clone(),
         );
         r.register(
             "engine_limits_reported",
@@ -299,6 +373,7 @@ impl Default for Metrics {
         );
         r.register("surges", "Signatures whose deletions are held", metrics.surges.clone());
         r.register("up", "1 when a part answered when last asked", metrics.up.clone());
+        r.register("degraded", "1 for each note of /readyz", metrics.degraded.clone());
         metrics
     }
 }
@@ -307,6 +382,26 @@ impl Metrics {
     /// Counts the end of a notification.
     pub(crate) fn notification(&self, end: NotificationEnd) {
         self.notifications.get_or_create(&EndLabel { end: end.into() }).inc();
+    }
+
+    /// Shows how long a notification had waited.
+    pub(crate) fn waited(&self, duration: Duration) {
+        self.notification_age.set(duration.as_secs_f64());
+    }
+
+    /// Counts an object by what was done to it; a word of a closed set.
+    pub(crate) fn acted(&self, action: Word) {
+        self.actions.get_or_create(&ActionLabel { action }).inc();
+    }
+
+    /// Counts nothing yet, so that the first of them is a growth from 0.
+    pub(crate) fn expect_action(&self, action: Word) {
+        drop(self.actions.get_or_create(&ActionLabel { action }));
+    }
+
+    /// Shows whether messages of `queue` are taken.
+    pub(crate) fn gate(&self, queue: Word, open: bool) {
+        self.gates.get_or_create(&QueueLabel { queue }).set(i64::from(open));
     }
 
     /// Counts the end of a message of a sweep.
@@ -379,12 +474,127 @@ impl Metrics {
     /// # Errors
     /// When the encoder fails.
     pub(crate) fn render(&self, health: &Health) -> Result<String, std::fmt::Error> {
+        let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         for (part, up) in health.parts() {
             let label = PartLabel { part: part.into() };
             self.up.get_or_create(&label).set(i64::from(up));
         }
+        for (note, there) in health.notes() {
+            let label = NoteLabel { note: note.into() };
+            self.degraded.get_or_create(&label).set(i64::from(there));
+        }
+        self.queue_messages.clear();
+        for QueueDepth { queue, ready, retry, dead } in health.queues() {
+            let states = [("ready", Some(ready)), ("retry", Some(retry)), ("dead", dead)];
+            for (state, count) in states {
+                let Some(count) = count else { continue };
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                self.queue_messages.get_or_create(&QueueStateLabels { queue, state }).set(count);
+            }
+        }
+        self.sweeps_running.set(i64::try_from(health.running_sweeps()).unwrap_or(i64::MAX));
+        for (bucket, due) in health.sweeps_due() {
+            let due = clock::time_of(due).duration_since(SystemTime::UNIX_EPOCH);
+            let due = due.unwrap_or_default().as_secs_f64();
+            self.sweep_due.get_or_create(&BucketLabel { bucket }).set(due);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::health::{Note, Part};
+
+    const PAGE: &str = include_str!("../docs/OPERATING.md");
+
+    /// Metrics of which each has a value, and what they show.
+    fn all() -> (Metrics, Health) {
+        let (metrics, health) = (Metrics::default(), Health::default());
+        metrics.notification(NotificationEnd::Applied);
+        metrics.backlog(BacklogEnd::Scanned);
+        metrics.verdict("clean", None);
+        metrics.acted("tag");
+        metrics.took(Timed::Scan, Duration::from_secs(1));
+        metrics.gate("notifications", true);
+        metrics.retry("notifications", Stage::Scan, Reason::EngineReply);
+        metrics.dead_letter("notifications", Stage::Scan, "engine_reply");
+        metrics.report(ReportEnd::Queued);
+        metrics.intake("accepted");
+        metrics.page(PageEnd::Done);
+        metrics.swept(2, 1);
+        metrics.source("b", Some(true));
+        health.up(Part::Engine);
+        health.set_queues(vec![QueueDepth { queue: "reports", ready: 1, retry: 2, dead: Some(3) }]);
+        health.set_sweeps_due(BTreeMap::from([("b".to_owned(), 1_500)]));
+        (metrics, health)
+    }
+
+    fn words(cell: &str) -> BTreeSet<&str> {
+        cell.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_names_every_metric_with_its_labels_and_no_other() {
+        let (metrics, health) = all();
+        let page = metrics.render(&health).unwrap();
+        let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for sample in page.lines().filter(|line| !line.starts_with('#')) {
+            let (name, labels) = sample
+                .rsplit_once(' ')
+                .unwrap()
+                .0
+                .split_once('{')
+                .unwrap_or((sample.split(' ').next().unwrap(), ""));
+            let suffix = ["_bucket", "_sum", "_count"].into_iter();
+            let name = suffix.fold(name, |name, suffix| name.strip_suffix(suffix).unwrap_or(name));
+            let labels = labels.split("\",").filter_map(|label| label.split_once('='));
+            let labels = labels.map(|(label, _)| label).filter(|label| *label != "le");
+            found.entry(name).or_default().extend(labels);
+        }
+        let rows = PAGE.lines().filter(|line| line.starts_with("| `avscan_"));
+        let rows = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        let table: BTreeMap<&str, BTreeSet<&str>> = rows
+            .flat_map(|row| words(row[1]).into_iter().map(move |name| (name, words(row[2]))))
+            .collect();
+        assert_eq!(found, table);
+    }
+
+    #[test]
+    fn a_histogram_has_fourteen_buckets() {
+        let (metrics, health) = all();
+        let page = metrics.render(&health).unwrap();
+        let mut buckets: BTreeMap<String, usize> = BTreeMap::new();
+        for line in page.lines().filter(|line| line.contains("_bucket{")) {
+            let (before, rest) = line.split_once("le=\"").unwrap();
+            let series = format!("{before}{}", rest.split_once('"').unwrap().1);
+            *buckets.entry(series.rsplit_once(' ').unwrap().0.to_owned()).or_default() += 1;
+        }
+        assert_eq!(buckets.into_values().collect::<Vec<_>>(), [14, 14]);
+    }
+
+    #[test]
+    fn what_is_known_no_more_is_not_shown() {
+        let (metrics, health) = all();
+        let page = metrics.render(&health).unwrap();
+        for line in [
+            concat!("avscan_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "avscan_queue_messages{queue=\"reports\",state=\"retry\"} 2",
+            "avscan_sweep_due_timestamp_seconds{bucket=\"b\"} 1.5",
+            "avscan_degraded{note=\"surge\"} 0",
+            "avscan_gate_open{queue=\"notifications\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+        }
+        health.set_queues(Vec::new());
+        health.note(Note::Surge, Some("held".to_owned()));
+        let page = metrics.render(&health).unwrap();
+        assert!(!page.contains("avscan_queue_messages{"), "{page}");
+        assert!(page.contains("avscan_degraded{note=\"surge\"} 1"), "{page}");
     }
 }

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use strum::IntoEnumIterator;
 use tokio_util::sync::CancellationToken;
 
 use self::examine::Found;
@@ -131,6 +132,8 @@ impl Pipeline {
         surges: Option<Arc<Surges>>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        // Growth from nothing shows only where there was a zero.
+        Action::iter().for_each(|action| metrics.expect_action(action.into()));
         Self { applied: Mutex::default(), store, policy, keys, canaries, surges, metrics }
     }
 

@@ -4,7 +4,7 @@ mod glob;
 mod rules;
 
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 
 pub(crate) use self::glob::Glob;
 #[cfg(any(test, fuzzing))]
@@ -23,6 +23,7 @@ use crate::verdict::{Status, Verdict};
     PartialOrd,
     Ord,
     Display,
+    EnumIter,
     IntoStaticStr,
     Serialize,
     Deserialize,

@@ -128,6 +128,7 @@ pub(crate) struct Worker<H> {
 impl<H: Handler> Worker<H> {
     /// A worker for as many deliveries at once as there are `slots`.
     pub(crate) fn new(handler: H, queue: WorkQueue, slots: Slots, shared: Shared) -> Self {
+        shared.metrics.gate(queue.name, false);
         Self {
             handler,
             queue,
@@ -178,9 +179,9 @@ impl<H: Handler> Worker<H> {
             if let Some(exit) = self.open_gate(session).await {
                 return exit;
             }
-            self.slots.set_open(true);
+            self.set_open(true);
             let ended = self.consume(session).await;
-            self.slots.set_open(false);
+            self.set_open(false);
             match ended {
                 ConsumerExit::Drained => return WorkerExit::Drained,
                 ConsumerExit::CutShort => return WorkerExit::CutShort,
@@ -194,6 +195,11 @@ impl<H: Handler> Worker<H> {
                 }
             }
         }
+    }
+
+    fn set_open(&self, open: bool) {
+        self.slots.set_open(open);
+        self.shared.metrics.gate(self.queue.name, open);
     }
 
     /// Declares the deleted queue, at once: until then notifications have nowhere to go.

@@ -202,6 +202,8 @@ impl Workers {
             // Boxed, as below.
             exit = Box::pin(self.run_workers(&session)) => exit,
             never = session.keep_bound() => match never {},
+            // Boxed, as below.
+            never = Box::pin(session.keep_counting(&daemon.health)) => match never {},
             never = self.send_canaries(&session) => match never {},
             never = self.follow_surges(&session) => match never {},
             // Boxed, as below.
@@ -215,6 +217,7 @@ impl Workers {
             }
         }
         self.inlet.send_replace(None);
+        daemon.health.set_queues(Vec::new());
         session.close().await;
         match exit {
             WorkerExit::Drained => Ok(true),

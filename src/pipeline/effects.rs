@@ -51,6 +51,7 @@ impl Pipeline {
                     self.report(job, examined, plan.action, None).await?;
                 }
                 self.record_applied(examined, plan.action).await;
+                self.metrics.acted(plan.action.into());
                 self.log_end(examined, plan.action);
                 let newer = !examined.as_announced;
                 Ok(Some(if newer { ObjectEnd::Superseded } else { ObjectEnd::Applied }))
@@ -62,6 +63,7 @@ impl Pipeline {
                     self.report(job, examined, Action::No, error).await?;
                 }
                 self.record_applied(examined, Action::No).await;
+                self.metrics.acted(Action::No.into());
                 self.log_end(examined, Action::No);
                 Ok(Some(ObjectEnd::Applied))
             }

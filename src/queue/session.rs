@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::channels::Channels;
 use super::consumer::Consumer;
 use super::declare::{depth, exists};
+use super::depths::depths;
 use super::error::OpenError;
 use super::inlet::Inlet;
 use super::journal::{Journal, Reader};
@@ -30,6 +31,7 @@ use super::results::Results;
 use super::topology::{Topology, WorkQueue, dead};
 use super::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
 use crate::config::BrokerSettings;
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::tls::Trust;
 
@@ -39,6 +41,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DECLARE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two repairs of the input binding.
 const REBIND_INTERVAL: Duration = Duration::from_secs(20);
+/// Between two counts of the messages that wait.
+const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 /// To publish the last reports to the results exchange when the session closes.
 const RESULTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A lost peer is noticed after twice this. Source: <https://www.rabbitmq.com/docs/heartbeats>
@@ -129,6 +133,35 @@ impl Session {
                 Ok(Err(error)) => tracing::debug!(%error, "the binding cannot be checked"),
                 Err(_) => tracing::debug!("no answer to a declaration"),
             }
+        }
+    }
+
+    /// Counts the messages that wait every [`COUNT_INTERVAL`], for as long as the future is polled.
+    pub(crate) async fn keep_counting(&self, health: &Health) -> Infallible {
+        let mut channel = None;
+        loop {
+            let counted = async {
+                let open = match channel.take() {
+                    Some(open) => open,
+                    None => self.channel().await?,
+                };
+                let depths = depths(&open, &self.topology).await?;
+                Ok::<_, lapin::Error>((open, depths))
+            };
+            let known = match tokio::time::timeout(DECLARE_TIMEOUT, counted).await {
+                Ok(Ok((open, depths))) => {
+                    channel = Some(open);
+                    depths
+                }
+                // A queue was deleted, or a fault that the consumers notice too.
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the messages that wait cannot be counted");
+                    Vec::new()
+                }
+                Err(_) => Vec::new(),
+            };
+            health.set_queues(known);
+            tokio::time::sleep(COUNT_INTERVAL).await;
         }
     }
 

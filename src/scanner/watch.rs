@@ -120,8 +120,9 @@ impl EngineWatch {
     /// Measures the age of the database, and warns once a day while it is too old.
     fn watch_age(&self, version: &Version) {
         let date = version.database_date.map(SystemTime::from);
+        let since_1970 = date.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
+        self.metrics.database_timestamp.set(since_1970.unwrap_or_default().as_secs_f64());
         let age = date.and_then(|date| SystemTime::now().duration_since(date).ok());
-        self.metrics.database_age.set(age.unwrap_or_default().as_secs_f64());
         if let (Some(age), Some(max)) = (age, self.database_max_age)
             && age > max
         {

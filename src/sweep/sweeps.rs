@@ -40,6 +40,8 @@ pub(crate) struct Sweeps {
     /// Somebody needs the journal.
     wanted: Notify,
     health: Arc<Health>,
+    /// When this replica started, in milliseconds since 1970.
+    started: i64,
 }
 
 impl Sweeps {
@@ -49,7 +51,11 @@ impl Sweeps {
         health: Arc<Health>,
     ) -> Self {
         let (journal, wanted) = (watch::Sender::new(None), Notify::new());
-        Self { settings, receipts, ledger: Mutex::default(), journal, wanted, health }
+        let (ledger, started) = (Mutex::default(), clock::millis(SystemTime::now()));
+        let sweeps = Self { settings, receipts, ledger, journal, wanted, health, started };
+        // A journal that can never be read must show as well.
+        sweeps.show_due();
+        sweeps
     }
 
     /// Follows the journal from the moment on that it is there or somebody needs it, and asks for the
@@ -133,6 +139,7 @@ impl Sweeps {
             if let Err(error) = journal.read_to_end().await {
                 return error;
             }
+            self.show_due();
             let due: Vec<State> =
                 settings.buckets.iter().filter_map(|bucket| self.due(bucket, settings)).collect();
             for state in &due {
@@ -185,6 +192,20 @@ impl Sweeps {
             journal.append(&Fact::Ended { sweep, end }).await?;
         }
         Ok(())
+    }
+
+    /// Shows when the next sweep of each bucket is due. Where none is known, one has been due since this
+    /// replica started.
+    fn show_due(&self) {
+        let Some(SweepSettings { buckets, every, .. }) = &self.settings else { return };
+        let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+        let ledger = self.ledger();
+        let due = buckets.iter().map(|bucket| {
+            let last = ledger.last_due(bucket);
+            let due = last.map_or(self.started, |last| last.at.saturating_add(every));
+            (bucket.clone(), due)
+        });
+        self.health.set_sweeps_due(due.collect());
     }
 
     /// The sweep of the bucket that is due: the last one began long enough ago, by this host's clock. A

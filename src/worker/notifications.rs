@@ -1,18 +1,19 @@
 //! The queue of notifications: a message, the object it announces, the pipeline.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
 use super::handler::{Handler, Outcome};
 use super::scanning::{Announced, Scanning, attempt, surge_held};
 use crate::canary::Canaries;
+use crate::clock;
 use crate::event::{self, Malformed, Notification, ObjectRef};
 use crate::failure::{Dependency, Failure, Reason, Stage};
 use crate::metrics::{Metrics, NotificationEnd};
 use crate::pipeline::{Interrupted, ObjectEnd};
-use crate::queue::{Cause, Delivery, Publisher};
+use crate::queue::{Cause, Delivery, History, Publisher};
 use crate::report::Trigger;
 use crate::store::Look;
 
@@ -30,6 +31,17 @@ impl Notifications {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self { scanning, canaries, metrics }
+    }
+
+    /// Measures how long a notification has waited that was not tried before. What comes from a retry
+    /// queue has waited because it failed.
+    fn measure_age(&self, object: &ObjectRef, delivery: &Delivery) {
+        let announced = object.event_time.as_deref().and_then(clock::millis_of);
+        if let Some(announced) = announced.filter(|_| delivery.history == History::default()) {
+            let waited = clock::millis(SystemTime::now()).saturating_sub(announced);
+            // The store's clock may be ahead.
+            self.metrics.waited(Duration::from_millis(u64::try_from(waited).unwrap_or_default()));
+        }
     }
 
     async fn handle_object(
@@ -110,6 +122,7 @@ impl Handler for Notifications {
     ) -> Outcome<NotificationEnd, Self::Known> {
         match work {
             Ok(Notification::Object(object)) => {
+                self.measure_age(object, delivery);
                 self.handle_object(object, delivery, publisher, cancelled).await
             }
             Ok(Notification::Unsettled { written, decoded }) => {
