@@ -50,6 +50,13 @@ test: ## install what is missing and run all tests; TARGET=docker: two cases on 
 	@testing/docker.sh
 endif
 
+.PHONY: test-monitoring
+test-monitoring: ## alerts and dashboard alone, against a real Prometheus that scrapes a real daemon
+	@testing/setup.sh --all
+	@cargo build --locked --workspace --all-targets
+	@STACK_DATABASE=test target/debug/stack run --daemon target/debug/bucket-av-scanner -- \
+	    cargo test --locked --test integration monitoring::
+
 .PHONY: chaos
 chaos: ## break everything around the daemon, account for every object (ONLY=names, SEED=number)
 	@testing/setup.sh --all

@@ -19,6 +19,7 @@ fi
 patience=${DEPLOY_TIMEOUT:-900}
 inits=(openssl-init mq-service-init minio-service-init)
 services=(mq-service minio-service clamd-service avscan)
+[[ ",${COMPOSE_PROFILES:-}," != *,monitoring,* ]] || services+=(prometheus grafana)
 start=$SECONDS
 
 say() { printf '[docker] %4d s  %s\n' $((SECONDS - start)) "$*"; }
@@ -158,11 +159,14 @@ case ${1-} in
         echo "  passwords/minio_admin        console and S3 of the store, user admin"
         echo "  passwords/minio_application  S3, user application"
         echo "  passwords/rabbitmq_admin     console of the broker, user admin"
+        echo "  passwords/grafana_admin      Grafana, user admin; only with COMPOSE_PROFILES=monitoring"
         echo "  passwords/publish_secret     what reports to PUBLISH_URL are signed with"
         echo "  passwords/minio_avscan, rabbitmq_avscan, rabbitmq_minio   of the services themselves"
         echo "  ca/ca.crt                    the authority that clients have to trust"
         ;;
     down)
+        # What was started with the profile has to go as well.
+        export COMPOSE_PROFILES=monitoring
         compose stop
         # The secrets belong to the users of the containers, so a container removes them. Without ca.key the
         # authority is the operator's own, and the secrets are kept.

@@ -17,6 +17,7 @@ fail() { say "$*" >&2; exit 1; }
 # The users and groups that the containers run as.
 clamd_user=${CLAMD_USER:-100:101}
 worker_user=65532:65532
+grafana_user=472:0
 
 # --- passwords ----------------------------------------------------------------
 
@@ -29,9 +30,9 @@ password() {
     fi
 }
 
-mkdir -p passwords ca minio-service/certs/CAs minio-service-init mq-service clamd-service avscan
+mkdir -p passwords ca minio-service/certs/CAs minio-service-init mq-service clamd-service avscan grafana
 for name in minio_admin minio_avscan minio_application \
-    rabbitmq_admin rabbitmq_avscan rabbitmq_minio; do
+    rabbitmq_admin rabbitmq_avscan rabbitmq_minio grafana_admin; do
     password $name
 done
 if [ ! -s passwords/publish_secret ]; then
@@ -136,6 +137,9 @@ if [ -s passwords/publish_authorization ]; then
     cp -f passwords/publish_authorization avscan/
 fi
 give "$worker_user" avscan
+
+cp -f passwords/grafana_admin grafana/
+give "$grafana_user" grafana
 
 chmod 711 . ca && chmod 644 ca/ca.crt receipt-public.pem
 say "done"

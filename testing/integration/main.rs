@@ -19,6 +19,7 @@ mod lies;
 mod limits;
 mod logging;
 mod messages;
+mod monitoring;
 mod outbox;
 mod quarantine;
 mod receipts;
