@@ -14,10 +14,10 @@ use stack::{S3, Seaweed};
 use super::commands::text;
 use super::*;
 
-/// A sweep command with the settings of the daemon.
+/// A sweep command with the settings of the daemon. One that never ends has the exit code 124.
 fn sweep(daemon: &Daemon, arguments: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
-    command.arg("sweep").args(arguments).env_clear().envs(daemon.env());
+    let mut command = Command::new("/usr/bin/timeout");
+    command.args(["240", BINARY, "sweep"]).args(arguments).env_clear().envs(daemon.env());
     command.output().unwrap()
 }
 
