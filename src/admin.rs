@@ -1,4 +1,8 @@
-//! The admin server: `/livez`, `/readyz`, `/metrics`.
+//! The admin server: `/livez`, `/readyz`, `/metrics`. Beside it, at an address of its own, the status
+//! page: `status` serves it, `view` makes it.
+
+pub(crate) mod status;
+mod view;
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::view::Shown;
 use crate::config::{ADMIN_PORT, AdminAddress};
 use crate::health::Health;
 use crate::metrics::Metrics;

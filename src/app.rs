@@ -31,11 +31,12 @@ pub use self::surge::{Judgement, surge_decide, surge_list};
 pub use self::sweep::{Request, Select, sweep, sweep_cancel, sweep_status};
 pub use self::verify::{Address, Verify, verify};
 use self::workers::Workers;
-use crate::admin;
+use crate::admin::{self, Shown};
 use crate::config::{Loaded, Settings};
 use crate::health::Health;
 use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
+use crate::overview::Overview;
 use crate::policy::{Policy, RuleProblems};
 
 /// sysexits.h: `EX_CONFIG`.
@@ -48,6 +49,7 @@ struct Daemon {
     settings: Settings,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    overview: Arc<Overview>,
     shutdown: CancellationToken,
 }
 
@@ -72,6 +74,7 @@ pub async fn run(loaded: Loaded, shutdown: CancellationToken) -> ExitCode {
         settings: loaded.settings,
         health: Arc::default(),
         metrics: Arc::default(),
+        overview: Arc::default(),
         shutdown,
     };
     match daemon.serve().await {
@@ -104,6 +107,7 @@ impl Daemon {
             Arc::clone(&self.metrics),
             admin_stop.clone(),
         ));
+        let status = self.status_page(&admin_stop)?;
         let workers = Workers::new(&self).await?;
         let intake = self.intake(&workers)?;
         // Boxed: the compiler looks only so deep into futures within futures.
@@ -115,7 +119,31 @@ impl Daemon {
         }
         admin_stop.cancel();
         drop(admin.await);
+        if let Some(status) = status {
+            drop(status.await);
+        }
         ended
+    }
+
+    /// Starts the status page, where there is one. It stops with the admin server.
+    fn status_page(&self, stop: &CancellationToken) -> Result<Option<JoinHandle<()>>, Fatal> {
+        let Some(address) = self.settings.status_addr else { return Ok(None) };
+        let listener = admin::status::listen(address).map_err(|error| {
+            Fatal::Other(format!(
+                "STATUS_ADDR {address} cannot be used: {error}; give each daemon of a host its own, \
+                 or leave it empty"
+            ))
+        })?;
+        // The port may have been left to the system.
+        let address = listener.local_addr().unwrap_or(address);
+        tracing::info!("the status page is at http://{address}/");
+        let shown = Shown {
+            health: Arc::clone(&self.health),
+            metrics: Arc::clone(&self.metrics),
+            overview: Arc::clone(&self.overview),
+            quarantine: self.settings.policy.quarantine_bucket.clone(),
+        };
+        Ok(Some(tokio::spawn(admin::status::serve(listener, shown, stop.clone()))))
     }
 
     /// Starts the intake, where there is one. It stops with the daemon.

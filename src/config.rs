@@ -79,6 +79,8 @@ pub struct Settings {
     pub(crate) trust: Trust,
     /// The address of the admin server.
     pub(crate) health_addr: AdminAddress,
+    /// The address of the status page, if it is served.
+    pub(crate) status_addr: Option<SocketAddr>,
     /// Time to finish running objects after SIGTERM.
     pub(crate) shutdown_grace: Duration,
     /// How to log.

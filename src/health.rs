@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::Serialize;
 use strum::{Display, EnumIter, IntoEnumIterator, IntoStaticStr};
@@ -61,6 +62,17 @@ enum State {
     Down(String),
 }
 
+impl State {
+    /// Why it is not up; `None` if it is.
+    fn reason(&self) -> Option<String> {
+        match self {
+            Self::Up => None,
+            Self::Unknown => Some("not reached yet".to_owned()),
+            Self::Down(reason) => Some(reason.clone()),
+        }
+    }
+}
+
 /// Something to know that makes the daemon no less ready, as named in `degraded` of `/readyz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
@@ -73,6 +85,18 @@ pub(crate) enum Note {
     Source,
     /// Deletions are held, or wait for the journal.
     Surge,
+}
+
+/// A part that is not up, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) part: Part,
+    pub(crate) reason: String,
+    /// The settings to check.
+    pub(crate) check: &'static str,
+    /// Whether nothing is scanned without it.
+    pub(crate) needed: bool,
+    pub(crate) since: Instant,
 }
 
 /// A sweep that goes on, as far as this replica knows. It does where there was a journal when it
@@ -120,7 +144,8 @@ pub(crate) struct Readiness {
 /// The state of every [`Part`]. Logs each change once.
 #[derive(Debug)]
 pub(crate) struct Health {
-    parts: Mutex<BTreeMap<Part, State>>,
+    /// With the time of the last change between up and not up.
+    parts: Mutex<BTreeMap<Part, (State, Instant)>>,
     limits_reported: Mutex<Option<bool>>,
     notes: Mutex<BTreeMap<Note, String>>,
     sweeps: Mutex<BTreeMap<String, RunningSweep>>,
@@ -132,7 +157,9 @@ impl Default for Health {
     fn default() -> Self {
         let needed = [Part::Broker, Part::Store, Part::Engine];
         Self {
-            parts: Mutex::new(needed.into_iter().map(|part| (part, State::Unknown)).collect()),
+            parts: Mutex::new(
+                needed.into_iter().map(|part| (part, (State::Unknown, Instant::now()))).collect(),
+            ),
             limits_reported: Mutex::new(None),
             notes: Mutex::default(),
             sweeps: Mutex::default(),
@@ -216,21 +243,27 @@ impl Health {
 
     /// Every known part, and whether it is up.
     pub(crate) fn parts(&self) -> Vec<(Part, bool)> {
-        self.lock().iter().map(|(part, state)| (*part, *state == State::Up)).collect()
+        self.lock().iter().map(|(part, (state, _))| (*part, *state == State::Up)).collect()
+    }
+
+    /// Every part that is not up.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let parts = self.lock();
+        parts
+            .iter()
+            .filter_map(|(part, (state, since))| {
+                let (reason, part, since) = (state.reason()?, *part, *since);
+                Some(Trouble { part, reason, check: part.settings(), needed: part.needed(), since })
+            })
+            .collect()
     }
 
     /// The body of `/readyz`.
     pub(crate) fn readiness(&self) -> Readiness {
         let mut missing = BTreeMap::new();
         let mut degraded = BTreeMap::new();
-        for (part, state) in self.lock().iter() {
-            let reason = match state {
-                State::Up => continue,
-                State::Unknown => "not reached yet".to_owned(),
-                State::Down(reason) => reason.clone(),
-            };
-            if part.needed() { &mut missing } else { &mut degraded }
-                .insert(part.into_str(), reason);
+        for Trouble { part, reason, needed, .. } in self.troubles() {
+            if needed { &mut missing } else { &mut degraded }.insert(part.into_str(), reason);
         }
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         degraded.extend(notes.into_iter().map(|(note, text)| (note.into_str(), text)));
@@ -246,14 +279,19 @@ impl Health {
     /// Stores the state; returns whether it changed between up and not up.
     fn replace(&self, part: Part, state: State) -> bool {
         let up = state == State::Up;
-        match self.lock().insert(part, state) {
-            Some(State::Up) => !up,
-            Some(State::Down(_)) => up,
-            Some(State::Unknown) | None => true,
-        }
+        let mut parts = self.lock();
+        let before = parts.get(&part).cloned();
+        let changed = match before {
+            Some((State::Up, _)) => !up,
+            Some((State::Down(_), _)) => up,
+            Some((State::Unknown, _)) | None => true,
+        };
+        let since = before.filter(|_| !changed).map_or_else(Instant::now, |(_, since)| since);
+        parts.insert(part, (state, since));
+        changed
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Part, State>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Part, (State, Instant)>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,8 +23,8 @@
 //! - [`app`] builds all of it from the configuration and keeps a broker session alive.
 //!
 //! Beside the rooms stand services, which import no room: [`config`], `failure`, `retry`,
-//! `http`, `tls`, `health`, `hints`, `server`, `admin`, `metrics`, [`telemetry`], [`shutdown`],
-//! `clock`.
+//! `http`, `tls`, `quantity`, `health`, `hints`, `overview`, `metrics`, `server`, `admin`, [`telemetry`],
+//! [`shutdown`], `clock`.
 //!
 //! Two promises decide every trade-off: nothing is called clean or deleted but by an explicit
 //! verdict on its very bytes, and no notification ends otherwise than applied and reported, or
@@ -75,6 +75,8 @@ mod health;
 mod hints;
 mod http;
 mod metrics;
+mod overview;
+mod quantity;
 mod retry;
 mod server;
 pub mod shutdown;

@@ -1,6 +1,7 @@
 //! Counters and measurements for `/metrics`. Labels come from enums, constants and the
 //! configuration, never from object names, URLs or error texts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,7 @@ use strum::IntoStaticStr;
 use crate::clock;
 use crate::failure::{Reason, Stage};
 use crate::health::{Health, QueueDepth};
+use crate::overview::{History, Word};
 
 /// How a notification ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
@@ -105,9 +107,6 @@ pub(crate) enum Timed {
     Delivery,
 }
 
-/// A label from a closed set of words.
-type Word = &'static str;
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EndLabel {
     end: Word,
@@ -174,12 +173,14 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// The last hour of what is counted here, for the status page.
+    pub(crate) history: History,
     /// Notifications by how they ended.
     notifications: Family<EndLabel, Counter>,
     /// Messages of sweeps by how they ended.
     backlog: Family<OutcomeLabel, Counter>,
     /// From the event of the last notification that was not tried before to its delivery.
-    notification_age: Seconds,
+    pub(crate) notification_age: Seconds,
     /// Verdicts by status and reason.
     verdicts: Family<VerdictLabels, Counter>,
     /// Objects by what was done to them.
@@ -230,6 +231,8 @@ pub(crate) struct Metrics {
     up: Family<PartLabel, Gauge<i64, AtomicI64>>,
     /// 1 for each note of `/readyz`.
     degraded: Family<NoteLabel, Gauge>,
+    /// What `dead_letters` counts, for the status page, by queue and reason.
+    parked: Mutex<BTreeMap<(Word, Word), u64>>,
     /// What is set only when the metrics are asked for must be whole in each answer.
     rendering: Mutex<()>,
 }
@@ -247,6 +250,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("avscan"),
+            history: History::default(),
             notifications: Family::default(),
             backlog: Family::default(),
             notification_age: Gauge::default(),
@@ -275,6 +279,7 @@ impl Default for Metrics {
             surges: Gauge::default(),
             up: Family::default(),
             degraded: Family::default(),
+            parked: Mutex::default(),
             rendering: Mutex::default(),
         };
         let r = &mut metrics.registry;
@@ -399,6 +404,11 @@ impl Metrics {
         drop(self.actions.get_or_create(&ActionLabel { action }));
     }
 
+    /// Whether messages of `queue` are taken.
+    pub(crate) fn is_open(&self, queue: Word) -> bool {
+        self.gates.get(&QueueLabel { queue }).is_some_and(|gate| gate.get() == 1)
+    }
+
     /// Shows whether messages of `queue` are taken.
     pub(crate) fn gate(&self, queue: Word, open: bool) {
         self.gates.get_or_create(&QueueLabel { queue }).set(i64::from(open));
@@ -435,6 +445,7 @@ impl Metrics {
     pub(crate) fn verdict(&self, status: Word, reason: Option<Word>) {
         let labels = VerdictLabels { status, reason: reason.unwrap_or_default() };
         self.verdicts.get_or_create(&labels).inc();
+        self.history.result(status);
     }
 
     /// Counts a message of `queue` that was sent to a retry queue.
@@ -447,11 +458,19 @@ impl Metrics {
     pub(crate) fn dead_letter(&self, queue: Word, stage: Stage, reason: Word) {
         let labels = FailureLabels { queue, stage: stage.into(), reason };
         self.dead_letters.get_or_create(&labels).inc();
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        *parked.entry((queue, reason)).or_default() += 1;
+    }
+
+    /// Messages sent to a dead-letter queue since the start, by queue and reason.
+    pub(crate) fn parked(&self) -> BTreeMap<(Word, Word), u64> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records how long a stage took.
     pub(crate) fn took(&self, timed: Timed, duration: Duration) {
         let label = StageLabel { stage: timed.into() };
+        self.history.took(label.stage, duration);
         self.stage_seconds.get_or_create(&label).observe(duration.as_secs_f64());
     }
 
@@ -506,7 +525,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::health::{Note, Part};

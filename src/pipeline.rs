@@ -31,6 +31,7 @@ use crate::canary::Canaries;
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::{Metrics, Timed};
+use crate::overview::{Overview, Step, Work};
 use crate::policy::{self, Action, Context, Plan, Policy};
 use crate::queue::Outbox;
 use crate::receipt::Keys;
@@ -66,6 +67,7 @@ pub(crate) struct Pipeline {
     /// `None` where nothing is held.
     surges: Option<Arc<Surges>>,
     metrics: Arc<Metrics>,
+    overview: Arc<Overview>,
 }
 
 /// One delivery of one object.
@@ -78,6 +80,8 @@ pub(crate) struct Job<'a> {
     /// The object may have been reported before.
     pub(crate) repeated: bool,
     pub(crate) engine: &'a Engine,
+    /// Shows how far it is.
+    pub(crate) work: &'a Work<'a>,
     pub(crate) outbox: &'a Outbox,
     /// Reports of this delivery so far.
     pub(crate) reported: AtomicU32,
@@ -131,10 +135,17 @@ impl Pipeline {
         canaries: Option<Arc<Canaries>>,
         surges: Option<Arc<Surges>>,
         metrics: Arc<Metrics>,
+        overview: Arc<Overview>,
     ) -> Self {
         // Growth from nothing shows only where there was a zero.
         Action::iter().for_each(|action| metrics.expect_action(action.into()));
-        Self { applied: Mutex::default(), store, policy, keys, canaries, surges, metrics }
+        let applied = Mutex::default();
+        Self { applied, store, policy, keys, canaries, surges, metrics, overview }
+    }
+
+    /// Shows that an object is worked on, for as long as the result lives.
+    pub(crate) fn begin(&self, object: &ObjectRef, trigger: Trigger) -> Work<'_> {
+        self.overview.in_work.begin(&object.bucket, &object.key, trigger.into_str())
     }
 
     /// Takes one object to its end.
@@ -218,6 +229,7 @@ impl Pipeline {
         deadline: Instant,
     ) -> Result<Option<ObjectEnd>, Failure> {
         let started = Instant::now();
+        job.work.is_at(Step::Applying);
         let time = match self.plan(examined, false).action {
             Action::Quarantine => MOVE_TIMEOUT,
             Action::No | Action::Tag | Action::Delete => EFFECTS_TIMEOUT,

@@ -62,7 +62,8 @@ pub(crate) struct Report {
 }
 
 /// Why an object was scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, Serialize)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Trigger {
     /// Somebody uploaded it.

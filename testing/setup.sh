@@ -4,7 +4,7 @@
 #
 #   testing/setup.sh              broker, engine, JuiceFS gateway
 #   testing/setup.sh seaweedfs    SeaweedFS as well
-#   testing/setup.sh --all        SeaweedFS, Prometheus, and the libraries of the Python examples
+#   testing/setup.sh --all        SeaweedFS, Prometheus, Chromium, and libraries of the Python examples
 #   testing/setup.sh valgrind     valgrind as well
 #
 # It starts and enables no service: the stack starts its own.
@@ -15,6 +15,7 @@ SEAWEEDFS=4.48
 STANDARDWEBHOOKS=1.1.0
 CRYPTOGRAPHY=46.0.5
 CFFI=2.0.0
+AXE=0.1.0
 RUST=1.94.1
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -32,10 +33,11 @@ fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
 with_seaweedfs=false
 with_examples=false
 with_prometheus=false
+with_browser=false
 with_valgrind=false
 for argument in "$@"; do
     case $argument in
-        --all) with_seaweedfs=true with_examples=true with_prometheus=true ;;
+        --all) with_seaweedfs=true with_examples=true with_prometheus=true with_browser=true ;;
         seaweedfs) with_seaweedfs=true ;;
         valgrind) with_valgrind=true ;;
         *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs] [valgrind]" ;;
@@ -78,6 +80,10 @@ missing_packages() {
         installed "$package" || echo "$package"
     done
     if $with_prometheus && ! command -v promtool > /dev/null; then echo prometheus; fi
+    if $with_browser; then
+        command -v chromium > /dev/null || echo chromium
+        [ -d /usr/share/fonts/truetype/dejavu ] || echo fonts-dejavu-core
+    fi
     if $with_valgrind && ! command -v valgrind > /dev/null; then echo valgrind; fi
     command -v cc > /dev/null || echo gcc
     # gcc alone does not bring the C headers.
@@ -196,6 +202,9 @@ wheels() {
         echo "standardwebhooks=$STANDARDWEBHOOKS" standardwebhooks/__init__.py
         echo "cryptography=$CRYPTOGRAPHY" cryptography/__init__.py
         echo "cffi=$CFFI" cffi/__init__.py
+    fi
+    if $with_browser; then
+        echo "axe-core-python=$AXE" axe_core_python/axe.min.js
     fi
 }
 

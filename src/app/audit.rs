@@ -4,7 +4,7 @@
 //! - `freshness`, `parked`: what is asked before and after;
 //! - `tally`: counts and examples;
 //! - `rows`, `summary`, `text`, `page`, `file`: the results;
-//! - `progress`, `quantity`: for people who wait and read.
+//! - `progress`: for people who wait.
 
 mod file;
 mod freshness;
@@ -12,7 +12,6 @@ mod page;
 mod parked;
 mod position;
 mod progress;
-pub(super) mod quantity;
 mod rows;
 mod summary;
 mod tally;

@@ -91,10 +91,17 @@ impl Workers {
             Slots::new(PAGE_SLOTS),
             shared.clone(),
         ));
-        let metrics = Arc::clone(&daemon.metrics);
+        let (metrics, overview) = (Arc::clone(&daemon.metrics), Arc::clone(&daemon.overview));
         let (to_canaries, to_surges) = (canaries.clone(), surges.clone());
-        let pipeline =
-            Pipeline::new(Arc::clone(&store), policy, keys, to_canaries, to_surges, metrics);
+        let pipeline = Pipeline::new(
+            Arc::clone(&store),
+            policy,
+            keys,
+            to_canaries,
+            to_surges,
+            metrics,
+            overview,
+        );
         let scanning = Arc::new(scanning(daemon, pipeline, store)?);
         let dead = topology.notifications.dead.clone().unwrap_or_default();
         let handler = Backlog::new(Arc::clone(&scanning), dead, Arc::clone(&daemon.metrics));
@@ -161,7 +168,7 @@ impl Workers {
 
     /// One broker session after the other, until the daemon stops.
     async fn run_sessions(&self, daemon: &Daemon) -> Result<(), Fatal> {
-        let Daemon { settings, health, metrics, shutdown } = daemon;
+        let Daemon { settings, health, metrics, shutdown, .. } = daemon;
         let mut was_open = false;
         let mut delays = retry::reconnect_delays();
         while !shutdown.is_cancelled() {
@@ -350,12 +357,14 @@ fn surges(daemon: &Daemon, policy: &Policy) -> Option<Arc<Surges>> {
 }
 
 fn scanning(daemon: &Daemon, pipeline: Pipeline, store: Arc<Store>) -> Result<Scanning, Fatal> {
-    let Daemon { settings, health, metrics, .. } = daemon;
+    let Daemon { settings, health, metrics, overview, .. } = daemon;
     let scanner = Scanner::new(&settings.scanner, &settings.trust).map_err(|error| {
         Fatal::Configuration(format!("the engine's client cannot be set up: {error}"))
     })?;
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    let engine = EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), metrics);
+    let overview = Arc::clone(overview);
+    let engine =
+        EngineWatch::new(scanner, &settings.scanner, Arc::clone(&health), metrics, overview);
     Ok(Scanning::new(pipeline, store, engine, health))
 }
 

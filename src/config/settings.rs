@@ -1,5 +1,6 @@
 //! Reads the settings group by group: which are required, their ranges, and how they combine.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ impl Reader<'_> {
         let ladder = self.ladder();
         let trust = self.trust();
         let health_addr = self.health_addr();
+        let status_addr = self.status_addr();
         let shutdown_grace = self.number("SHUTDOWN_GRACE", 0, 3600);
         let log = self.log();
         Some(Settings {
@@ -51,6 +53,7 @@ impl Reader<'_> {
             ladder: ladder?,
             trust: trust?,
             health_addr: health_addr?,
+            status_addr: status_addr?,
             shutdown_grace: Duration::from_secs(shutdown_grace?),
             log: log?,
         })
@@ -62,6 +65,14 @@ impl Reader<'_> {
         }
         self.parse("HEALTH_ADDR", "an address and port, as in 0.0.0.0:8080 or [::]:8080", |text| {
             text.parse().ok().map(AdminAddress::At)
+        })
+    }
+
+    /// `None` for a wrong one, `Some(None)` for none.
+    #[expect(clippy::option_option, reason = "see above")]
+    fn status_addr(&mut self) -> Option<Option<SocketAddr>> {
+        self.parse("STATUS_ADDR", "an address and port, as in 127.0.0.1:8081, or empty", |text| {
+            if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
         })
     }
 

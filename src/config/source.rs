@@ -10,6 +10,9 @@ use config::{Config, Environment, File, FileFormat, ValueKind};
 use super::variables::{ORIGINAL_KEYS, VARIABLES};
 use super::{Problem, Problems, secret};
 
+/// The one setting that has a default and can be switched off, which an empty value does.
+const MAY_BE_EMPTY: &str = "STATUS_ADDR";
+
 /// The YAML file that is read when it exists and `AVSCAN_CONFIG` names no other.
 pub(super) const DEFAULT_FILE: &str = "/opt/av-scan/av-scan.conf";
 
@@ -83,7 +86,7 @@ fn read_file(path: &Path, texts: &mut Texts, problems: &mut Problems) {
             || variable.name == "SPOOL_SIZE";
         let text = match value.kind {
             ValueKind::Nil => continue,
-            ValueKind::String(text) if text.is_empty() => continue,
+            ValueKind::String(text) if text.is_empty() && variable.name != MAY_BE_EMPTY => continue,
             ValueKind::String(text) => text,
             ValueKind::Boolean(flag) => flag.to_string(),
             ValueKind::I64(number) if numeric => number.to_string(),
@@ -124,6 +127,9 @@ fn read_env(env: &HashMap<String, String>, texts: &mut Texts, problems: &mut Pro
     let Ok(merged) = merged else {
         return problems.push(Problem::new("the environment", "cannot be read"));
     };
+    if env.get(MAY_BE_EMPTY).is_some_and(String::is_empty) {
+        texts.give(MAY_BE_EMPTY, String::new());
+    }
     for variable in VARIABLES {
         let direct = merged.get(&variable.name.to_lowercase());
         if let Some(text) = direct {

@@ -95,6 +95,11 @@ pub const VARIABLES: &[Variable] = &[
     plain("RETRY_LIMIT", "8", "retries before a message is parked, 0 to 1000"),
     open("TLS_CA_FILE", "PEM file of further certificate authorities, for every connection"),
     open("HEALTH_ADDR", "address of /livez, /readyz, /metrics (default [::]:8080, IPv4 too)"),
+    plain(
+        "STATUS_ADDR",
+        "127.0.0.1:8081",
+        "address of the status page, which names objects; empty: none",
+    ),
     plain("SHUTDOWN_GRACE", "30", "time for running objects after SIGTERM, seconds, 0 to 3600"),
     plain("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
     plain("LOG_FORMAT", "text", "text or json"),

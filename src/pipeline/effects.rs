@@ -53,6 +53,7 @@ impl Pipeline {
                 self.record_applied(examined, plan.action).await;
                 self.metrics.acted(plan.action.into());
                 self.log_end(examined, plan.action);
+                self.show(examined, plan.action, None);
                 let newer = !examined.as_announced;
                 Ok(Some(if newer { ObjectEnd::Superseded } else { ObjectEnd::Applied }))
             }
@@ -65,6 +66,7 @@ impl Pipeline {
                 self.record_applied(examined, Action::No).await;
                 self.metrics.acted(Action::No.into());
                 self.log_end(examined, Action::No);
+                self.show(examined, Action::No, Some(EffectError::TagUnsupported));
                 Ok(Some(ObjectEnd::Applied))
             }
             Applied::TagSetFull => self.refused(job, examined, plan, EffectError::TagSetFull).await,
@@ -123,6 +125,7 @@ impl Pipeline {
             self.report(job, examined, Action::No, Some(EffectError::NewerVerdict)).await?;
         }
         self.record_applied(examined, Action::No).await;
+        self.show(examined, Action::No, Some(EffectError::NewerVerdict));
         Ok(Some(ObjectEnd::Applied))
     }
 
@@ -209,16 +212,19 @@ impl Pipeline {
                     }
                 }
             }
-            match tagged {
-                Some(object) => Report::of_failure(object, trigger, attempt, Action::Tag),
-                None => Report::of_failure(first, trigger, attempt, Action::No),
-            }
+            let (object, action) = match tagged {
+                Some(object) => (object, Action::Tag),
+                None => (*first, Action::No),
+            };
+            self.show_given_up(object, trigger, action, interrupted.failure.reason);
+            Report::of_failure(object, trigger, attempt, action)
         };
         self.send(outbox, report.at(attempt, LAST_REPORT)).await
     }
 
     /// Logs that the effect of a verdict is not possible. Instead of a deletion the object is tagged.
     async fn give_up_effect(&self, examined: &Examined, error: EffectError) {
+        self.show(examined, Action::No, Some(error));
         let status = examined.status();
         if error.is_of_deletion() {
             self.tag_instead(examined).await;

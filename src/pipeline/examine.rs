@@ -7,6 +7,7 @@ use super::{DEADLINE, Job, Pipeline};
 use crate::event::Version;
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage};
 use crate::metrics::Timed;
+use crate::overview::Step;
 use crate::report::{Examined, Trigger};
 use crate::store::{Claim, Fetched, Identity};
 use crate::verdict::{UnscannableReason, Verdict};
@@ -68,6 +69,7 @@ impl Pipeline {
             Trigger::Upload | Trigger::Canary => Claim::Firm,
         };
         let mut tries = 0;
+        job.work.is_at(Step::Asking);
         let (downloaded, sha256, (verdict, engine)) = loop {
             let download = match self.store.open(job.object, job.look, claim).await? {
                 Fetched::Download(download)
@@ -87,11 +89,14 @@ impl Pipeline {
             };
             tries += 1;
             let (buffer, displaced) = (download.buffer(), download.displaced());
+            let (received, total) = (download.received(), download.identity.bytes());
+            job.work.is_at(Step::Fetching { received, total });
             let receiving = async {
                 let downloaded = self.store.receive(*download).await?;
                 // Only from now on the engine may have all bytes, and scan them.
                 scanning.store(true, Ordering::Relaxed);
                 let fetched = clock.elapsed();
+                job.work.is_at(Step::Scanning);
                 let sha256 = downloaded.sha256().await?;
                 Ok((downloaded, sha256, fetched))
             };

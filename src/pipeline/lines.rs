@@ -1,10 +1,15 @@
-//! The lines that say what became of an object.
+//! The lines that say what became of an object, in the log and on the status page.
+
+use std::time::SystemTime;
 
 use super::Pipeline;
+use crate::event::ObjectRef;
+use crate::failure::Reason;
+use crate::overview::ResultLine;
 use crate::policy::Action;
-use crate::report::Examined;
+use crate::report::{EffectError, Examined, Trigger};
 use crate::telemetry;
-use crate::verdict::Verdict;
+use crate::verdict::{Status, Verdict};
 
 /// A line of the audit trail, before and after a deletion.
 pub(super) fn audit(examined: &Examined, what: &str) {
@@ -35,6 +40,53 @@ pub(super) fn audit_move(examined: &Examined, key: &str, what: &str) {
 }
 
 impl Pipeline {
+    /// Shows the result of an object. Canaries are shown by their rounds.
+    pub(super) fn show(&self, examined: &Examined, action: Action, error: Option<EffectError>) {
+        if examined.is_canary() {
+            return;
+        }
+        let identity = &examined.identity;
+        let finding = match &examined.verdict {
+            Verdict::Clean => None,
+            Verdict::Infected { signature } => Some(signature.clone()),
+            Verdict::Unscannable { reason, .. } => Some(reason.into_str().to_owned()),
+        };
+        self.overview.results.add(ResultLine {
+            at: SystemTime::now(),
+            bucket: identity.bucket.clone(),
+            key: identity.key.clone(),
+            version: identity.version_id().map(str::to_owned),
+            size: identity.length,
+            status: examined.status().into_str(),
+            finding,
+            action: action.into_str(),
+            error: error.map(|error| error.into_str()),
+            trigger: examined.trigger.into_str(),
+        });
+    }
+
+    /// Shows an object that was given up without a verdict.
+    pub(super) fn show_given_up(
+        &self,
+        object: &ObjectRef,
+        trigger: Trigger,
+        action: Action,
+        reason: Reason,
+    ) {
+        self.overview.results.add(ResultLine {
+            at: SystemTime::now(),
+            bucket: object.bucket.clone(),
+            key: object.key.clone(),
+            version: object.version_id.clone(),
+            size: object.size,
+            status: Status::No.into_str(),
+            finding: Some(reason.into_str().to_owned()),
+            action: action.into_str(),
+            error: None,
+            trigger: trigger.into_str(),
+        });
+    }
+
     /// One line an object.
     pub(super) fn log_end(&self, examined: &Examined, action: Action) {
         let version = examined.identity.version_id().unwrap_or_default();

@@ -9,6 +9,7 @@ use crate::failure::{Failure, Reason, Stage};
 use crate::health::{Health, Part};
 use crate::hints;
 use crate::metrics::Metrics;
+use crate::overview::{EngineLine, Overview};
 
 /// How often an old database is warned about.
 const AGE_WARNING_INTERVAL: Duration = Duration::from_hours(24);
@@ -21,6 +22,7 @@ pub(crate) struct EngineWatch {
     database_max_age: Option<Duration>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    overview: Arc<Overview>,
     current: Mutex<Option<Arc<Engine>>>,
     /// What was logged last: the version, and whether limits are reported.
     described: Mutex<Option<(Version, bool)>>,
@@ -34,6 +36,7 @@ impl EngineWatch {
         settings: &ScannerSettings,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
+        overview: Arc<Overview>,
     ) -> Self {
         Self {
             scanner,
@@ -41,6 +44,7 @@ impl EngineWatch {
             database_max_age: settings.database_max_age,
             health,
             metrics,
+            overview,
             current: Mutex::default(),
             described: Mutex::default(),
             warned_of_age: Mutex::default(),
@@ -85,6 +89,12 @@ impl EngineWatch {
         self.metrics.limits_reported.set(i64::from(limits_reported));
         self.metrics.engine_outdated.set(i64::from(outdated.is_some()));
         self.watch_age(&version);
+        self.overview.set_engine(EngineLine {
+            name: engine.name(),
+            version: version.engine.clone(),
+            database: version.database.clone(),
+            database_date: version.database_date.map(SystemTime::from),
+        });
         let described = Some((version.clone(), limits_reported));
         let before = std::mem::replace(&mut *lock(&self.described), described.clone());
         if before == described {

@@ -1,5 +1,7 @@
 //! A download in progress: written to memory or an unnamed temp file, readable while it arrives.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
@@ -24,6 +26,8 @@ pub(crate) struct Download {
     body: ByteStream,
     buffer: Buffer,
     writer: Writer,
+    /// Bytes of the body so far.
+    received: Arc<AtomicU64>,
     /// `None` for an object in memory.
     reservation: Option<Reservation>,
 }
@@ -48,12 +52,18 @@ impl Download {
         reservation: Option<Reservation>,
     ) -> Self {
         let (buffer, writer) = Buffer::new(backing, identity.bytes());
-        Self { identity, as_announced, body, buffer, writer, reservation }
+        let received = Arc::default();
+        Self { identity, as_announced, body, buffer, writer, received, reservation }
     }
 
     /// The bytes, readable while they arrive.
     pub(crate) fn buffer(&self) -> Buffer {
         self.buffer.clone()
+    }
+
+    /// The number of bytes that have arrived, kept up to date while they do.
+    pub(crate) fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
     }
 
     /// Waits until its temp disk is needed for others that come first.
@@ -72,11 +82,20 @@ impl Download {
     /// # Errors
     /// When the body is not as long as announced, stops arriving, or cannot be stored.
     pub(super) async fn receive(self) -> Result<Downloaded, Failure> {
-        let Self { identity, as_announced, mut body, buffer, mut writer, reservation } = self;
+        let Self {
+            identity,
+            as_announced,
+            mut body,
+            buffer,
+            mut writer,
+            received: shown,
+            reservation,
+        } = self;
         let length = buffer.length();
         let mut received: u64 = 0;
         while let Some(batch) = next_batch(&mut body).await? {
             received += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+            shown.store(received, Ordering::Relaxed);
             if received > length {
                 let detail = format!("more than the {length} bytes announced");
                 return Err(Failure::transient(Stage::Fetch, Reason::BodyTooLong, detail));

@@ -69,7 +69,7 @@ impl Scanning {
             return Err(Failure::new(kind, Stage::Scan, reason, detail).into());
         };
         let Announced { object, trigger, look } = announced;
-        let outbox = publisher.outbox();
+        let (outbox, work) = (publisher.outbox(), self.pipeline.begin(object, trigger));
         let job = Job {
             object,
             trigger,
@@ -77,6 +77,7 @@ impl Scanning {
             attempt: attempt(delivery),
             repeated: delivery.redelivered || delivery.failed_before(),
             engine: &engine,
+            work: &work,
             outbox: &outbox,
             reported: AtomicU32::new(0),
             cancelled,

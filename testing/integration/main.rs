@@ -6,6 +6,7 @@
 mod audit;
 mod backlog;
 mod broker;
+mod browser;
 mod canary;
 mod commands;
 mod encryption;
@@ -26,6 +27,7 @@ mod receipts;
 mod reports;
 mod rotation;
 mod rules;
+mod status;
 mod stores;
 mod surge;
 mod survey;

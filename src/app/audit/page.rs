@@ -2,9 +2,9 @@
 
 use askama::Template;
 
-use super::quantity::{bytes, count, permille, share};
 use super::summary::{Conclusion, DatabaseRow, StandingRow, Summary, UnknownRow};
 use super::tally::Example;
+use crate::quantity::{bytes, count, permille, share};
 use crate::receipt::Standing;
 
 /// The least width of what is drawn, of 1000.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::quantity::count;
 use crate::app::complain;
 use crate::app::progress::{Counting, style};
+use crate::quantity::count;
 
 /// Between two lines where standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);

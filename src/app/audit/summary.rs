@@ -4,10 +4,10 @@ use serde::Serialize;
 use strum::{IntoEnumIterator, IntoStaticStr};
 
 use super::parked::Parked;
-use super::quantity::count;
 use super::tally::{Example, Group, Tally};
 use super::target::Target;
 use crate::clock;
+use crate::quantity::count;
 use crate::receipt::{Database, Standing};
 
 /// Databases that are named; the rest is summed up. A deployment gets one a day.

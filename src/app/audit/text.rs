@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::quantity::{bytes, count, share};
 use super::summary::Summary;
 use super::tally::Example;
+use crate::quantity::{bytes, count, share};
 
 /// The result as lines of text. What others chose in it is escaped.
 pub(super) struct Text<'a>(pub(super) &'a Summary);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bucket::{Bucket, Held};
 use super::{Matching, Which, say};
-use crate::app::audit::quantity::{bytes, count};
+use crate::quantity::{bytes, count};
 use crate::quarantine::Record;
 
 /// One line of JSON.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::bucket::{Bucket, Held, address};
 use super::{CopyName, fail, list, say};
-use crate::app::audit::quantity::bytes;
+use crate::quantity::bytes;
 use crate::quarantine::Record;
 
 /// What ClamAV puts behind the name of a signature that is not official, and does not have in its files.

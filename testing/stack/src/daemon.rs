@@ -111,6 +111,7 @@ impl Daemon {
             .env("PUBLISH_URL", format!("{}{}", settings.sink_url, names.sink_path))
             .env("HEALTH_ADDR", &health)
             .env("INTAKE_ADDR", format!("127.0.0.1:{}", free_port()))
+            .env("STATUS_ADDR", "")
             .env("TMPDIR", home.join("tmp").to_string_lossy());
         for (name, value) in overrides {
             if value.is_empty() {

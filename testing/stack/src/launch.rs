@@ -253,6 +253,7 @@ fn fresh(dir: &Path, program: &Path) -> State {
         clamav_rest_url: None,
         webhooks_url: http(free_port()),
         intake_address: format!("127.0.0.1:{}", free_port()),
+        status_address: format!("127.0.0.1:{}", free_port()),
         intake_token: place::random_word(),
         sink_url: http(free_port()),
         reports: dir.join("reports.jsonl"),

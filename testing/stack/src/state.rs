@@ -52,6 +52,8 @@ pub struct Settings {
     pub webhooks_url: String,
     /// The intake of the stack's daemon, `127.0.0.1:PORT`.
     pub intake_address: String,
+    /// The status page of the stack's daemon, `127.0.0.1:PORT`.
+    pub status_address: String,
     /// The token that the store presents, and every daemon asks for.
     pub intake_token: String,
     /// The webhook sink.

@@ -50,7 +50,10 @@ pub(super) fn whereabouts(state: &State) {
         "  echo hello | {program} s3 put - hello.txt && {program} reports --key hello.txt --wait 30"
     );
     match &state.settings.daemon_url {
-        Some(url) => say!("  curl {url}/readyz"),
+        Some(url) => {
+            say!("  curl {url}/readyz");
+            say!("  open http://{} in a browser: the status page", state.settings.status_address);
+        }
         None => say!("  {program} s3 ls"),
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn plan(state: &State, program: &Path) -> Result<Plan> {
     let mut spec = Spec::new(program, &state.dir)
         .env("HEALTH_ADDR", &address)
         .env("INTAKE_ADDR", &state.settings.intake_address)
+        .env("STATUS_ADDR", &state.settings.status_address)
         .env("QUARANTINE_BUCKET", QUARANTINE)
         .env("TMPDIR", temporary.to_string_lossy());
     spec.env.extend(state.daemon_variables());

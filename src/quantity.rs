@@ -4,7 +4,7 @@
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// A count with separators: `1,234,567`.
-pub(in crate::app) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
@@ -16,7 +16,7 @@ pub(in crate::app) fn count(number: u64) -> String {
 }
 
 /// A number of bytes with its unit: `1.5 GiB`. Rounded down.
-pub(in crate::app) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     let mut scale = 1_u64;
     let mut unit = None;
     for name in UNITS {
@@ -34,14 +34,14 @@ pub(in crate::app) fn bytes(number: u64) -> String {
 
 /// A share in tenths of a per cent, rounded down, so that 100 % means all. At least one for a part
 /// that is there.
-pub(super) fn permille(part: u64, whole: u64) -> u64 {
+pub(crate) fn permille(part: u64, whole: u64) -> u64 {
     let share = u128::from(part) * 1000 / u128::from(whole.max(1));
     let share = u64::try_from(share).unwrap_or(u64::MAX);
     if part > 0 { share.max(1) } else { 0 }
 }
 
 /// A share as text: `99.9 %`.
-pub(super) fn share(part: u64, whole: u64) -> String {
+pub(crate) fn share(part: u64, whole: u64) -> String {
     let share = permille(part, whole);
     if share == 1 && u128::from(part) * 1000 < u128::from(whole) {
         return "<0.1 %".to_owned();

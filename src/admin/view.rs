@@ -1,0 +1,286 @@
+//! The status page as HTML. What others chose in it (keys, signatures, answers) has its control
+//! characters written out here, and is escaped by the template.
+
+mod plot;
+mod rows;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use askama::Template;
+
+use self::plot::Plot;
+use self::rows::{InWorkRow, ParkedRow, QueueRow, ResultRow, SweepRow};
+use crate::clock;
+use crate::health::{Health, QueueDepth, Readiness, Trouble};
+use crate::metrics::{Metrics, Timed};
+use crate::overview::{Minute, Overview};
+use crate::quantity::count;
+
+/// Minutes over which the present rate is taken; the one that goes on is left out.
+const RATE_MINUTES: u8 = 5;
+
+/// Where the page gets what it shows.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) overview: Arc<Overview>,
+    /// Where infected objects are moved to.
+    pub(crate) quarantine: Option<String>,
+}
+
+/// How things are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    /// Scanning, nothing to do.
+    Calm,
+    /// Scanning, with something that a person should look at.
+    Care,
+    /// Not scanning.
+    Down,
+}
+
+#[derive(Template)]
+#[template(path = "status.html", config = "src/admin/askama.toml")]
+struct Page {
+    replica: String,
+    version: &'static str,
+    up_for: String,
+    now: String,
+    paused: bool,
+    mood: Mood,
+    sentence: String,
+    causes: Vec<Cause>,
+    facts: Vec<Fact>,
+    plots: Vec<Plot>,
+    /// None while the broker does not say.
+    queues: Vec<QueueRow>,
+    in_work: Vec<InWorkRow>,
+    results: Vec<ResultRow>,
+    parked: Vec<ParkedRow>,
+    sweeps: Vec<SweepRow>,
+    engine: Vec<(&'static str, String)>,
+}
+
+/// Something that is not as it should be.
+struct Cause {
+    what: String,
+    /// What to do about it; empty where `what` says it.
+    hint: String,
+    since: String,
+}
+
+struct Fact {
+    name: &'static str,
+    value: String,
+}
+
+/// The page as it is now. `paused`: it is not loaded again by itself.
+///
+/// # Errors
+/// When it cannot be made, which is a bug.
+pub(super) fn html(shown: &Shown, paused: bool) -> Result<String, askama::Error> {
+    let Shown { health, metrics, overview, .. } = shown;
+    let now = SystemTime::now();
+    let depths = health.queues();
+    let hour = metrics.history.last_hour();
+    let readiness = health.readiness();
+    let troubles = health.troubles();
+    let parked = rows::parked(&depths, metrics);
+    let (mood, sentence) = judge(&readiness, &troubles, &parked);
+    Page {
+        replica: replica(),
+        version: env!("CARGO_PKG_VERSION"),
+        up_for: long(now.duration_since(overview.started()).unwrap_or_default()),
+        now: clock_time(now),
+        paused,
+        mood,
+        sentence,
+        causes: causes(&readiness, &troubles),
+        facts: facts(shown, &depths, &hour),
+        plots: plots(&hour),
+        sweeps: rows::sweeps(&readiness, rate_of(&hour), &depths),
+        in_work: overview.in_work.list().iter().map(InWorkRow::of).collect(),
+        results: overview.results.list().iter().map(ResultRow::of).collect(),
+        queues: depths.iter().map(|depth| QueueRow::of(depth, metrics)).collect(),
+        parked,
+        engine: engine(shown, &readiness, now),
+    }
+    .render()
+}
+
+impl Mood {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Calm => "good",
+            Self::Care => "open",
+            Self::Down => "bad",
+        }
+    }
+
+    /// In words: a colour alone says nothing to some.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Calm => "Calm",
+            Self::Care => "Look",
+            Self::Down => "Down",
+        }
+    }
+}
+
+fn judge(readiness: &Readiness, troubles: &[Trouble], parked: &[ParkedRow]) -> (Mood, String) {
+    let missing: Vec<_> = troubles.iter().filter(|trouble| trouble.needed).collect();
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|trouble| trouble.part.to_string()).collect();
+        let are = if names.len() == 1 { "is" } else { "are" };
+        let sentence = format!(
+            "Not scanning: {} {are} down. Uploads wait in their queue, and nothing is lost.",
+            names.join(", ")
+        );
+        return (Mood::Down, sentence);
+    }
+    let count = readiness.degraded.len() + usize::from(!parked.is_empty());
+    match count {
+        0 => (Mood::Calm, "Scanning. Nothing needs you.".to_owned()),
+        1 => (Mood::Care, "Scanning, and one thing needs a look.".to_owned()),
+        more => (Mood::Care, format!("Scanning, and {more} things need a look.")),
+    }
+}
+
+fn causes(readiness: &Readiness, troubles: &[Trouble]) -> Vec<Cause> {
+    let parts = troubles.iter().map(|trouble| Cause {
+        what: format!("{}: {}", trouble.part, plain(&trouble.reason)),
+        hint: format!("check {}", trouble.check),
+        since: long(trouble.since.elapsed()),
+    });
+    let of_parts: Vec<_> = troubles.iter().map(|trouble| trouble.part.into_str()).collect();
+    let notes = readiness.degraded.iter().filter(|(name, _)| !of_parts.contains(name));
+    let notes = notes.map(|(name, text)| Cause {
+        what: format!("{}: {}", name.replace('_', " "), plain(text)),
+        hint: String::new(),
+        since: String::new(),
+    });
+    parts.chain(notes).collect()
+}
+
+fn facts(shown: &Shown, depths: &[QueueDepth], hour: &[Minute]) -> Vec<Fact> {
+    let sum = |of: fn(&QueueDepth) -> u64| {
+        if depths.is_empty() { "not known".to_owned() } else { count(depths.iter().map(of).sum()) }
+    };
+    let waited = Duration::try_from_secs_f64(shown.metrics.notification_age.get());
+    let infected: u64 = hour.iter().map(|minute| u64::from(minute.results_of("infected"))).sum();
+    let all: u64 = hour.iter().map(|minute| u64::from(minute.objects())).sum();
+    let mut facts = vec![
+        Fact { name: "waiting", value: sum(|depth| depth.ready) },
+        Fact { name: "last one had waited", value: long(waited.unwrap_or_default()) },
+        Fact { name: "to be tried again", value: sum(|depth| depth.retry) },
+        Fact { name: "parked", value: sum(|depth| depth.dead.unwrap_or_default()) },
+        Fact { name: "in work here", value: shown.overview.in_work.list().len().to_string() },
+        Fact { name: "objects a minute, here", value: rate(rate_of(hour)) },
+        Fact { name: "last hour, here", value: count(all) },
+        Fact { name: "of these infected", value: count(infected) },
+    ];
+    if shown.metrics.surges.get() > 0 {
+        facts.push(Fact { name: "signatures held", value: shown.metrics.surges.get().to_string() });
+    }
+    facts
+}
+
+/// Objects a minute, over the last whole minutes.
+fn rate_of(hour: &[Minute]) -> f64 {
+    let whole = hour.split_last().map(|(_, whole)| whole).unwrap_or_default();
+    let last = whole.iter().rev().take(RATE_MINUTES.into());
+    let objects: u32 = last.map(Minute::objects).sum();
+    f64::from(objects) / f64::from(RATE_MINUTES)
+}
+
+fn rate(rate: f64) -> String {
+    if rate > 0.0 && rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
+fn plots(hour: &[Minute]) -> Vec<Plot> {
+    let mut plots = vec![Plot::of_results(hour)];
+    plots.extend(
+        [
+            ("download, p95", Timed::Fetch),
+            ("scan after it, p95", Timed::Scan),
+            ("tag and report, p95", Timed::Effects),
+            ("whole message, p95", Timed::Delivery),
+        ]
+        .map(|(title, stage)| Plot::of_stage(title, stage.into_str(), hour)),
+    );
+    plots
+}
+
+fn engine(shown: &Shown, readiness: &Readiness, now: SystemTime) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    match shown.overview.engine() {
+        None => rows.push(("engine", "no self-test was passed yet".to_owned())),
+        Some(engine) => {
+            let version = plain(engine.version.as_deref().unwrap_or("version not known"));
+            rows.push(("engine", format!("{} {version}", engine.name)));
+            let database = plain(engine.database.as_deref().unwrap_or("none of ClamAV's own"));
+            let age = engine.database_date.map(|date| {
+                let age = now.duration_since(date).unwrap_or_default();
+                format!(", {} old", long(age))
+            });
+            rows.push(("virus database", format!("{database}{}", age.unwrap_or_default())));
+        }
+    }
+    match readiness.limits_reported {
+        Some(true) => rows.push(("encrypted, over its limits", "reported".to_owned())),
+        Some(false) => rows.push(("encrypted, over its limits", "called clean".to_owned())),
+        None => {}
+    }
+    if let Some(bucket) = &shown.quarantine {
+        rows.push(("infected objects go to", plain(bucket)));
+    }
+    rows
+}
+
+/// The name of this host, which is the pod's or the container's, and the process in it.
+fn replica() -> String {
+    let host = rustix::system::uname();
+    let host = plain(&host.nodename().to_string_lossy());
+    format!("{host}, process {}", std::process::id())
+}
+
+/// Text that others chose, with what is no visible character written out.
+fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            // What the template escapes anyway.
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    shown
+}
+
+/// The time of day in UTC, to the second.
+fn clock_time(at: SystemTime) -> String {
+    let text = clock::rfc3339_of_seconds(clock::millis(at) / 1000);
+    text.get(11..19).unwrap_or(&text).to_owned()
+}
+
+/// A duration for people: its two largest units.
+fn long(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// How long something has been going on.
+fn since(at: Instant) -> String {
+    long(at.elapsed())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::failure::Stage;
+use crate::health::{Note, Part, RunningSweep};
+use crate::overview::{EngineLine, ResultLine, Step};
+
+/// What an uploader may choose: markup, quotes, control characters, text that turns its direction.
+const HOSTILE: &str = "a<script>alert(1)</script>\"' onload=x&amp;\u{202e}\u{7}\u{1b}[2J\r\nend";
+
+fn shown() -> Shown {
+    let shown = Shown { quarantine: Some("held".to_owned()), ..Shown::default() };
+    for part in [Part::Broker, Part::Store, Part::Engine] {
+        shown.health.up(part);
+    }
+    shown
+}
+
+fn result(key: &str) -> ResultLine {
+    ResultLine {
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(3723),
+        bucket: "uploads".to_owned(),
+        key: key.to_owned(),
+        version: Some(HOSTILE.to_owned()),
+        size: Some(2048),
+        status: "infected",
+        finding: Some(format!("Sig.{HOSTILE}")),
+        action: "tag",
+        error: Some("delete_denied"),
+        trigger: "upload",
+    }
+}
+
+#[test]
+fn what_others_chose_is_text() {
+    let shown = shown();
+    let _work = shown.overview.in_work.begin("uploads", HOSTILE, "upload");
+    shown.overview.results.add(result(HOSTILE));
+    shown.overview.set_engine(EngineLine {
+        name: "clamd",
+        version: Some(HOSTILE.to_owned()),
+        database: Some(HOSTILE.to_owned()),
+        database_date: None,
+    });
+    shown.health.down(Part::Webhook, HOSTILE);
+    shown.health.note(Note::Surge, Some(HOSTILE.to_owned()));
+    let sweep = RunningSweep { prefix: HOSTILE.to_owned(), ..RunningSweep::default() };
+    shown.health.set_sweeps([(HOSTILE.to_owned(), sweep)].into());
+    let page = html(&shown, false).unwrap();
+    assert!(page.matches("a&#60;script&#62;alert(1)&#60;/script&#62;").count() >= 8, "{page}");
+    for bad in ["<script", "\u{202e}", "\u{7}", "\u{1b}", "\r", "\" onload", "' onload"] {
+        assert!(!page.contains(bad), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_page_needs_nothing_from_elsewhere() {
+    let page = html(&shown(), false).unwrap();
+    for bad in
+        ["http:", "https:", "src=", "url(", "@import", "<script", "<link", "<iframe", "<form"]
+    {
+        assert!(!page.contains(bad), "{bad}");
+    }
+}
+
+#[test]
+fn it_says_what_is_down_since_when_and_what_to_check() {
+    let shown = shown();
+    assert!(html(&shown, false).unwrap().contains("Scanning. Nothing needs you."));
+    shown.health.down(Part::Engine, "connection refused");
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("Not scanning: engine is down."));
+    assert!(page.contains("connection refused, for 0 s: check SCANNER, CLAMD_ENDPOINT"));
+    shown.health.up(Part::Engine);
+    shown.health.down(Part::Webhook, "503");
+    assert!(html(&shown, false).unwrap().contains("one thing needs a look"));
+}
+
+#[test]
+fn parked_messages_have_the_command_to_paste() {
+    let shown = shown();
+    shown.metrics.dead_letter("notifications", Stage::Tag, "tag_denied");
+    let depth = |queue, dead| QueueDepth { queue, ready: 0, retry: 0, dead };
+    shown.health.set_queues(vec![depth("notifications", Some(0)), depth("reports", Some(0))]);
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("Nothing needs you") && !page.contains("redrive"));
+    shown.health.set_queues(vec![depth("notifications", Some(1200)), depth("reports", Some(1))]);
+    let page = html(&shown, false).unwrap();
+    for command in ["--dry-run<", "--reason tag_denied<", "--reports --dry-run<"] {
+        assert!(page.contains(&format!("bucket-av-scanner redrive {command}")), "{command}");
+    }
+    assert!(page.contains("1,200 of notifications") && page.contains("one thing needs a look"));
+}
+
+#[test]
+fn a_download_shows_its_progress() {
+    let shown = shown();
+    let work = shown.overview.in_work.begin("b", "k", "sweep");
+    let received = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(3 << 20));
+    work.is_at(Step::Fetching { received, total: 4 << 20 });
+    let page = html(&shown, true).unwrap();
+    assert!(page.contains("value=\"75\"") && page.contains("3.0 MiB of 4.0 MiB"));
+    work.is_at(Step::Fetching { received: std::sync::Arc::default(), total: 0 });
+    assert!(html(&shown, true).unwrap().contains("value=\"100\""));
+}
+
+#[test]
+fn durations_have_two_units() {
+    for (seconds, text) in
+        [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (200_000, "2 d 7 h")]
+    {
+        assert_eq!(long(Duration::from_secs(seconds)), text);
+    }
+}
