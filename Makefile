@@ -94,6 +94,11 @@ test-docker: ## the deployment on this machine's Docker Engine, with local stand
 	@cargo build --locked --workspace
 	@testing/docker.sh
 
+.PHONY: test-chart
+test-chart: ## lint, render and check the Helm chart (BLESS=1: write anew what is generated; PYTHON=one of 3.12 or newer)
+	@testing/setup.sh
+	@PYTHON='$(PYTHON)' BLESS='$(BLESS)' testing/chart.sh
+
 .PHONY: all deploy-docker clean-docker logs status scale secrets
 all: ## deploy-docker, the two cases on it, clean-docker
 	@$(MAKE) --no-print-directory deploy-docker
@@ -128,4 +133,4 @@ audit: ## bans, licences and advisories of the dependencies
 	@testing/audit.sh
 
 .PHONY: check
-check: lint test audit ## format, lints, docs, tests, dependency audit
+check: lint test test-chart audit ## format, lints, docs, tests, the chart, dependency audit
