@@ -1,8 +1,10 @@
 """The chart, as Helm renders it: see `make test-chart`."""
 
+import getpass
 import json
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import unittest
@@ -38,7 +40,10 @@ VARIANTS = {
             "authenticationRef": {"name": "mq", "kind": "ClusterTriggerAuthentication"},
         }
     },
-    "OpenShift": {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}},
+    "OpenShift, one version at a time": {
+        "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+        "updateStrategy": {"type": "Recreate", "rollingUpdate": None},
+    },
 }
 RULES = """# About alerts.
 groups:
@@ -456,15 +461,20 @@ class Chart(unittest.TestCase):
     # --- documents ---
 
     def test_values_in_the_documents_are_accepted(self):
-        """Every block of YAML that begins with `image:` on the pages about Kubernetes is a set of values."""
-        blocks = []
+        """Whole sets begin with `image`; the others are parts of one. What is no part of the values is somebody else's."""
+        known = set(yaml.safe_load((CHART / "values.yaml").read_text()))
+        wholes = parts = 0
         for page in CHART / "README.md", CHECKOUT / "docs" / "KUBERNETES.md":
-            text = page.read_text()
-            blocks += re.findall(r"^```yaml\n(image:.*?)^```", text, re.MULTILINE | re.DOTALL)
-            blocks += re.findall(r"<<'END'\n(image:.*?)^END", text, re.MULTILINE | re.DOTALL)
-        self.assertGreaterEqual(len(blocks), 2)
-        for block in blocks:
-            render(yaml.safe_load(block), chart=self.chart)
+            for block in re.findall(r"(?:^```yaml|<<'END')\n(.*?)^(?:```|END)", page.read_text(), re.MULTILINE | re.DOTALL):
+                for given in yaml.safe_load_all(block):
+                    with self.subTest(block):
+                        if "image" in given:
+                            wholes += 1
+                            render(given, chart=self.chart)
+                        elif set(given) <= known:
+                            parts += 1
+                            render(merged(MINIMAL, given), chart=self.chart)
+        self.assertEqual((2, 2), (wholes, parts), "sets of values that were found")
 
 
 class Clamd(unittest.TestCase):
@@ -518,10 +528,21 @@ class Clamd(unittest.TestCase):
             daemon.stdout.close()
             daemon.wait(30)
 
+    def test_freshclam_accepts_it(self):
+        def run(*more):
+            # Nobody listens there, and one attempt is enough to see that.
+            conf = self.place("freshclam.conf", f"DatabaseOwner {getpass.getuser()}", "MaxAttempts 1",
+                              "PrivateMirror http://127.0.0.1:9", *more)
+            program = shutil.which("freshclam", path="/usr/bin:/usr/local/bin")
+            return subprocess.run([program, f"--config-file={conf}"], capture_output=True, text=True, timeout=60)
+
+        done = run()
+        self.assertIn("127.0.0.1:9", done.stdout + done.stderr)
+        self.assertNotIn("Parse error", done.stderr)
+        self.assertIn("Parse error", run("Nonsense yes").stderr)
+
 
 def talk(path, words):
-    import socket
-
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(30)
         connection.connect(path)
