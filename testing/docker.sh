@@ -294,6 +294,33 @@ killed() {
     until_true 60 "the engine started it again" healthy "$victim"
 }
 
+rounds=0
+rolled() {
+    local grace id loading
+    grace=$(sed -n 's/^ *terminationGracePeriodSeconds: //p' testing/chart/golden.yaml)
+    say "ROLLING RESTART: one worker after the other under load, with the ${grace:?} s of the Helm chart"
+    until [ -e "$work/rolled" ]; do
+        client load "rolled-$rounds" 60 10 || exit
+        echo $((++rounds)) > "$work/rounds"
+    done &
+    loading=$!
+    sleep 2
+    for id in $(workers); do
+        # As Kubernetes does: SIGTERM, and SIGKILL after the grace.
+        docker stop --time "$grace" "$id" > /dev/null
+        [ "$(docker inspect --format '{{.State.ExitCode}}' "$id")" = 0 ] \
+            || fail "a worker did not end by itself: $(docker logs --tail 3 "$id" 2>&1)"
+        docker start "$id" > /dev/null
+        until_true 60 "a worker settled everything, ended, and is back" healthy "$id"
+    done
+    touch "$work/rolled"
+    wait $loading || fail "the load"
+    rounds=$(< "$work/rounds")
+    for ((id = 0; id < rounds; id++)); do
+        accounted "rolled-$id" 54 120
+    done
+}
+
 cut_off() {
     say "CUT OFF: a worker loses its network under load and gets it back"
     local victim network loading before
@@ -341,7 +368,7 @@ nothing_left_over() {
     # If a message is redelivered after its object was deleted, the object is looked for twice, 10 s apart.
     until_true 30 "no message waits in any queue" nothing_waits
     # One of ten objects of each load was infected. Work that was repeated is reported again.
-    local deleted=$((12 + 30 + 30 + 12 + 30)) reports held
+    local deleted=$((12 + 30 + 6 * rounds + 30 + 12 + 30)) reports held
     reports=$(recorded)
     [ "$reports" -ge $deleted ] || fail "the log of deletions has $reports reports, expected at least $deleted"
     say "ok: the log of deletions has $reports reports, expected at least $deleted"
@@ -392,6 +419,7 @@ quarantine
 rules
 scaled
 killed
+rolled
 cut_off
 broker_restarted
 nothing_left_over

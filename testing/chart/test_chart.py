@@ -376,6 +376,30 @@ class Chart(unittest.TestCase):
             found = render(merged(MINIMAL, {"dashboard": {"enabled": True}})).get("ConfigMap", "-dashboard")
             json.loads(found["data"]["bucket-av-scanner.json"])
 
+    def test_policies_lead_to_the_engine(self):
+        rendered = self.rendered["clamd as a service"]
+        engine = rendered.get("NetworkPolicy", "-clamd")["spec"]
+        daemon = next(o for o in rendered.objects if o["kind"] == "NetworkPolicy" and o["spec"] != engine)["spec"]
+        labels = engine["podSelector"]["matchLabels"]
+        self.assertIn({"to": [{"podSelector": {"matchLabels": labels}}], "ports": [{"port": 3310}]}, daemon["egress"])
+        self.assertEqual(["clamd"], [port["port"] for rule in engine["ingress"] for port in rule["ports"]])
+        source = engine["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+        pod = rendered.get("Deployment")["spec"]["template"]["metadata"]["labels"]
+        self.assertLessEqual(source.items(), pod.items())
+        # What is open to everybody without a peer, and to nobody else with one.
+        self.assertEqual([{"ports": [{"port": "health"}]}], daemon["ingress"])
+        health, intake = self.rendered["everything"].get("NetworkPolicy")["spec"]["ingress"]
+        self.assertEqual((1, 1), (len(health["from"]), len(intake["from"])))
+
+    def test_further_objects_are_rendered(self):
+        self.assertEqual({"note": "kept"}, self.rendered["everything"].get("ConfigMap", "release-extra")["data"])
+
+    def test_notes_warn_of_deletions(self):
+        words = "deleted for good"
+        self.assertIn(words, self.rendered["minimal"].notes)
+        for config in {"QUARANTINE_BUCKET": "q"}, {"DELETE_FILE": False}:
+            self.assertNotIn(words, self.render({"config": config}).notes)
+
     def test_long_names_are_cut(self):
         rendered = render(merged(MINIMAL, VARIANTS["everything"]), chart=self.chart, release="r" * 53)
         for found in rendered.objects:
