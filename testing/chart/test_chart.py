@@ -281,6 +281,10 @@ class Chart(unittest.TestCase):
         for container in pod["initContainers"]:
             self.assertEqual("Always", container["restartPolicy"])
             self.assertIn("startupProbe", container)
+        probes = (container["startupProbe"] for container in pod["initContainers"])
+        patience = sum(probe["periodSeconds"] * probe["failureThreshold"] for probe in probes)
+        deadline = self.rendered["minimal"].get("Deployment")["spec"]["progressDeadlineSeconds"]
+        self.assertGreater(deadline, patience)
 
     def test_probes_ask_the_port_of_the_daemon(self):
         for name, port in ("minimal", 8080), ("everything", 9090):
