@@ -165,6 +165,12 @@ def render(given, minor="1.33", chart=CHART, release=RELEASE):
         server.server_close()
 
 
+def package(source, folder):
+    """The archive that Helm makes of the chart."""
+    helm = helm_sdkpy.Package(helm_sdkpy.Configuration(namespace=NAMESPACE))
+    return Path(asyncio.run(helm.run(str(source), dest_dir=str(folder))))
+
+
 def lint(given, source=CHART):
     """What Helm's linter says of the chart with these values: (severity, path, text) each."""
     # As a library, it takes no values beside those of the chart.

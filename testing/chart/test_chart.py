@@ -16,7 +16,7 @@ import kubernetes_validate.utils
 import yaml
 
 import generate
-from render import CHART, CHECKOUT, HERE, lint, merged, render, values
+from render import CHART, CHECKOUT, HERE, lint, merged, package, render, values
 
 # In ascending order; each twice, because of the strict ones.
 MINORS = list(dict.fromkeys(kubernetes_validate.utils.major_minor(v) for v in kubernetes_validate.utils.all_versions()))[-5:]
@@ -157,6 +157,12 @@ class Chart(unittest.TestCase):
                     seen.add(found["kind"])
                     jsonschema.validate(found, json.loads(path.read_text()))
         self.assertEqual({path.stem for path in (HERE / "kinds").iterdir()}, seen)
+
+    def test_the_archive_renders_alike(self):
+        archive = package(self.chart, self.folder.name)
+        self.assertEqual(f"{CHART.name}-", archive.name[: len(CHART.name) + 1])
+        given = merged(MINIMAL, VARIANTS["everything"])
+        self.assertEqual(self.rendered["everything"].manifest, render(given, MINORS[0], archive).manifest)
 
     def test_older_kubernetes_is_refused(self):
         with self.assertRaisesRegex(Exception, "1.28.0"):
