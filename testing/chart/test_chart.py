@@ -443,6 +443,10 @@ class Chart(unittest.TestCase):
                 {"keda": keda | {"managementURL": "http://u:p@mq:15672"}},
                 "/keda/managementURL",
             ),
+            "a password of ClamAV's": (
+                {"clamd": {"freshclam": {"config": {"HTTPProxyPassword": "x"}}}},
+                "/clamd/freshclam/config/HTTPProxyPassword",
+            ),
             "a secret as a variable": (
                 {"extraEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]},
                 "/extraEnv/0",
