@@ -114,6 +114,7 @@ def wanted():
 
 def write():
     for path, text in wanted().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     # Last, because it depends on the others.
     (HERE / "golden.yaml").write_text(golden())
