@@ -282,108 +282,115 @@ impl Default for Metrics {
             parked: Mutex::default(),
             rendering: Mutex::default(),
         };
-        let r = &mut metrics.registry;
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        r.register("build", "The version of the program", version);
-        r.register(
-            "notifications",
-            "Notifications by how they ended",
-            metrics.notifications.clone(),
-        );
-        r.register("backlog", "Messages of sweeps by how they ended", metrics.backlog.clone());
-        r.register_with_unit(
-            "notification_age",
-            "How long the last notification had waited that was not tried before",
-            Unit::Seconds,
-            metrics.notification_age.clone(),
-        );
-        r.register("verdicts", "Objects by verdict and reason", metrics.verdicts.clone());
-        r.register("actions", "Objects by what was done to them", metrics.actions.clone());
-        r.register_with_unit(
-            "scanned",
-            "Bytes scanned to a verdict",
-            Unit::Bytes,
-            metrics.scanned_bytes.clone(),
-        );
-        r.register_with_unit(
-            "stage_duration",
-            "Duration of fetch, scan, effects and whole deliveries",
-            Unit::Seconds,
-            metrics.stage_seconds.clone(),
-        );
-        r.register("in_flight", "Deliveries being worked on", metrics.in_flight.clone());
-        r.register(
-            "queue_messages",
-            "Messages that wait in the queues",
-            metrics.queue_messages.clone(),
-        );
-        r.register("gate_open", "1 while messages of the queue are taken", metrics.gates.clone());
-        r.register("retries", "Messages sent to a retry queue", metrics.retries.clone());
-        r.register(
-            "dead_letters",
-            "Messages sent to a dead-letter queue",
-            metrics.dead_letters.clone(),
-        );
-        r.register("reports", "Reports by outcome", metrics.reports.clone());
-        r.register(
-            "intake",
-            "Webhooks by what they were answered, and connections closed for others",
-            metrics.intake.clone(),
-        );
-        r.register("sweeps", "Sweeps by how they ended", metrics.pages.clone());
-        r.register("sweep_objects", "Objects that sweeps looked at", metrics.swept.clone());
-        r.register("sweeps_running", "Sweeps that go on", metrics.sweeps_running.clone());
-        r.register_with_unit(
-            "sweep_due_timestamp",
-            "When the next sweep of the bucket is due",
-            Unit::Seconds,
-            metrics.sweep_due.clone(),
-        );
-        r.register(
-            "results_unconfirmed",
-            "Reports that not every queue of others at the results exchange confirmed",
-            metrics.results_unconfirmed.clone(),
-        );
-        r.register(
-            "sessions_lost",
-            "Broker sessions that ended by a fault",
-            metrics.sessions_lost.clone(),
-        );
-        r.register_with_unit(
-            "engine_database_timestamp",
-            "When the engine's virus database was made, 0 where unknown",
-            Unit::Seconds,
-            metrics.database_timestamp.clone(),
-        );
-        r.register(
-            "engine_limits_reported",
-            "1 when the engine reports encrypted archives and exceeded limits",
-            metrics.limits_reported.clone(),
-        );
-        r.register(
-            "engine_outdated",
-            "1 when the engine's version has known holes or is out of support",
-            metrics.engine_outdated.clone(),
-        );
-        r.register(
-            "source_up",
-            "1 when canaries came back from the bucket, 0 when not",
-            metrics.source_up.clone(),
-        );
-        r.register_with_unit(
-            "source_latency",
-            "From the upload of a canary to the end of its effects",
-            Unit::Seconds,
-            metrics.source_seconds.clone(),
-        );
-        r.register("surges", "Signatures whose deletions are held", metrics.surges.clone());
-        r.register("up", "1 when a part answered when last asked", metrics.up.clone());
-        r.register("degraded", "1 for each note of /readyz", metrics.degraded.clone());
+        metrics.register_work();
+        metrics.register_state();
         metrics
     }
 }
 
 impl Metrics {
+    /// Registers what becomes of messages and objects.
+    fn register_work(&mut self) {
+        let r = &mut self.registry;
+        r.register("notifications", "Notifications by how they ended", self.notifications.clone());
+        r.register("backlog", "Messages of sweeps by how they ended", self.backlog.clone());
+        r.register("verdicts", "Objects by verdict and reason", self.verdicts.clone());
+        r.register("actions", "Objects by what was done to them", self.actions.clone());
+        r.register_with_unit(
+            "scanned",
+            "Bytes scanned to a verdict",
+            Unit::Bytes,
+            self.scanned_bytes.clone(),
+        );
+        r.register_with_unit(
+            "stage_duration",
+            "Duration of fetch, scan, effects and whole deliveries",
+            Unit::Seconds,
+            self.stage_seconds.clone(),
+        );
+        r.register("retries", "Messages sent to a retry queue", self.retries.clone());
+        r.register(
+            "dead_letters",
+            "Messages sent to a dead-letter queue",
+            self.dead_letters.clone(),
+        );
+        r.register("reports", "Reports by outcome", self.reports.clone());
+        r.register(
+            "intake",
+            "Webhooks by what they were answered, and connections closed for others",
+            self.intake.clone(),
+        );
+        r.register("sweeps", "Sweeps by how they ended", self.pages.clone());
+        r.register("sweep_objects", "Objects that sweeps looked at", self.swept.clone());
+        r.register(
+            "results_unconfirmed",
+            "Reports that not every queue of others at the results exchange confirmed",
+            self.results_unconfirmed.clone(),
+        );
+    }
+
+    /// Registers the state of the daemon, and of what it depends on.
+    fn register_state(&mut self) {
+        let r = &mut self.registry;
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "The version of the program", version);
+        r.register_with_unit(
+            "notification_age",
+            "How long the last notification had waited that was not tried before",
+            Unit::Seconds,
+            self.notification_age.clone(),
+        );
+        r.register("in_flight", "Deliveries being worked on", self.in_flight.clone());
+        r.register(
+            "queue_messages",
+            "Messages that wait in the queues",
+            self.queue_messages.clone(),
+        );
+        r.register("gate_open", "1 while messages of the queue are taken", self.gates.clone());
+        r.register("sweeps_running", "Sweeps that go on", self.sweeps_running.clone());
+        r.register_with_unit(
+            "sweep_due_timestamp",
+            "When the next sweep of the bucket is due",
+            Unit::Seconds,
+            self.sweep_due.clone(),
+        );
+        r.register(
+            "sessions_lost",
+            "Broker sessions that ended by a fault",
+            self.sessions_lost.clone(),
+        );
+        r.register_with_unit(
+            "engine_database_timestamp",
+            "When the engine's virus database was made, 0 where unknown",
+            Unit::Seconds,
+            self.database_timestamp.clone(),
+        );
+        r.register(
+            "engine_limits_reported",
+            "1 when the engine reports encrypted archives and exceeded limits",
+            self.limits_reported.clone(),
+        );
+        r.register(
+            "engine_outdated",
+            "1 when the engine's version has known holes or is out of support",
+            self.engine_outdated.clone(),
+        );
+        r.register(
+            "source_up",
+            "1 when canaries came back from the bucket, 0 when not",
+            self.source_up.clone(),
+        );
+        r.register_with_unit(
+            "source_latency",
+            "From the upload of a canary to the end of its effects",
+            Unit::Seconds,
+            self.source_seconds.clone(),
+        );
+        r.register("surges", "Signatures whose deletions are held", self.surges.clone());
+        r.register("up", "1 when a part answered when last asked", self.up.clone());
+        r.register("degraded", "1 for each note of /readyz", self.degraded.clone());
+    }
+
     /// Counts the end of a notification.
     pub(crate) fn notification(&self, end: NotificationEnd) {
         self.notifications.get_or_create(&EndLabel { end: end.into() }).inc();
