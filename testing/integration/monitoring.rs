@@ -8,7 +8,7 @@ use peers::eicar::eicar;
 use peers::notification;
 use rustix::process::Signal;
 use serde_json::Value;
-use stack::process::{Identity, tail};
+use stack::process::{Identity, tail, which};
 use stack::{Daemon, Stack};
 use tempfile::TempDir;
 use url::Url;
@@ -68,7 +68,8 @@ fn selectors(expression: &str) -> Vec<&str> {
 fn promtool(arguments: &[&str]) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("monitoring/prometheus");
     let output = Command::new("promtool").args(arguments).current_dir(folder).output();
-    let output = output.expect("promtool: testing/setup.sh --all installs it");
+    let output = output
+        .unwrap_or_else(|error| panic!("promtool: {error}: testing/setup.sh --all installs it"));
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said));
 }
@@ -236,6 +237,7 @@ struct Prometheus {
 
 impl Prometheus {
     async fn start(target: &str) -> Self {
+        assert!(which("prometheus").is_some(), "no prometheus: testing/setup.sh --all installs it");
         let folder = tempfile::tempdir().unwrap();
         let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/monitoring/prometheus/rules.yml");
         let configuration = serde_json::json!({
@@ -255,7 +257,7 @@ impl Prometheus {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("prometheus: testing/setup.sh --all installs it");
+            .unwrap();
         let prometheus = Self { child, url: format!("http://{address}"), folder };
         eventually("Prometheus is ready", || async {
             reqwest::get(format!("{}/-/ready", prometheus.url))
