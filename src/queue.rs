@@ -2,7 +2,7 @@
 //!
 //! The only room that uses AMQP. A [`Session`] is a pair of connections that lives until the first
 //! fault and is then dropped whole. A [`Consumer`] consumes one queue, a [`Puller`] asks one for its
-//! messages. A [`Delivery`] is one message with its [`History`](headers::History). A [`Disposition`]
+//! messages. A [`Delivery`] is one message with its [`History`]. A [`Disposition`]
 //! says how it is settled. Copies of a message are published and confirmed before the original is
 //! acknowledged, so a crash can duplicate a message but cannot lose one. The [`Journal`] is a stream
 //! of the facts that replicas must agree on.
@@ -57,9 +57,9 @@ pub(crate) enum Disposition {
         tier: usize,
         /// The attempt number of the copy.
         attempt: u32,
-        /// The copy's [`History::deferred`](headers::History::deferred).
+        /// The copy's [`History::deferred`].
         deferred: u32,
-        /// The copy's [`History::missed`](headers::History::missed).
+        /// The copy's [`History::missed`].
         missed: bool,
         /// Why.
         cause: Cause,
