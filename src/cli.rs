@@ -1,5 +1,7 @@
 //! The command line.
 
+// The path, because packaging/manual.rs takes this file as a module of its own.
+#[path = "cli/quarantine.rs"]
 mod quarantine;
 
 use std::path::PathBuf;
@@ -288,7 +290,10 @@ fn settings() -> String {
     format!(
         "Settings (environment, or lower case in the YAML file):\n{rows}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
-         Exit codes: 0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;\n\
-         of verify and audit: 0 verified clean or released, 1 not, 3 could not be found out."
+         Exit codes: {EXIT_CODES}"
     )
 }
+
+pub(crate) const EXIT_CODES: &str =
+    "0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;\n\
+    of verify and audit: 0 verified clean or released, 1 not, 3 could not be found out.";

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the Debian package of a program that is built already: target/debian/bucket-av-scanner_*.deb
+#
+#   packaging/deb.sh PROGRAM MANUAL    MANUAL: the folder that `cargo run --example manual -- MANUAL` wrote
+set -euo pipefail
+program=$(realpath "${1:?which program?}")
+manual=$(realpath "${2:?the manual\'s folder?}")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+version=3.8.0
+root=$PWD/.stack/tools/cargo-deb-$version
+
+if [ ! -x "$root/bin/cargo-deb" ]; then
+    echo "[deb] installing cargo-deb $version (a minute, once)"
+    cargo install --quiet --locked --root "$root" "cargo-deb@$version"
+fi
+
+# cargo-deb looks below a target folder. It gets one of its own, so that it cannot pick another program.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/release" target/debian
+cp "$program" "$work/release/bucket-av-scanner"
+cp -r "$manual" "$work/release/manual"
+CARGO_TARGET_DIR=$work "$root/bin/cargo-deb" --quiet --no-build --locked --output target/debian
