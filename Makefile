@@ -3,7 +3,7 @@ SHELL := /bin/bash
 STACK := target/release/stack
 
 # The compiler of rust-toolchain.toml, or the one used instead; looked up only for targets that build.
-ifneq ($(filter-out help down all deploy-docker clean-docker logs status scale secrets,$(MAKECMDGOALS)),)
+ifneq ($(filter-out help down all deploy-docker clean-docker logs status scale secrets release,$(MAKECMDGOALS)),)
 TOOLCHAIN := $(shell testing/toolchain.sh)
 ifneq ($(TOOLCHAIN),)
 export RUSTUP_TOOLCHAIN := $(TOOLCHAIN)
@@ -42,8 +42,10 @@ test:
 else
 test: ## install what is missing and run all tests; TARGET=docker: two cases on the deployment
 	@testing/setup.sh --all
+	@testing/release.sh
 	@echo "[make] building (a first build takes some minutes)"
 	@cargo build --locked --workspace --all-targets
+	@testing/deb.sh
 	@target/debug/stack run --daemon target/debug/bucket-av-scanner -- bash -c \
 	    'cargo test --locked --workspace && testing/bucket-av-scanner_tests.sh && \
 	     target/debug/chaos --short'
@@ -98,6 +100,22 @@ test-docker: ## the deployment on this machine's Docker Engine, with local stand
 test-chart: ## lint, render and check the Helm chart (BLESS=1: write anew what is generated; PYTHON=one of 3.12 or newer)
 	@testing/setup.sh
 	@PYTHON='$(PYTHON)' BLESS='$(BLESS)' testing/chart.sh
+
+.PHONY: deb
+deb: setup ## the Debian package, in target/debian
+	@echo "[make] building (with link-time optimisation, which takes some minutes)"
+	@cargo build --profile dist --locked -p bucket-av-scanner
+	@cargo run --quiet --locked --example manual -- target/manual
+	@packaging/deb.sh target/dist/bucket-av-scanner target/manual
+
+.PHONY: test-deb
+test-deb: setup ## make the Debian package of a debug build, install, run and purge it in a clean Debian
+	@cargo build --locked -p bucket-av-scanner --bin bucket-av-scanner --example manual
+	@testing/deb.sh
+
+.PHONY: release
+release: ## VERSION=1.2.3: check that this checkout is that version, print how to tag it; changes nothing
+	@packaging/release.sh '$(VERSION)'
 
 .PHONY: all deploy-docker clean-docker logs status scale secrets
 all: ## deploy-docker, the two cases on it, clean-docker

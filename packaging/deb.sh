@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the Debian package of a program that is built already: target/debian/bucket-av-scanner_*.deb
 #
-#   packaging/deb.sh PROGRAM MANUAL    MANUAL: the folder that `cargo run --example manual -- MANUAL` wrote
+#   packaging/deb.sh PROGRAM MANUAL [OPTION…]    MANUAL: what `cargo run --example manual -- MANUAL` wrote;
+#                                                further options are cargo-deb's
 set -euo pipefail
 program=$(realpath "${1:?which program?}")
 manual=$(realpath "${2:?the manual\'s folder?}")
@@ -21,4 +22,5 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/release" target/debian
 cp "$program" "$work/release/bucket-av-scanner"
 cp -r "$manual" "$work/release/manual"
-CARGO_TARGET_DIR=$work "$root/bin/cargo-deb" --quiet --no-build --locked --output target/debian
+gzip --best --no-name "$work"/release/manual/*.1
+CARGO_TARGET_DIR=$work "$root/bin/cargo-deb" --quiet --no-build --locked --output target/debian "${@:3}"

@@ -25,12 +25,11 @@ struct Args {
 fn main() -> io::Result<()> {
     let Args { dir } = Args::parse();
     fs::create_dir_all(&dir)?;
-    let mut command = cli::Cli::command();
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
-        clap_complete::generate_to(shell, &mut command, "bucket-av-scanner", &dir)?;
+        clap_complete::generate_to(shell, &mut cli::Cli::command(), "bucket-av-scanner", &dir)?;
     }
     // What follows the help becomes sections of its own.
-    let command = command.after_help(Resettable::Reset).disable_help_subcommand(true);
+    let command = cli::Cli::command().after_help(Resettable::Reset).disable_help_subcommand(true);
     clap_mangen::generate_to(command.clone(), &dir)?;
     fs::write(dir.join("bucket-av-scanner.1"), main_page(command)?)
 }

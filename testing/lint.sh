@@ -18,7 +18,7 @@ fi
 export PATH=$tools/bin:$PATH PYTHONPATH=$tools
 
 files() { git ls-files -z --cached --others --exclude-standard -- "$@"; }
-files '*.sh' .ci/run | xargs -0 shellcheck
+files '*.sh' .ci/run 'packaging/debian/post*' | xargs -0 shellcheck
 files 'Dockerfile' '*/Dockerfile' | xargs -0 hadolint
 files '*.md' | xargs -0 python3 testing/links.py
 schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests packaging/release.sh in a small repository of its own: it accepts what is right, and names each thing that is not.
+# Tests what is released: packaging/release.sh, in a small repository of its own, accepts what is right and names each
+# thing that is not; and the crate has all of src, and nothing that is not named here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,6 +8,16 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0
 fail() { echo "[release] FAILED: $*"; exit 1; }
+
+# Not built here, which takes minutes: the workflow does.
+cargo package --list --quiet --allow-dirty --package bucket-av-scanner | sort > "$work/crate"
+{
+    printf '%s\n' .cargo_vcs_info.json Cargo.lock Cargo.toml Cargo.toml.orig LICENSE README.md docs/CHANGELOG.md
+    git ls-files --cached --others --exclude-standard src
+} | sort > "$work/expected"
+diff "$work/expected" "$work/crate" || fail "files of the crate: see 'include' in Cargo.toml"
+rm "$work/expected" "$work/crate"
+passed=$((passed + 1))
 
 mkdir -p "$work"/{packaging,docs,fuzz,chart}
 cp packaging/release.sh "$work/packaging"
