@@ -61,7 +61,7 @@ fn rest() -> Roff {
     roff.control("TP", []).text([bold("AVSCAN_CONFIG")]);
     roff.text([roman("the YAML file [/opt/av-scan/av-scan.conf, if it exists]")]);
     roff.control("SH", ["EXIT STATUS"]);
-    for line in cli::EXIT_CODES.lines() {
+    for line in cli::EXIT_CODES {
         roff.control("PP", []).text([roman(line)]);
     }
     roff

@@ -290,10 +290,12 @@ fn settings() -> String {
     format!(
         "Settings (environment, or lower case in the YAML file):\n{rows}  \
          AVSCAN_CONFIG                the YAML file [/opt/av-scan/av-scan.conf, if it exists]\n\n\
-         Exit codes: {EXIT_CODES}"
+         Exit codes: {}",
+        EXIT_CODES.join("\n")
     )
 }
 
-pub(crate) const EXIT_CODES: &str =
-    "0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;\n\
-    of verify and audit: 0 verified clean or released, 1 not, 3 could not be found out.";
+pub(crate) const EXIT_CODES: [&str; 2] = [
+    "0 stopped as asked, 78 bad configuration, 2 bad arguments, 1 anything else;",
+    "of verify and audit: 0 verified clean or released, 1 not, 3 could not be found out.",
+];
