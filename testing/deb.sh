@@ -21,45 +21,47 @@ same() { expect "$1: '$2' instead of '$3'" [ "$2" = "$3" ]; }
 holds() { expect "$1: no '$3' in: $(head -n 20 "$2")" grep --quiet -- "$3" "$2"; }
 lacks() { same "$1" "$(grep -- "$3" "$2" || true)" ''; }
 
-if [ "$(id -u)" != 0 ]; then
-    command -v sudo > /dev/null || fail "root or sudo is needed for a chroot"
-    exec sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,RUSTUP_TOOLCHAIN "$0" "$@"
-fi
-if ! command -v dpkg > /dev/null || ! command -v apt-get > /dev/null; then
-    say "SKIPPED: this is no Debian"
-    exit 0
-fi
-
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
 inside() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 chroot "$root" "$@"; }
 
+# --- the package ----------------------------------------------------------------
+
+# As whoever runs it; all that follows, as root, on what this made.
+if [ "${1-}" != --made ]; then
+    if ! command -v dpkg > /dev/null || ! command -v apt-get > /dev/null; then
+        say "SKIPPED: this is no Debian"
+        exit 0
+    fi
+    program=${1:-target/debug/bucket-av-scanner}
+    manual=${2:-$work/manual}
+    [ -x "$program" ] || fail "$program is missing: cargo build --locked --workspace --all-targets"
+    [ -n "${2-}" ] || target/debug/examples/manual "$manual"
+    strip -o "$work/program" "$program"
+    mkdir -p .stack/tools
+    rm -f target/debian/*.deb
+    packaging/deb.sh "$work/program" "$manual" --fast
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" "$0" --made target/debian/bucket-av-scanner_*.deb "$("$program" --version | awk '{ print $2 }')"
+    exit
+fi
+
+package=$2
+version=$3
+install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > "$work/log" 2>&1; }
 missing=()
-for tool in mmdebstrap:mmdebstrap systemd-analyze:systemd objcopy:binutils; do
+for tool in mmdebstrap:mmdebstrap systemd-analyze:systemd; do
     command -v "${tool%:*}" > /dev/null || missing+=("${tool#*:}")
 done
 if [ ${#missing[@]} != 0 ]; then
     say "installing ${missing[*]}"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > "$work/log" 2>&1 \
-        || { tail -n 5 "$work/log"; fail "could not install ${missing[*]} (apt-get update?)"; }
+    install "${missing[@]}" || { apt-get update > /dev/null && install "${missing[@]}"; } \
+        || { tail -n 5 "$work/log"; fail "could not install ${missing[*]}"; }
 fi
 
-# --- the package ----------------------------------------------------------------
-
-program=${1:-target/debug/bucket-av-scanner}
-manual=${2:-$work/manual}
-[ -x "$program" ] || fail "$program is missing: cargo build --locked --workspace --all-targets"
-[ -n "${2-}" ] || target/debug/examples/manual "$manual"
-objcopy --strip-all "$program" "$work/program"
-rm -f target/debian/*.deb
-packaging/deb.sh "$work/program" "$manual" --fast
-package=$(echo target/debian/bucket-av-scanner_*.deb)
-[ -f "$package" ] || fail "not one package: $package"
-say "made $(basename "$package")"
-
 field() { dpkg-deb --field "$package" "$1"; }
-version=$("$program" --version | awk '{ print $2 }')
 same version "$(field Version)" "${version/-/\~}-1"
 same architecture "$(field Architecture)" "$(dpkg --print-architecture)"
 field Depends > "$work/depends"
@@ -86,7 +88,6 @@ suite=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
 base=.stack/tools/debian-$suite.tar
 if [ ! -f "$base" ]; then
     say "bootstrapping $suite"
-    mkdir -p .stack/tools
     # In memory, where there is some: on disk it takes three times as long.
     TMPDIR=$([ ! -w /dev/shm ] || echo /dev/shm) \
         mmdebstrap --quiet --variant=essential --include=adduser "$suite" "${base%.tar}.new.tar" 2> "$work/log" \
