@@ -13,7 +13,6 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 #[path = "../src/cli.rs"]
-#[expect(dead_code, reason = "only the descriptions are used")]
 mod cli;
 
 #[derive(Parser)]
