@@ -38,6 +38,7 @@ use crate::intake::{self, Intake};
 use crate::metrics::Metrics;
 use crate::overview::Overview;
 use crate::policy::{Policy, RuleProblems};
+use crate::trace::{self, Sending, Tracer};
 
 /// sysexits.h: `EX_CONFIG`.
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -50,6 +51,8 @@ struct Daemon {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     overview: Arc<Overview>,
+    tracer: Tracer,
+    spans: Sending,
     shutdown: CancellationToken,
 }
 
@@ -70,11 +73,21 @@ pub async fn run(loaded: Loaded, shutdown: CancellationToken) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let settings = loaded.settings;
+    let (tracer, spans) = match trace::start(settings.traces.as_ref(), &settings.trust) {
+        Ok(started) => started,
+        Err(error) => {
+            tracing::error!("the client for OTEL_EXPORTER_OTLP_ENDPOINT cannot be set up: {error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
     let daemon = Daemon {
-        settings: loaded.settings,
+        settings,
         health: Arc::default(),
         metrics: Arc::default(),
         overview: Arc::default(),
+        tracer,
+        spans,
         shutdown,
     };
     match daemon.serve().await {
@@ -122,6 +135,7 @@ impl Daemon {
         if let Some(status) = status {
             drop(status.await);
         }
+        self.spans.finish(workers.grace_left()).await;
         ended
     }
 

@@ -16,6 +16,7 @@ mod settings;
 mod source;
 mod surge;
 mod sweeps;
+mod traces;
 mod variables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,6 +38,7 @@ pub(crate) use self::secret::Secret;
 pub(crate) use self::surge::{SurgeSettings, WithoutQuarantine};
 pub(crate) use self::sweeps::{SweepSelect, SweepSettings};
 pub use self::sweeps::{age, day};
+pub(crate) use self::traces::{TraceSampler, TraceSettings, header_list};
 pub use self::variables::{VARIABLES, Variable};
 use crate::retry::Ladder;
 use crate::tls::Trust;
@@ -81,6 +83,8 @@ pub struct Settings {
     pub(crate) health_addr: AdminAddress,
     /// The address of the status page, if it is served.
     pub(crate) status_addr: Option<SocketAddr>,
+    /// Where spans go, if traces are on.
+    pub(crate) traces: Option<TraceSettings>,
     /// Time to finish running objects after SIGTERM.
     pub(crate) shutdown_grace: Duration,
     /// How to log.

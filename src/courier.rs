@@ -9,7 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use standardwebhooks::Webhook;
@@ -18,6 +20,7 @@ use crate::config::{PublishSettings, Secret};
 use crate::failure::{Dependency, Failure, Kind, Reason, Stage, causes};
 use crate::http;
 use crate::tls::Trust;
+use crate::trace::Trace;
 
 /// For one POST, with its answer.
 const POST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +52,8 @@ pub(crate) struct Post<'a> {
     pub(crate) id: &'a str,
     /// The JSON of the report.
     pub(crate) body: &'a [u8],
+    /// Where the request belongs.
+    pub(crate) trace: &'a Trace,
     /// The webhook may have received it before.
     pub(crate) repeated: bool,
     /// Time since the last failed attempt, at least; `None` at the first attempt.
@@ -146,10 +151,10 @@ impl Courier {
     async fn judgement(&self, post: Post<'_>) -> Result<Judgement, Failure> {
         let secrets = self.secrets();
         let body = Bytes::copy_from_slice(post.body);
-        let answer = match self.post(post.id, &body, &secrets).await? {
+        let answer = match self.post(post, &body, &secrets).await? {
             // A refused report was not accepted, so it may be sent again.
             Ok(response) if refused(response.status()) && self.replaced_after(&secrets) => {
-                self.post(post.id, &body, &self.secrets()).await?
+                self.post(post, &body, &self.secrets()).await?
             }
             answer => answer,
         };
@@ -166,14 +171,34 @@ impl Courier {
 
     async fn post(
         &self,
-        id: &str,
+        post: Post<'_>,
         body: &Bytes,
         secrets: &Secrets,
     ) -> Result<reqwest::Result<Response>, Failure> {
-        let headers = headers(id, body, secrets)?;
+        let mut headers = headers(post.id, body, secrets)?;
+        let mut span = post.trace.call("courier");
+        span.set("http.request.method", "POST");
+        span.text("server.address", self.settings.url.host_str().unwrap_or_default());
+        span.text("avscan.report.id", post.id);
+        for (name, text) in post.trace.within(&span).headers() {
+            headers.extend(
+                HeaderValue::try_from(text).map(|text| (HeaderName::from_static(name), text)),
+            );
+        }
         let request =
             self.client.post(self.settings.url.clone()).timeout(POST_TIMEOUT).headers(headers);
-        Ok(request.body(body.clone()).send().await)
+        let answer = request.body(body.clone()).send().await;
+        match &answer {
+            Ok(response) => {
+                let status = response.status();
+                span.count("http.response.status_code", status.as_u16());
+                if !status.is_success() {
+                    span.failed("http_status", status.as_str());
+                }
+            }
+            Err(_) => span.failed("no_answer", "no answer"),
+        }
+        Ok(answer)
     }
 
     fn secrets(&self) -> Secrets {

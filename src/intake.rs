@@ -132,7 +132,7 @@ impl Intake {
             let body = body::read(&head.headers, body).await?;
             let message = body::message(&head.headers, &body)?;
             let inlet = self.to_broker.borrow().clone().ok_or(Answer::Disconnected)?;
-            inlet.take(&message).await.map_err(|reason| {
+            inlet.take(&message, &body::trace(&head.headers)).await.map_err(|reason| {
                 tracing::debug!("not queued: {reason}");
                 Answer::from(reason)
             })

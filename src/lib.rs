@@ -24,7 +24,7 @@
 //!
 //! Beside the rooms stand services, which import no room: [`config`], `failure`, `retry`,
 //! `http`, `tls`, `quantity`, `health`, `hints`, `overview`, `metrics`, `server`, `admin`, [`telemetry`],
-//! [`shutdown`], `clock`.
+//! [`shutdown`], `clock`, `trace`.
 //!
 //! Two promises decide every trade-off: nothing is called clean or deleted but by an explicit
 //! verdict on its very bytes, and no notification ends otherwise than applied and reported, or
@@ -82,3 +82,4 @@ mod server;
 pub mod shutdown;
 pub mod telemetry;
 mod tls;
+mod trace;

@@ -39,6 +39,7 @@ use crate::report::{Attempt, EffectError, Examined, Trigger};
 use crate::scanner::Engine;
 use crate::store::{Identity, Look, Pin, Store};
 use crate::surge::Surges;
+use crate::trace::Trace;
 use crate::verdict::{Status, UnscannableReason, Verdict};
 
 /// For fetching and scanning, all rounds together. With the effects a delivery stays well below the
@@ -83,6 +84,8 @@ pub(crate) struct Job<'a> {
     /// Shows how far it is.
     pub(crate) work: &'a Work<'a>,
     pub(crate) outbox: &'a Outbox,
+    /// Where its spans belong.
+    pub(crate) trace: &'a Trace,
     /// Reports of this delivery so far.
     pub(crate) reported: AtomicU32,
     /// Ends fetch and scan, never an effect.
@@ -230,18 +233,22 @@ impl Pipeline {
     ) -> Result<Option<ObjectEnd>, Failure> {
         let started = Instant::now();
         job.work.is_at(Step::Applying);
-        let time = match self.plan(examined, false).action {
+        let mut span = job.trace.step("effects");
+        let action = self.plan(examined, false).action;
+        span.set("avscan.status", examined.status().into_str());
+        span.set("avscan.action", <&str>::from(action));
+        let time = match action {
             Action::Quarantine => MOVE_TIMEOUT,
             Action::No | Action::Tag | Action::Delete => EFFECTS_TIMEOUT,
         };
         let applied =
             tokio::time::timeout_at((deadline + time).into(), self.apply(job, examined)).await;
         self.metrics.took(Timed::Effects, started.elapsed());
-        applied.unwrap_or_else(|_| {
+        span.note(applied.unwrap_or_else(|_| {
             let minutes = (DEADLINE + time).as_secs() / 60;
             let detail = format!("effects not done after {minutes} min");
             Err(Failure::transient(self.stage_of_effect(examined), Reason::Deadline, detail))
-        })
+        }))
     }
 
     /// The object was different in each round: its bytes, or only what HEAD says of them.

@@ -54,6 +54,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::queue::{Session, WorkQueue};
 use crate::retry::Ladder;
+use crate::trace::Tracer;
 
 /// Pause between two checks of a dependency that is down.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) ladder: Ladder,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Tracer,
     pub(crate) shutdown: CancellationToken,
     /// From the start of the shutdown to its end.
     pub(crate) grace: Duration,
@@ -89,10 +91,11 @@ impl Shared {
         ladder: Ladder,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
+        tracer: Tracer,
         shutdown: CancellationToken,
         grace: Duration,
     ) -> Self {
-        Self { ladder, health, metrics, shutdown, grace, stopping: Arc::default() }
+        Self { ladder, health, metrics, tracer, shutdown, grace, stopping: Arc::default() }
     }
 
     /// What is left of the grace period, which begins with the first call.

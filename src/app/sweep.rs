@@ -17,6 +17,7 @@ use super::{BAD_ARGUMENTS, BAD_CONFIGURATION, fail, say};
 use crate::clock;
 use crate::config::Settings;
 use crate::sweep::{End, Fact, Ledger, Order, Selection, State, Sweep, Why};
+use crate::trace::Trace;
 
 /// Between two looks at how far the sweeps are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -138,7 +139,8 @@ async fn ask(desk: &Desk<Ledger>, settings: &Settings, what: &Request, receipts:
         let body = serde_json::to_vec(&state).map_err(|error| error.to_string());
         let offered = match body {
             Ok(body) => {
-                let offered = desk.session.publisher().announce(&desk.topology.sweeps.queue, &body);
+                let (queue, trace) = (&desk.topology.sweeps.queue, Trace::default());
+                let offered = desk.session.publisher().announce(queue, &body, &trace);
                 offered.await.map_err(|failure| failure.to_string())
             }
             Err(error) => Err(error),

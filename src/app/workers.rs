@@ -67,6 +67,7 @@ impl Workers {
             settings.ladder.clone(),
             Arc::clone(&daemon.health),
             Arc::clone(&daemon.metrics),
+            daemon.tracer.clone(),
             daemon.shutdown.clone(),
             settings.shutdown_grace,
         );
@@ -142,6 +143,11 @@ impl Workers {
         self.inlet.subscribe()
     }
 
+    /// What is left of the grace period.
+    pub(super) fn grace_left(&self) -> Duration {
+        self.notifications.grace_left()
+    }
+
     /// Works until the daemon stops, then waits for what still runs.
     pub(super) async fn supervise(&self, daemon: &Daemon) -> Result<(), Fatal> {
         self.run_sessions(daemon).await?;
@@ -156,7 +162,7 @@ impl Workers {
             drains.close();
             drains.wait()
         }));
-        if tokio::time::timeout(self.notifications.grace_left(), drained).await.is_err() {
+        if tokio::time::timeout(self.grace_left(), drained).await.is_err() {
             return Err(cut_short());
         }
         let unsettled = self.notifications.left_unsettled()

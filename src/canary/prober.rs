@@ -14,6 +14,7 @@ use crate::event;
 use crate::policy::{self, Action, Context, Policy};
 use crate::queue::{Inlet, Journal, JournalError};
 use crate::store::{OwnFault, Removal};
+use crate::trace::Trace;
 use crate::verdict::Verdict;
 
 /// How often a round looks at the time.
@@ -241,7 +242,7 @@ impl Canaries {
                 }
                 Step::SendMarker => {
                     // One that was not taken is sent again with the next look.
-                    match inlet.take(&event::marker(marker)).await {
+                    match inlet.take(&event::marker(marker), &Trace::default()).await {
                         Ok(()) => clock.marker = Marker::Sent(clock.running),
                         Err(error) => tracing::debug!(%error, "the marker is not queued"),
                     }

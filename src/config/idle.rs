@@ -22,6 +22,11 @@ impl Settings {
             }
             warn(names, "CANARY_EVERY", "no canary is sent");
         }
+        if self.traces.is_none() {
+            let mut names = vec!["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"];
+            names.retain(given);
+            warn(names, "OTEL_EXPORTER_OTLP_ENDPOINT", "nothing is traced");
+        }
         if self.intake.is_none() {
             let mut names = vec!["INTAKE_TOKEN", "INTAKE_TLS_CERT_FILE", "INTAKE_TLS_KEY_FILE"];
             names.retain(given);

@@ -35,6 +35,7 @@ impl Reader<'_> {
         let trust = self.trust();
         let health_addr = self.health_addr();
         let status_addr = self.status_addr();
+        let traces = self.traces();
         let shutdown_grace = self.number("SHUTDOWN_GRACE", 0, 3600);
         let log = self.log();
         Some(Settings {
@@ -54,6 +55,7 @@ impl Reader<'_> {
             trust: trust?,
             health_addr: health_addr?,
             status_addr: status_addr?,
+            traces: traces?,
             shutdown_grace: Duration::from_secs(shutdown_grace?),
             log: log?,
         })

@@ -383,3 +383,33 @@ fn what_has_no_effect_is_warned_about() {
     let several = warnings(&[("CANARY_BUCKETS", "a"), ("CANARY_DEADLINE", "1m")]);
     assert!(several.contains("CANARY_BUCKETS, CANARY_DEADLINE without"), "{several}");
 }
+
+#[test]
+fn traces_are_off_without_a_collector_and_wrong_values_are_refused_all_the_same() {
+    assert!(settings(&minimal()).traces.is_none());
+    let on = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318");
+    let traces = settings(&with(&[on])).traces.unwrap();
+    assert_eq!(traces.url.as_str(), "http://otel:4318/v1/traces");
+    assert_eq!(traces.service, "bucket-av-scanner");
+    assert_eq!(traces.sampler, TraceSampler { parent_based: true, ratio: 1.0 });
+    let ratio = [("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.25")];
+    let traces = settings(&with(&[on, ratio[0], ratio[1]])).traces.unwrap();
+    assert_eq!(traces.sampler, TraceSampler { parent_based: false, ratio: 0.25 });
+    for (name, wrong) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "otel:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://leak"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:leak@otel"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "leak"),
+        ("OTEL_TRACES_SAMPLER", "leak"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.01"),
+        ("OTEL_TRACES_SAMPLER_ARG", "-0.1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+        ("OTEL_TRACES_SAMPLER_ARG", "leak"),
+    ] {
+        let text = problems(&with(&[(name, wrong)]));
+        assert!(text.starts_with(name) && text.lines().count() == 1, "{wrong}: {text}");
+        assert!(!text.contains("leak"), "{text}");
+    }
+    let loaded = load(&with(&[ratio[1]])).unwrap();
+    assert!(loaded.warnings.iter().any(|w| w.contains("nothing is traced")));
+}

@@ -101,6 +101,18 @@ pub const VARIABLES: &[Variable] = &[
         "address of the status page, which names objects; empty: none",
     ),
     plain("SHUTDOWN_GRACE", "30", "time for running objects after SIGTERM, seconds, 0 to 3600"),
+    open(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "collector that traces are sent to by OTLP over HTTP, as in http://otel:4318; off without it",
+    ),
+    secret("OTEL_EXPORTER_OTLP_HEADERS", "headers sent with them, as in name=value,name=value"),
+    plain(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "which: always_on, always_off, traceidratio, or one of them after parentbased_",
+    ),
+    open("OTEL_TRACES_SAMPLER_ARG", "share of all traces that a traceidratio sends, 0 to 1"),
+    plain("OTEL_SERVICE_NAME", "bucket-av-scanner", "name of the service in traces"),
     plain("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
     plain("LOG_FORMAT", "text", "text or json"),
     open("LOG_FILE", "file that log lines are appended to as well"),

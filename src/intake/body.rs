@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// Longest body, bytes; answers and docs name it. A notification of one object has about 1 KiB.
 const MAX_BODY: usize = 1 << 20;
@@ -105,6 +106,12 @@ pub(super) fn message<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a,
         .collect();
     let event = Structured { attributes, data };
     serde_json::to_vec(&event).map(Cow::Owned).map_err(|_| Answer::NotJson)
+}
+
+/// Where the sender says that the request belongs.
+pub(super) fn trace(headers: &HeaderMap) -> Trace {
+    let bytes = |name| headers.get(name).map(hyper::header::HeaderValue::as_bytes);
+    Trace::read(bytes(TRACEPARENT), bytes(TRACESTATE))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::metrics::Timed;
 use crate::overview::Step;
 use crate::report::{Examined, Trigger};
 use crate::store::{Claim, Fetched, Identity};
-use crate::verdict::{UnscannableReason, Verdict};
+use crate::verdict::{Status, UnscannableReason, Verdict};
 
 /// Downloads of one round, when bodies break off. The SDK's own retries end at the headers.
 const MAX_TRIES: u32 = 3;
@@ -71,7 +71,9 @@ impl Pipeline {
         let mut tries = 0;
         job.work.is_at(Step::Asking);
         let (downloaded, sha256, (verdict, engine)) = loop {
-            let download = match self.store.open(job.object, job.look, claim).await? {
+            let mut fetch = job.trace.call("fetch");
+            let opened = self.store.open(job.object, job.look, claim).await;
+            let download = match fetch.note(opened)? {
                 Fetched::Download(download)
                     if job.object.uncovered && self.was_applied(&download.identity) =>
                 {
@@ -92,7 +94,9 @@ impl Pipeline {
             let (received, total) = (download.received(), download.identity.bytes());
             job.work.is_at(Step::Fetching { received, total });
             let receiving = async {
-                let downloaded = self.store.receive(*download).await?;
+                let downloaded = fetch.note(self.store.receive(*download).await)?;
+                fetch.count("avscan.bytes", downloaded.length());
+                drop(fetch);
                 // Only from now on the engine may have all bytes, and scan them.
                 scanning.store(true, Ordering::Relaxed);
                 let fetched = clock.elapsed();
@@ -100,7 +104,16 @@ impl Pipeline {
                 let sha256 = downloaded.sha256().await?;
                 Ok((downloaded, sha256, fetched))
             };
-            let scanning = job.engine.scan(&buffer, job.attempt.number);
+            let scanning = async {
+                let mut scan = job.trace.call("scan");
+                let (verdict, engine) =
+                    scan.note(job.engine.scan(&buffer, job.attempt.number).await)?;
+                scan.set("avscan.status", Status::from(&verdict).into_str());
+                if let Some(signature) = verdict.finding() {
+                    scan.text("avscan.signature", signature);
+                }
+                Ok((verdict, engine))
+            };
             let done = async { tokio::try_join!(receiving, scanning) };
             let done = tokio::select! {
                 done = done => done,

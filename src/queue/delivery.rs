@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::ANSWER_TIMEOUT;
 use super::headers::{self, History};
+use crate::trace::Trace;
 
 /// A message that has to be settled once.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Delivery {
     pub(crate) delivery_count: u32,
     /// What happened to it before, from its headers.
     pub(crate) history: History,
+    /// Where it belongs, from its headers; its copies too.
+    pub(crate) trace: Trace,
     pub(super) content_type: Option<ShortString>,
     pub(super) message_id: Option<ShortString>,
     acker: Acker,
@@ -35,6 +38,7 @@ impl Delivery {
             redelivered: raw.redelivered,
             delivery_count: headers::delivery_count(headers),
             history: History::read(headers),
+            trace: headers::trace(headers),
             content_type: raw.properties.content_type().clone(),
             message_id: raw.properties.message_id().clone(),
             acker: raw.acker,

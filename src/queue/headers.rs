@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Cause;
 use crate::clock;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// All our headers start with this.
 const PREFIX: &str = "avscan-";
@@ -130,6 +131,22 @@ impl RecordedFailure {
             first_failure: text(FIRST_FAILURE),
             last_failure: text(LAST_FAILURE),
         }
+    }
+}
+
+/// Where a message belongs.
+pub(super) fn trace(headers: Option<&FieldTable>) -> Trace {
+    let bytes = |name: &str| match headers?.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.as_bytes()),
+        _ => None,
+    };
+    Trace::read(bytes(TRACEPARENT), bytes(TRACESTATE))
+}
+
+/// Adds to the headers of a message where it belongs.
+pub(super) fn carry(trace: &Trace, headers: &mut FieldTable) {
+    for (name, text) in trace.headers() {
+        headers.insert(name.into(), AMQPValue::LongString(text.into()));
     }
 }
 

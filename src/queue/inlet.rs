@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lapin::Connection;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Connection};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Answer, Channels};
+use super::publisher::properties_within;
 use super::topology::Topology;
+use crate::trace::Trace;
 
 /// A sender waits no longer for the broker's confirm. A message that is confirmed later is there
 /// twice, once the sender has repeated it.
@@ -67,11 +69,11 @@ impl Inlet {
         }
     }
 
-    /// Publishes `body` to the notifications queue. Returns once the broker has confirmed it.
+    /// Publishes `body`, which belongs to `trace`, to the notifications queue. Returns once the broker has confirmed it.
     ///
     /// # Errors
     /// When it is not confirmed, or not in time.
-    pub(crate) async fn take(&self, body: &[u8]) -> Result<(), NotTaken> {
+    pub(crate) async fn take(&self, body: &[u8], trace: &Trace) -> Result<(), NotTaken> {
         let mut blocked = self.blocked.clone();
         if *blocked.borrow() {
             return Err(NotTaken::Blocked);
@@ -81,7 +83,7 @@ impl Inlet {
         } else {
             None
         };
-        let properties = BasicProperties::default().with_content_type("application/json".into());
+        let properties = properties_within(trace).with_content_type("application/json".into());
         let (exchange, queue) = (self.internal.clone(), &self.queue);
         let answer = tokio::select! {
             biased;

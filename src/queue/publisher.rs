@@ -15,11 +15,12 @@ use super::channels::{Answer, Channels};
 use super::declare::{depth, exists};
 use super::delivery::Delivery;
 use super::error::OpenError;
-use super::headers::History;
+use super::headers::{self, History};
 use super::results::{Announcement, Results};
 use super::topology::{Topology, WorkQueue};
 use super::{ANSWER_TIMEOUT, Cause, Disposition};
 use crate::failure::{Failure, Kind, Reason, Stage};
+use crate::trace::Trace;
 
 /// A broker that has not confirmed a message by then counts as gone.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,7 +69,11 @@ pub(crate) enum Settlement {
 
 /// Hands reports to the broker, which keeps them until the courier has delivered them.
 #[derive(Debug, Clone)]
-pub(crate) struct Outbox(Publisher);
+pub(crate) struct Outbox {
+    publisher: Publisher,
+    /// Where the reports belong.
+    trace: Trace,
+}
 
 impl Outbox {
     /// Publishes one report. Returns once the broker has confirmed it in the queue that `record`
@@ -84,13 +89,16 @@ impl Outbox {
         id: &str,
         json: &[u8],
     ) -> Result<(), Failure> {
-        let publisher = &self.0;
-        let properties = BasicProperties::default()
+        let publisher = &self.publisher;
+        let log = (record == Record::Kept).then_some(&publisher.log);
+        let queue = publisher.reports.as_ref().or(log);
+        let mut span = queue.map(|queue| self.trace.send(queue.as_str())).unwrap_or_default();
+        let properties = properties_within(&self.trace.within(&span))
             .with_content_type("application/json".into())
             .with_message_id(id.into());
-        let log = (record == Record::Kept).then_some(&publisher.log);
-        if let Some(queue) = publisher.reports.as_ref().or(log) {
-            publisher.publish(queue.as_str(), json, properties.clone()).await?;
+        if let Some(queue) = queue {
+            span.text("messaging.message.id", id);
+            span.note(publisher.publish(queue.as_str(), json, properties.clone()).await)?;
         }
         let (status, json) = (status.into(), json.to_vec());
         publisher.results.announce(Announcement { status, properties, json });
@@ -145,9 +153,9 @@ impl Publisher {
         }
     }
 
-    /// The part of the publisher that the pipeline may use.
-    pub(crate) fn outbox(&self) -> Outbox {
-        Outbox(self.clone())
+    /// The part of the publisher that the pipeline may use, for reports that belong to `trace`.
+    pub(crate) fn outbox(&self, trace: &Trace) -> Outbox {
+        Outbox { publisher: self.clone(), trace: trace.clone() }
     }
 
     /// Settles `delivery`: publishes the copies, waits for their confirms, then acknowledges.
@@ -239,8 +247,13 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Kind::Abandoned`]: not known to be there, and the session is lost.
-    pub(crate) async fn announce(&self, queue: &str, body: &[u8]) -> Result<bool, Failure> {
-        let properties = BasicProperties::default().with_content_type("application/json".into());
+    pub(crate) async fn announce(
+        &self,
+        queue: &str,
+        body: &[u8],
+        trace: &Trace,
+    ) -> Result<bool, Failure> {
+        let properties = properties_within(trace).with_content_type("application/json".into());
         self.publish_if_room(queue, body, properties).await
     }
 
@@ -349,9 +362,18 @@ impl Publisher {
     }
 }
 
-/// Of the original's properties, only content type and message id are kept: a foreign user id,
+/// The properties of a message that belongs to `trace`.
+pub(super) fn properties_within(trace: &Trace) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers::carry(trace, &mut headers);
+    let properties = BasicProperties::default();
+    if headers.inner().is_empty() { properties } else { properties.with_headers(headers) }
+}
+
+/// Of the original's properties, only content type, message id and trace are kept: a foreign user id,
 /// expiration or CC header would make the broker refuse, drop or duplicate the copy.
-fn properties_of_copy(original: &Delivery, headers: FieldTable) -> BasicProperties {
+fn properties_of_copy(original: &Delivery, mut headers: FieldTable) -> BasicProperties {
+    headers::carry(&original.trace, &mut headers);
     let mut properties = BasicProperties::default().with_headers(headers);
     if let Some(content_type) = original.content_type.clone() {
         properties = properties.with_content_type(content_type);

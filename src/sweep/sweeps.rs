@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config::{SweepSelect, SweepSettings};
 use crate::health::{Health, RunningSweep};
 use crate::queue::{Journal, JournalError, Session, WorkQueue};
+use crate::trace::Trace;
 
 /// For a worker, until the journal was opened and read to its end.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -269,7 +270,8 @@ impl Sweeps {
 /// Publishes the message of a page.
 async fn ask(session: &Session, queue: &WorkQueue, state: &State) {
     let Ok(body) = serde_json::to_vec(state) else { return };
-    if let Err(failure) = session.publisher().announce(&queue.queue, &body).await {
+    if let Err(failure) = session.publisher().announce(&queue.queue, &body, &Trace::default()).await
+    {
         tracing::debug!(%failure, "the page of a sweep is not asked for");
     }
 }

@@ -16,6 +16,7 @@ use super::slots::Slot;
 use crate::failure::{Failure, Reason, Stage};
 use crate::metrics::Timed;
 use crate::queue::{Cause, Delivery, Disposition, Settlement};
+use crate::trace;
 
 /// When the gate closes, running work keeps its slot for this long. Work that hangs must not keep
 /// others from being worked on.
@@ -49,19 +50,22 @@ impl<H: Handler> Worker<H> {
     /// Works on one delivery, with a slot.
     pub(super) async fn work(
         self: Arc<Self>,
-        delivery: Delivery,
+        mut delivery: Delivery,
         context: Arc<Context>,
         slot: Slot,
     ) {
         let started = Instant::now();
         self.shared.metrics.in_flight.inc();
         self.in_work.fetch_add(1, Ordering::Relaxed);
+        let mut trace_span = self.shared.tracer.process(&self.queue.queue, &mut delivery.trace);
         let attempt = async {
             let Ok(work) = catch_unwind(AssertUnwindSafe(|| self.handler.read(&delivery))) else {
-                return self.park_unreadable(&delivery, &context).await;
+                return self.park_unreadable(&delivery, &context, &mut trace_span).await;
             };
             let span = self.handler.span(&work, &delivery);
-            self.attempt(&work, &delivery, &context).instrument(span).await;
+            self.handler.describe(&work, &mut trace_span);
+            trace_span.count("avscan.attempt", delivery.history.attempt);
+            self.attempt(&work, &delivery, &context, &mut trace_span).instrument(span).await;
         };
         let (done, slot) = with_slot(attempt, slot, &context).await;
         if done.is_err() {
@@ -76,7 +80,13 @@ impl<H: Handler> Worker<H> {
         drop(slot);
     }
 
-    async fn attempt(&self, work: &H::Work, delivery: &Delivery, context: &Context) {
+    async fn attempt(
+        &self,
+        work: &H::Work,
+        delivery: &Delivery,
+        context: &Context,
+        span: &mut trace::Span,
+    ) {
         let resolved = match self.suspicion(delivery) {
             Some(failure) => {
                 let facts = Facts { suspected: true, ..self.facts(delivery, context) };
@@ -88,22 +98,27 @@ impl<H: Handler> Worker<H> {
                 self.resolve(work, delivery, outcome, context).await
             }
         };
-        if let Some((failure, known)) = self.settle(delivery, resolved, context).await {
+        if let Some((failure, known)) = self.settle(delivery, resolved, context, span).await {
             tracing::debug!(%failure, "the retry queue is full");
             let facts = self.facts(delivery, context);
             let resolved = self.give_up(work, delivery, failure, known, facts, context).await;
-            self.settle(delivery, resolved, context).await;
+            self.settle(delivery, resolved, context, span).await;
         }
     }
 
     /// A message that makes its parser panic does so each time, so it is parked at once. Nothing else
     /// can be done about it, and the gate must not close for it again and again.
-    async fn park_unreadable(&self, delivery: &Delivery, context: &Context) {
+    async fn park_unreadable(
+        &self,
+        delivery: &Delivery,
+        context: &Context,
+        span: &mut trace::Span,
+    ) {
         let reason = Reason::Panic.into_str();
         let detail = BUG.to_owned();
         let cause = Cause { reason, stage: Stage::Event, detail, signature: None };
         let parked = (Disposition::Park(cause.clone()), Settled::Parked(cause));
-        self.settle(delivery, parked, context).await;
+        self.settle(delivery, parked, context, span).await;
     }
 
     /// Carries out what was resolved. Returns the failure if its retry queue has no room.
@@ -112,8 +127,10 @@ impl<H: Handler> Worker<H> {
         delivery: &Delivery,
         resolved: Resolved<H>,
         context: &Context,
+        span: &mut trace::Span,
     ) -> Option<(Failure, H::Known)> {
         let (disposition, settled) = resolved;
+        describe(&disposition, span);
         match context.publisher.settle(delivery, &self.queue, disposition).await {
             Ok(Settlement::Settled) => self.record(delivery, settled),
             Ok(Settlement::NoRoom) => match settled {
@@ -328,6 +345,21 @@ async fn with_slot(
         } => drop(slot),
     }
     (attempt.await, None)
+}
+
+/// What becomes of the message, for its span.
+fn describe(disposition: &Disposition, span: &mut trace::Span) {
+    let (word, cause) = match disposition {
+        Disposition::Ack => ("ack", None),
+        Disposition::Split(_) => ("split", None),
+        Disposition::Retry { cause, .. } => ("retry", Some(cause)),
+        Disposition::Park(cause) => ("park", Some(cause)),
+        Disposition::Release => ("release", None),
+    };
+    span.set("avscan.disposition", word);
+    if let Some(Cause { reason, detail, .. }) = cause {
+        span.failed(reason, detail);
+    }
 }
 
 fn defer<H: Handler>(delivery: &Delivery, failure: Failure) -> Resolved<H> {

@@ -14,6 +14,7 @@ use crate::pipeline::{Interrupted, ObjectEnd};
 use crate::queue::{Delivery, Publisher};
 use crate::report::Trigger;
 use crate::store::Look;
+use crate::trace;
 
 /// Handles what sweeps announce. What cannot be scanned is reported and counted, never parked: the
 /// next sweep announces it again. Only what a surge holds is parked.
@@ -98,6 +99,12 @@ impl Handler for Backlog {
         }
     }
 
+    fn describe(&self, work: &Self::Work, span: &mut trace::Span) {
+        if let Ok((_, object)) = work {
+            span.object(&object.bucket, &object.key);
+        }
+    }
+
     fn record_end(&self, end: BacklogEnd) {
         self.metrics.backlog(end);
     }
@@ -142,7 +149,7 @@ impl Handler for Backlog {
     ) -> Result<(), Failure> {
         let Ok((_, object)) = work else { return Ok(()) };
         let interrupted = known.unwrap_or_else(|| Interrupted::from(failure));
-        let (outbox, attempt) = (publisher.outbox(), attempt(delivery));
+        let (outbox, attempt) = (publisher.outbox(&delivery.trace), attempt(delivery));
         let pipeline = &self.scanning.pipeline;
         pipeline.give_up(&[object], Trigger::Sweep, attempt, &interrupted, &outbox).await
     }

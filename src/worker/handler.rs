@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Dependency, Failure};
 use crate::queue::{Cause, Delivery, Publisher};
+use crate::trace;
 
 /// What a handler made of a delivery.
 pub(crate) enum Outcome<E, K> {
@@ -46,6 +47,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
 
     /// The span of everything that is logged about one delivery.
     fn span(&self, work: &Self::Work, delivery: &Delivery) -> tracing::Span;
+
+    /// Says in the span of a delivery what it is about.
+    fn describe(&self, _work: &Self::Work, _span: &mut trace::Span) {}
 
     /// Counts an end, after it was settled.
     fn record_end(&self, end: Self::End);

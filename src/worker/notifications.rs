@@ -16,6 +16,7 @@ use crate::pipeline::{Interrupted, ObjectEnd};
 use crate::queue::{Cause, Delivery, History, Publisher};
 use crate::report::Trigger;
 use crate::store::Look;
+use crate::trace;
 
 /// Handles notifications.
 pub(crate) struct Notifications {
@@ -101,6 +102,14 @@ impl Handler for Notifications {
         }
     }
 
+    fn describe(&self, work: &Self::Work, span: &mut trace::Span) {
+        if let Ok(Notification::Object(object) | Notification::Unsettled { written: object, .. }) =
+            work
+        {
+            span.object(&object.bucket, &object.key);
+        }
+    }
+
     fn record_end(&self, end: NotificationEnd) {
         self.metrics.notification(end);
     }
@@ -166,7 +175,7 @@ impl Handler for Notifications {
         publisher: &Publisher,
     ) -> Result<(), Failure> {
         let interrupted = known.unwrap_or_else(|| Interrupted::from(failure));
-        let (outbox, attempt) = (publisher.outbox(), attempt(delivery));
+        let (outbox, attempt) = (publisher.outbox(&delivery.trace), attempt(delivery));
         let pipeline = &self.scanning.pipeline;
         let give_up = async |objects: &[&ObjectRef]| {
             pipeline.give_up(objects, Trigger::Upload, attempt, &interrupted, &outbox).await

@@ -13,6 +13,7 @@ use crate::health::{Health, Part};
 use crate::metrics::{Metrics, PageEnd};
 use crate::queue::{Cause, Delivery, Publisher, WorkQueue};
 use crate::sweep::{self, Advice, Counts, End, Fact, Judge, Pass, State, Sweeps};
+use crate::trace::Trace;
 
 /// Messages that the backlog and its retry queues may hold before a page is read. A page brings up to a
 /// thousand.
@@ -93,7 +94,7 @@ impl Pages {
             return Ok(Outcome::Split(vec![json(state)?]));
         }
         let reading = sweep::read(&self.judge, state, self.restraint.at_once()).await?;
-        self.announce(state, &reading.announce, publisher).await?;
+        self.announce(state, &reading.announce, publisher, &delivery.trace).await?;
         let state =
             if reading.untagged { &State { pass: Pass::Only, ..state.clone() } } else { state };
         self.count(state.counts, reading.counts);
@@ -136,6 +137,7 @@ impl Pages {
         state: &State,
         objects: &[ObjectRef],
         publisher: &Publisher,
+        trace: &Trace,
     ) -> Result<(), Failure> {
         let swept = Swept { sweep: state.sweep, began: state.began };
         let batch = state.order.rate.map_or(BATCH, |rate| BATCH.min(rate as usize)).max(1);
@@ -143,7 +145,7 @@ impl Pages {
         for objects in objects.chunks(batch) {
             let announced = objects.iter().map(async |object| {
                 let body = event::swept(swept, object);
-                if publisher.announce(&self.backlog.queue, &body).await? {
+                if publisher.announce(&self.backlog.queue, &body, trace).await? {
                     return Ok(());
                 }
                 Err(busy("the backlog is full"))

@@ -105,6 +105,7 @@ impl Handler for Reports {
         let post = Post {
             id,
             body: &delivery.body,
+            trace: &delivery.trace,
             repeated: delivery.worked_on_before(),
             waited: self.ladder.waited(history.attempt, history.deferred),
         };

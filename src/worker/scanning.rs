@@ -69,7 +69,8 @@ impl Scanning {
             return Err(Failure::new(kind, Stage::Scan, reason, detail).into());
         };
         let Announced { object, trigger, look } = announced;
-        let (outbox, work) = (publisher.outbox(), self.pipeline.begin(object, trigger));
+        let (outbox, work) =
+            (publisher.outbox(&delivery.trace), self.pipeline.begin(object, trigger));
         let job = Job {
             object,
             trigger,
@@ -79,6 +80,7 @@ impl Scanning {
             engine: &engine,
             work: &work,
             outbox: &outbox,
+            trace: &delivery.trace,
             reported: AtomicU32::new(0),
             cancelled,
         };

@@ -13,6 +13,7 @@ use crate::failure::{Dependency, Kind, Reason, Stage};
 use crate::queue::{Delivery, Publisher, Topology};
 use crate::retry::Tier;
 use crate::tls::Trust;
+use crate::trace::Tracer;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -93,8 +94,14 @@ async fn a_panic_costs_its_own_message_its_attempts_and_nothing_else() {
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let queue = topology.notifications.clone();
-    let shared =
-        Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), SOON);
+    let shared = Shared::new(
+        ladder,
+        Arc::default(),
+        Arc::default(),
+        Tracer::default(),
+        CancellationToken::new(),
+        SOON,
+    );
     let worker =
         Arc::new(Worker::new(Fragile::default(), queue.clone(), Slots::new(2), shared.clone()));
     let amqp = stack.amqp().await.unwrap();
@@ -216,8 +223,14 @@ async fn an_engine_that_flaps_parks_no_message_that_never_failed() {
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let queue = topology.notifications.clone();
-    let shared =
-        Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), SOON);
+    let shared = Shared::new(
+        ladder,
+        Arc::default(),
+        Arc::default(),
+        Tracer::default(),
+        CancellationToken::new(),
+        SOON,
+    );
     let handler = Flapping {
         left: AtomicUsize::new(12),
         done: CancellationToken::new(),

@@ -32,6 +32,7 @@ mod stores;
 mod surge;
 mod survey;
 mod sweeps;
+mod traces;
 mod trust;
 mod verdicts;
 mod versions;

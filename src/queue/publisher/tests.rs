@@ -9,6 +9,7 @@ use crate::config::{BrokerSettings, ExchangeType, QueueType};
 use crate::queue::Session;
 use crate::retry::{Ladder, Tier};
 use crate::tls::Trust;
+use crate::trace::Trace;
 
 async fn session(broker: &Broker) -> Session {
     let settings = BrokerSettings {
@@ -78,7 +79,7 @@ async fn offered(others: impl Fn(u16, u64) -> Answer + Send + Sync + 'static) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_of_others_that_never_confirm_block_nothing() {
     let (_broker, session) = offered(|_, _| Answer::Silence).await;
-    let outbox = session.publisher().outbox();
+    let outbox = session.publisher().outbox(&Trace::default());
     let started = std::time::Instant::now();
     for _ in 0..5000 {
         outbox.publish(Record::Kept, "infected", "id", b"{}").await.unwrap();
@@ -102,7 +103,7 @@ async fn a_channel_to_others_that_the_broker_closed_is_opened_again() {
         Answer::Usual
     })
     .await;
-    let outbox = session.publisher().outbox();
+    let outbox = session.publisher().outbox(&Trace::default());
     for expected in 0..3 {
         let within = Duration::from_secs(10);
         let arrived = tokio::time::timeout(within, async {

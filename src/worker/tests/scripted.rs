@@ -7,6 +7,7 @@ use lapin::protocol::{AMQPClass, basic, queue};
 use peers::scripted::amqp::{self, Answer, Broker, Sent};
 
 use super::*;
+use crate::trace::Tracer;
 use crate::worker::slots::Lane;
 
 /// What came to a broker, and the means to end it all.
@@ -167,8 +168,14 @@ pub(super) async fn worker_on(
     let tier = Tier { name: "1s".to_owned(), delay: Duration::from_secs(1) };
     let ladder = Ladder { tiers: vec![tier], limit: 3 };
     let topology = Topology::new(&settings, &ladder, false);
-    let shared =
-        Shared::new(ladder, Arc::default(), Arc::default(), CancellationToken::new(), grace);
+    let shared = Shared::new(
+        ladder,
+        Arc::default(),
+        Arc::default(),
+        Tracer::default(),
+        CancellationToken::new(),
+        grace,
+    );
     let session =
         Session::open(&settings, &Trust::default(), &topology, &Metrics::default()).await.unwrap();
     let queue = match slots.lane() {
