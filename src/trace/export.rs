@@ -15,7 +15,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use prost::Message;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode};
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, mpsc};
@@ -126,13 +126,12 @@ impl Exporter {
             }
             let count = batch.len() as u64;
             let sent = self.send(batch).await;
-            self.lost += self.dropped.swap(0, Ordering::Relaxed);
-            match sent {
-                Ok(()) => self.warn("too many waited"),
-                Err(why) => {
-                    self.lost += count;
-                    self.warn(&why);
-                }
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                self.lose(dropped, "more than can wait".to_owned());
+            }
+            if let Err(why) = sent {
+                self.lose(count, why);
             }
         }
     }
@@ -144,7 +143,7 @@ impl Exporter {
         let mut headers = secret
             .as_ref()
             .and_then(|(_, held)| header_list(held.expose_secret()))
-            .unwrap_or_else(HeaderMap::new);
+            .unwrap_or_default();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let request =
             self.client.post(self.settings.url.clone()).timeout(EXPORT_TIMEOUT).headers(headers);
@@ -167,9 +166,10 @@ impl Exporter {
         if status.is_success() { Ok(()) } else { Err(format!("HTTP {}", status.as_u16())) }
     }
 
-    fn warn(&mut self, why: &str) {
-        let due = self.warned.is_none_or(|at| at.elapsed() > WARNING_INTERVAL);
-        if self.lost == 0 || !due {
+    /// Counts spans that were lost. Warns now and then.
+    fn lose(&mut self, spans: u64, why: String) {
+        self.lost += spans;
+        if self.warned.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
             return;
         }
         tracing::warn!(

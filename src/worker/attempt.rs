@@ -64,6 +64,7 @@ impl<H: Handler> Worker<H> {
             };
             let span = self.handler.span(&work, &delivery);
             self.handler.describe(&work, &mut trace_span);
+            trace_span.text("messaging.message.id", delivery.message_id().unwrap_or_default());
             trace_span.count("avscan.attempt", delivery.history.attempt);
             self.attempt(&work, &delivery, &context, &mut trace_span).instrument(span).await;
         };
