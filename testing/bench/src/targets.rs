@@ -55,7 +55,8 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
     }
     let megabytes = u64_as_f64(results.machine.binary_bytes) / 1e6;
     let measured = format!("{megabytes:.1} MB");
-    add("size of the program", "< 18 MB", measured, megabytes < 18.0);
+    // 18 before audits, sweeps, quarantine, the status page and traces.
+    add("size of the program", "< 21 MB", measured, megabytes < 21.0);
     if let Some(intake) = &results.intake {
         if let Some(row) = intake.rows.last() {
             let (ratio, senders) = (row.ratio.median, row.senders);
