@@ -90,8 +90,10 @@ up() {
         sleep 1
     done
     wait $composing || failed="docker-compose up: $(tail -n 3 "$output")"
+    # A build or a download that took long leaves the services their time.
+    local since=$SECONDS
     while [ -z "$failed" ] && ! settled; do
-        [ $((SECONDS - start)) -lt "$patience" ] || failed="not healthy within $patience s"
+        [ $((SECONDS - since)) -lt "$patience" ] || failed="not healthy within $patience s"
         sleep 1
     done
     rm -f "$output"

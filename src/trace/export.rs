@@ -128,10 +128,10 @@ impl Exporter {
             let sent = self.send(batch).await;
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
-                self.lose(dropped, "more than can wait".to_owned());
+                self.lose(dropped, "more than can wait");
             }
             if let Err(why) = sent {
-                self.lose(count, why);
+                self.lose(count, &why);
             }
         }
     }
@@ -167,7 +167,7 @@ impl Exporter {
     }
 
     /// Counts spans that were lost. Warns now and then.
-    fn lose(&mut self, spans: u64, why: String) {
+    fn lose(&mut self, spans: u64, why: &str) {
         self.lost += spans;
         if self.warned.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
             return;
