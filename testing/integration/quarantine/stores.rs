@@ -162,6 +162,52 @@ async fn versions_of_seaweedfs_are_moved_byte_for_byte() {
     }
 }
 
+#[tokio::test]
+async fn neither_replica_takes_a_released_object_again_and_other_bytes_are_taken() {
+    let store = versions::store().await;
+    let (access, secret) = store.keys();
+    let id = Uuid::new_v4().simple().to_string();
+    let (s3, held) = (store.s3(&format!("from-{id}")), store.s3(&format!("held-{id}")));
+    for bucket in [&s3, &held] {
+        bucket.create_bucket().await.unwrap();
+    }
+    let daemon = daemon(&[
+        ("MINIO_SERVER_URL", store.url()),
+        ("MINIO_ACCESS_KEY_ID", access),
+        ("MINIO_SECRET_ACCESS_KEY", secret),
+        ("QUARANTINE_BUCKET", &held.bucket),
+        ("SCAN_CONCURRENCY", "1"),
+    ])
+    .await;
+    let mut other = daemon.replica(&[]).unwrap();
+    other.spawn().unwrap();
+    other.wait_ready(SOON).await.unwrap();
+    let event = notification::put(&s3.bucket, "k", None, None).to_string();
+    let moved = async |content: Vec<u8>| {
+        s3.put("k", content).await.unwrap();
+        notify(&daemon, event.as_bytes()).await;
+        eventually("it is moved", || async { s3.head("k").await.unwrap().is_none() }).await;
+    };
+    moved(eicar()).await;
+    let report = daemon.reports_on("k", 1, SOON).await.unwrap().remove(0).json();
+    let mut restore = Command::new(BINARY);
+    restore.args(["quarantine", "restore", report["quarantine_key"].as_str().unwrap()]);
+    let output = restore.env_clear().envs(daemon.env()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for _ in 0..40 {
+        notify(&daemon, event.as_bytes()).await;
+    }
+    let released = "avscan_verdicts_total{status=\"released\",reason=\"\"}";
+    eventually("each replica has found it, and let it be", || async {
+        let both = [metric(&daemon, released).await, metric(&other, released).await];
+        both.iter().sum::<u64>() == 40 && !both.contains(&0)
+    })
+    .await;
+    assert!(s3.get("k").await.unwrap().unwrap() == eicar(), "taken again");
+    assert!(held.list().await.unwrap().is_empty());
+    moved([eicar(), b" other".to_vec()].concat()).await;
+}
+
 /// Headers in any bytes, as no SDK would send them: what does not come back is named.
 #[tokio::test]
 async fn strange_headers_come_back_or_are_named() {
