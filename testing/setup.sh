@@ -15,7 +15,7 @@ SEAWEEDFS=4.48
 STANDARDWEBHOOKS=1.1.0
 CRYPTOGRAPHY=46.0.5
 CFFI=2.0.0
-AXE=0.1.0
+AXE=0.1.8
 RUST=1.94.1
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -204,7 +204,7 @@ wheels() {
         echo "cffi=$CFFI" cffi/__init__.py
     fi
     if $with_browser; then
-        echo "axe-core-python=$AXE" axe_core_python/axe.min.js
+        echo "axe-playwright-python=$AXE" axe_playwright_python/axe.min.js
     fi
 }
 

@@ -35,8 +35,8 @@ const LOOKS: [Look; 3] = [
 fn axe() -> String {
     let tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".stack/tools");
     let folders = fs::read_dir(&tools).unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut axe = folders.filter(|path| path.to_string_lossy().contains("axe-core-python"));
-    let script = axe.next().unwrap().join("axe_core_python/axe.min.js");
+    let mut axe = folders.filter(|path| path.to_string_lossy().contains("axe-playwright-python"));
+    let script = axe.next().unwrap().join("axe_playwright_python/axe.min.js");
     fs::read_to_string(script).unwrap()
 }
 
