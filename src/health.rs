@@ -111,12 +111,25 @@ pub(crate) struct RunningSweep {
     pub(crate) announced: u64,
 }
 
+/// A work queue by what it carries, as named in logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(crate) enum QueueKind {
+    /// What the store announces.
+    Notifications,
+    /// Objects that a sweep announces.
+    Backlog,
+    /// The pages of sweeps.
+    Sweeps,
+    /// What is posted to the webhook.
+    Reports,
+}
+
 /// The messages of one work queue, as the broker counted them last. What is in work is in none of
 /// these numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueDepth {
-    /// What it carries, as in logs and metrics.
-    pub(crate) queue: &'static str,
+    pub(crate) queue: QueueKind,
     /// To be delivered.
     pub(crate) ready: u64,
     /// In its retry queues.

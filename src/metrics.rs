@@ -1,12 +1,16 @@
 //! Counters and measurements for `/metrics`. Labels come from enums, constants and the
 //! configuration, never from object names, URLs or error texts.
+//!
+//! - `ends`: how things end, and what is timed; `labels`: the labels of each family.
+
+mod ends;
+mod labels;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,158 +18,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use strum::IntoStaticStr;
 
+pub(crate) use self::ends::{BacklogEnd, NotificationEnd, PageEnd, ReportEnd, Timed};
+use self::labels::{
+    ActionLabel, BucketLabel, EndLabel, FailureLabels, NoteLabel, OutcomeLabel, PartLabel,
+    QueueLabel, QueueStateLabels, StageLabel, VerdictLabels,
+};
 use crate::clock;
 use crate::failure::{Reason, Stage};
-use crate::health::{Health, QueueDepth};
+use crate::health::{Health, QueueDepth, QueueKind};
 use crate::overview::{History, Word};
-
-/// How a notification ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub(crate) enum NotificationEnd {
-    /// The verdict was applied, and reported where reports are due.
-    Applied,
-    /// Like `Applied`, for newer bytes than those announced.
-    Superseded,
-    /// The object does not exist.
-    Gone,
-    /// Retention or a legal hold keeps the infected object.
-    Locked,
-    /// It announces an object in the quarantine bucket.
-    QuarantineBucket,
-    /// The notification announces nothing to scan.
-    Ignored,
-    /// A canary whose effect was refused; its round says so.
-    CanaryRefused,
-    /// Moved to the dead-letter queue.
-    Parked,
-}
-
-/// How a page of a sweep ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub(crate) enum PageEnd {
-    /// It was the last one of its sweep.
-    Done,
-    /// The bucket had a sweep already.
-    Refused,
-    /// The sweep was over, or another message of it went on.
-    Dropped,
-    /// Moved to the dead-letter queue.
-    Parked,
-}
-
-/// How a message of a sweep ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub(crate) enum BacklogEnd {
-    /// The verdict was applied, and reported where reports are due.
-    Scanned,
-    /// A scan that began after the sweep is proved by its receipt.
-    AlreadyScanned,
-    /// The object does not exist, or not any more.
-    Gone,
-    /// Retention or a legal hold keeps the infected object.
-    Locked,
-    /// It is in the quarantine bucket.
-    QuarantineBucket,
-    /// A surge holds its deletion: parked with the notifications.
-    Held,
-    /// Not scanned in any attempt, or its verdict could not be applied; reported.
-    Failed,
-    /// Not what a sweep announces.
-    Malformed,
-}
-
-/// An outcome of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub(crate) enum ReportEnd {
-    /// The broker confirmed it.
-    Queued,
-    /// The webhook accepted it.
-    Delivered,
-    /// One delivery attempt failed.
-    Failed,
-    /// Moved to the dead-letter queue.
-    Parked,
-}
-
-/// A timed stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub(crate) enum Timed {
-    /// From the request to the last byte.
-    Fetch,
-    /// From the last byte to the verdict.
-    Scan,
-    /// Tag or deletion, with its report.
-    Effects,
-    /// A whole delivery.
-    Delivery,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndLabel {
-    end: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerdictLabels {
-    status: Word,
-    reason: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabel {
-    stage: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FailureLabels {
-    queue: Word,
-    stage: Word,
-    reason: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ActionLabel {
-    action: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueLabel {
-    queue: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueStateLabels {
-    queue: Word,
-    state: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NoteLabel {
-    note: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartLabel {
-    part: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BucketLabel {
-    /// One of `CANARY_BUCKETS` or `SWEEP_BUCKETS`.
-    bucket: String,
-}
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -232,7 +94,7 @@ pub(crate) struct Metrics {
     /// 1 for each note of `/readyz`.
     degraded: Family<NoteLabel, Gauge>,
     /// What `dead_letters` counts, for the status page, by queue and reason.
-    parked: Mutex<BTreeMap<(Word, Word), u64>>,
+    parked: Mutex<BTreeMap<(QueueKind, Word), u64>>,
     /// What is set only when the metrics are asked for must be whole in each answer.
     rendering: Mutex<()>,
 }
@@ -412,13 +274,13 @@ impl Metrics {
     }
 
     /// Whether messages of `queue` are taken.
-    pub(crate) fn is_open(&self, queue: Word) -> bool {
-        self.gates.get(&QueueLabel { queue }).is_some_and(|gate| gate.get() == 1)
+    pub(crate) fn is_open(&self, queue: QueueKind) -> bool {
+        self.gates.get(&QueueLabel { queue: queue.into_str() }).is_some_and(|gate| gate.get() == 1)
     }
 
     /// Shows whether messages of `queue` are taken.
-    pub(crate) fn gate(&self, queue: Word, open: bool) {
-        self.gates.get_or_create(&QueueLabel { queue }).set(i64::from(open));
+    pub(crate) fn gate(&self, queue: QueueKind, open: bool) {
+        self.gates.get_or_create(&QueueLabel { queue: queue.into_str() }).set(i64::from(open));
     }
 
     /// Counts the end of a message of a sweep.
@@ -456,21 +318,22 @@ impl Metrics {
     }
 
     /// Counts a message of `queue` that was sent to a retry queue.
-    pub(crate) fn retry(&self, queue: Word, stage: Stage, reason: Reason) {
-        let labels = FailureLabels { queue, stage: stage.into(), reason: reason.into() };
+    pub(crate) fn retry(&self, queue: QueueKind, stage: Stage, reason: Reason) {
+        let labels =
+            FailureLabels { queue: queue.into_str(), stage: stage.into(), reason: reason.into() };
         self.retries.get_or_create(&labels).inc();
     }
 
     /// Counts a message of `queue` that was sent to its dead-letter queue.
-    pub(crate) fn dead_letter(&self, queue: Word, stage: Stage, reason: Word) {
-        let labels = FailureLabels { queue, stage: stage.into(), reason };
+    pub(crate) fn dead_letter(&self, queue: QueueKind, stage: Stage, reason: Word) {
+        let labels = FailureLabels { queue: queue.into_str(), stage: stage.into(), reason };
         self.dead_letters.get_or_create(&labels).inc();
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         *parked.entry((queue, reason)).or_default() += 1;
     }
 
     /// Messages sent to a dead-letter queue since the start, by queue and reason.
-    pub(crate) fn parked(&self) -> BTreeMap<(Word, Word), u64> {
+    pub(crate) fn parked(&self) -> BTreeMap<(QueueKind, Word), u64> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -515,7 +378,9 @@ impl Metrics {
             for (state, count) in states {
                 let Some(count) = count else { continue };
                 let count = i64::try_from(count).unwrap_or(i64::MAX);
-                self.queue_messages.get_or_create(&QueueStateLabels { queue, state }).set(count);
+                self.queue_messages
+                    .get_or_create(&QueueStateLabels { queue: queue.into_str(), state })
+                    .set(count);
             }
         }
         self.sweeps_running.set(i64::try_from(health.running_sweeps()).unwrap_or(i64::MAX));
@@ -531,96 +396,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::health::{Note, Part};
-
-    const PAGE: &str = include_str!("../docs/OPERATING.md");
-
-    /// Metrics of which each has a value, and what they show.
-    fn all() -> (Metrics, Health) {
-        let (metrics, health) = (Metrics::default(), Health::default());
-        metrics.notification(NotificationEnd::Applied);
-        metrics.backlog(BacklogEnd::Scanned);
-        metrics.verdict("clean", None);
-        metrics.acted("tag");
-        metrics.took(Timed::Scan, Duration::from_secs(1));
-        metrics.gate("notifications", true);
-        metrics.retry("notifications", Stage::Scan, Reason::EngineReply);
-        metrics.dead_letter("notifications", Stage::Scan, "engine_reply");
-        metrics.report(ReportEnd::Queued);
-        metrics.intake("accepted");
-        metrics.page(PageEnd::Done);
-        metrics.swept(2, 1);
-        metrics.source("b", Some(true));
-        health.up(Part::Engine);
-        health.set_queues(vec![QueueDepth { queue: "reports", ready: 1, retry: 2, dead: Some(3) }]);
-        health.set_sweeps_due(BTreeMap::from([("b".to_owned(), 1_500)]));
-        (metrics, health)
-    }
-
-    fn words(cell: &str) -> BTreeSet<&str> {
-        cell.split('`').skip(1).step_by(2).collect()
-    }
-
-    #[test]
-    fn the_table_of_the_documentation_names_every_metric_with_its_labels_and_no_other() {
-        let (metrics, health) = all();
-        let page = metrics.render(&health).unwrap();
-        let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for sample in page.lines().filter(|line| !line.starts_with('#')) {
-            let (name, labels) = sample
-                .rsplit_once(' ')
-                .unwrap()
-                .0
-                .split_once('{')
-                .unwrap_or((sample.split(' ').next().unwrap(), ""));
-            let suffix = ["_bucket", "_sum", "_count"].into_iter();
-            let name = suffix.fold(name, |name, suffix| name.strip_suffix(suffix).unwrap_or(name));
-            let labels = labels.split("\",").filter_map(|label| label.split_once('='));
-            let labels = labels.map(|(label, _)| label).filter(|label| *label != "le");
-            found.entry(name).or_default().extend(labels);
-        }
-        let rows = PAGE.lines().filter(|line| line.starts_with("| `avscan_"));
-        let rows = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
-        let table: BTreeMap<&str, BTreeSet<&str>> = rows
-            .flat_map(|row| words(row[1]).into_iter().map(move |name| (name, words(row[2]))))
-            .collect();
-        assert_eq!(found, table);
-    }
-
-    #[test]
-    fn a_histogram_has_fourteen_buckets() {
-        let (metrics, health) = all();
-        let page = metrics.render(&health).unwrap();
-        let mut buckets: BTreeMap<String, usize> = BTreeMap::new();
-        for line in page.lines().filter(|line| line.contains("_bucket{")) {
-            let (before, rest) = line.split_once("le=\"").unwrap();
-            let series = format!("{before}{}", rest.split_once('"').unwrap().1);
-            *buckets.entry(series.rsplit_once(' ').unwrap().0.to_owned()).or_default() += 1;
-        }
-        assert_eq!(buckets.into_values().collect::<Vec<_>>(), [14, 14]);
-    }
-
-    #[test]
-    fn what_is_known_no_more_is_not_shown() {
-        let (metrics, health) = all();
-        let page = metrics.render(&health).unwrap();
-        for line in [
-            concat!("avscan_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            "avscan_queue_messages{queue=\"reports\",state=\"retry\"} 2",
-            "avscan_sweep_due_timestamp_seconds{bucket=\"b\"} 1.5",
-            "avscan_degraded{note=\"surge\"} 0",
-            "avscan_gate_open{queue=\"notifications\"} 1",
-        ] {
-            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
-        }
-        health.set_queues(Vec::new());
-        health.note(Note::Surge, Some("held".to_owned()));
-        let page = metrics.render(&health).unwrap();
-        assert!(!page.contains("avscan_queue_messages{"), "{page}");
-        assert!(page.contains("avscan_degraded{note=\"surge\"} 1"), "{page}");
-    }
-}
+mod tests;

@@ -131,7 +131,7 @@ pub(crate) struct Worker<H> {
 impl<H: Handler> Worker<H> {
     /// A worker for as many deliveries at once as there are `slots`.
     pub(crate) fn new(handler: H, queue: WorkQueue, slots: Slots, shared: Shared) -> Self {
-        shared.metrics.gate(queue.name, false);
+        shared.metrics.gate(queue.kind, false);
         Self {
             handler,
             queue,
@@ -202,7 +202,7 @@ impl<H: Handler> Worker<H> {
 
     fn set_open(&self, open: bool) {
         self.slots.set_open(open);
-        self.shared.metrics.gate(self.queue.name, open);
+        self.shared.metrics.gate(self.queue.kind, open);
     }
 
     /// Declares the deleted queue, at once: until then notifications have nowhere to go.

@@ -12,7 +12,7 @@ use askama::Template;
 use self::plot::Plot;
 use self::rows::{InWorkRow, ParkedRow, QueueRow, ResultRow, SweepRow};
 use crate::clock;
-use crate::health::{Health, QueueDepth, Readiness, Trouble};
+use crate::health::{Health, Part, QueueDepth, Readiness, Trouble};
 use crate::metrics::{Metrics, Timed};
 use crate::overview::{Minute, Overview};
 use crate::quantity::count;
@@ -134,10 +134,13 @@ fn judge(readiness: &Readiness, troubles: &[Trouble], parked: &[ParkedRow]) -> (
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|trouble| trouble.part.to_string()).collect();
         let are = if names.len() == 1 { "is" } else { "are" };
-        let sentence = format!(
-            "Not scanning: {} {are} down. Uploads wait in their queue, and nothing is lost.",
-            names.join(", ")
-        );
+        let broker = missing.iter().any(|trouble| trouble.part == Part::Broker);
+        let uploads = if broker {
+            "The store has to keep its events until the broker is back."
+        } else {
+            "Uploads wait in their queue."
+        };
+        let sentence = format!("Not scanning: {} {are} down. {uploads}", names.join(", "));
         return (Mood::Down, sentence);
     }
     let count = readiness.degraded.len() + usize::from(!parked.is_empty());

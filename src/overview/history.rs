@@ -175,9 +175,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_an_hour_is_forgotten() {
-        let Some(started) = Instant::now().checked_sub(Duration::from_hours(3)) else {
-            return; // A machine that was just started.
-        };
+        let started = Instant::now().checked_sub(Duration::from_hours(3)).unwrap();
         let history = History { started, ..History::default() };
         let now = history.minute();
         for ago in [MINUTES as u64, MINUTES as u64 - 1, 1] {

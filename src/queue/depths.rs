@@ -34,7 +34,7 @@ async fn of(channel: &Channel, work_queue: &WorkQueue) -> lapin::Result<QueueDep
         Some(dead) => Some(count(channel, dead).await?),
         None => None,
     };
-    Ok(QueueDepth { queue: work_queue.name, ready, retry, dead })
+    Ok(QueueDepth { queue: work_queue.kind, ready, retry, dead })
 }
 
 async fn count(channel: &Channel, queue: &str) -> lapin::Result<u64> {

@@ -13,6 +13,7 @@ use self::input::Input;
 use super::declare::{bind, exists, forbidden, own_exchange, own_queue};
 use super::error::OpenError;
 use crate::config::{BrokerSettings, QueueType};
+use crate::health::QueueKind;
 use crate::retry::Ladder;
 
 /// More redeliveries than any message gets. The default of RabbitMQ 4 (20) would drop messages that
@@ -40,8 +41,7 @@ const MAX_BACKLOG_RETRIES: i64 = 200;
 /// A queue that is consumed, with its retry queues and its dead-letter queue.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkQueue {
-    /// What it carries, as a word for logs and metrics.
-    pub(crate) name: &'static str,
+    pub(crate) kind: QueueKind,
     /// The name of the queue itself.
     pub(crate) queue: String,
     /// The names of its retry queues, shortest delay first.
@@ -84,11 +84,11 @@ pub(crate) struct Topology {
 }
 
 impl WorkQueue {
-    fn new(name: &'static str, queue: String, ladder: &Ladder) -> Self {
+    fn new(kind: QueueKind, queue: String, ladder: &Ladder) -> Self {
         let retry =
             ladder.tiers.iter().map(|tier| format!("{queue}.retry.{}", tier.name)).collect();
         let dead = Some(dead(&queue));
-        Self { name, queue, retry, dead }
+        Self { kind, queue, retry, dead }
     }
 }
 
@@ -103,16 +103,16 @@ impl Topology {
         let work = settings.queue.clone();
         let reports = format!("{work}.reports");
         Self {
-            notifications: WorkQueue::new("notifications", work.clone(), ladder),
+            notifications: WorkQueue::new(QueueKind::Notifications, work.clone(), ladder),
             backlog: WorkQueue {
                 dead: None,
-                ..WorkQueue::new("backlog", format!("{work}.backlog"), ladder)
+                ..WorkQueue::new(QueueKind::Backlog, format!("{work}.backlog"), ladder)
             },
-            reports: webhook.then(|| WorkQueue::new("reports", reports.clone(), ladder)),
+            reports: webhook.then(|| WorkQueue::new(QueueKind::Reports, reports.clone(), ladder)),
             internal: format!("{work}.internal"),
             results: format!("{work}.results"),
             log: format!("{reports}.log"),
-            sweeps: WorkQueue::new("sweeps", format!("{work}.sweeps"), ladder),
+            sweeps: WorkQueue::new(QueueKind::Sweeps, format!("{work}.sweeps"), ladder),
             journal: format!("{work}.journal"),
             reports_queue: reports,
             ladder: ladder.clone(),

@@ -286,17 +286,17 @@ impl<H: Handler> Worker<H> {
     /// Logs and counts what is now true.
     fn record(&self, delivery: &Delivery, settled: Settled<H>) {
         let metrics = &self.shared.metrics;
-        let name = self.queue.name;
+        let kind = self.queue.kind;
         match settled {
             Settled::Nothing => {}
             Settled::Ended(end) => self.handler.record_end(end),
             Settled::Retried(failure, _) => {
-                metrics.retry(name, failure.stage, failure.reason);
+                metrics.retry(kind, failure.stage, failure.reason);
                 let attempt = delivery.history.attempt;
                 tracing::warn!(%failure, attempt, "failed, will be tried again");
             }
             Settled::Deferred(failure) => {
-                metrics.retry(name, failure.stage, failure.reason);
+                metrics.retry(kind, failure.stage, failure.reason);
                 let times = delivery.history.deferred.saturating_add(1);
                 if times >= MANY_DEFERRALS && self.may_warn_of_deferrals() {
                     let queue = &self.queue.queue;
@@ -312,7 +312,7 @@ impl<H: Handler> Worker<H> {
                     tracing::error!(reason, stage = stage.into_str(), detail, "given up");
                     return;
                 };
-                metrics.dead_letter(name, stage, reason);
+                metrics.dead_letter(kind, stage, reason);
                 let stage = stage.into_str();
                 tracing::error!(queue, reason, stage, detail, "parked in the dead-letter queue");
             }

@@ -121,10 +121,10 @@ impl<H: Handler> Worker<H> {
         if H::PUBLISHES && context.publisher.is_blocked() {
             let reason = "it takes no messages (memory or disk alarm)";
             self.shared.health.down(Part::Broker, reason);
-            self.shared.metrics.gate(self.queue.name, false);
+            self.shared.metrics.gate(self.queue.kind, false);
             context.publisher.unblocked().await;
             self.shared.health.up(Part::Broker);
-            self.shared.metrics.gate(self.queue.name, true);
+            self.shared.metrics.gate(self.queue.kind, true);
         }
         source.next(&self.slots).await
     }

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use super::{clock_time, long, plain, since};
 use crate::failure::Reason;
-use crate::health::{QueueDepth, Readiness};
+use crate::health::{QueueDepth, QueueKind, Readiness};
 use crate::metrics::Metrics;
 use crate::overview::{Entry, ResultLine, Step};
 use crate::quantity::{bytes, count};
 
-/// The names of two work queues.
-const REPORTS: &str = "reports";
-const BACKLOG: &str = "backlog";
 /// The reason of what waits for `surge confirm` or `surge clear`.
 const SURGE_HELD: &str = Reason::SurgeHeld.into_str();
 
@@ -61,7 +58,7 @@ pub(super) struct SweepRow {
 impl QueueRow {
     pub(super) fn of(depth: &QueueDepth, metrics: &Metrics) -> Self {
         Self {
-            name: depth.queue,
+            name: depth.queue.into_str(),
             taken: if metrics.is_open(depth.queue) { "yes" } else { "no" },
             ready: count(depth.ready),
             retry: count(depth.retry),
@@ -112,9 +109,22 @@ pub(super) fn parked(depths: &[QueueDepth], metrics: &Metrics) -> Vec<ParkedRow>
     let mut rows = Vec::new();
     for depth in depths {
         let Some(dead) = depth.dead.filter(|dead| *dead > 0) else { continue };
-        let reports = if depth.queue == REPORTS { " --reports" } else { "" };
+        let reports = match depth.queue {
+            QueueKind::Reports => " --reports",
+            QueueKind::Notifications | QueueKind::Backlog => "",
+            // Its page would go on from where it was; a new one begins anew.
+            QueueKind::Sweeps => {
+                let messages =
+                    format!("{} of sweeps: ask anew, then purge their queue", count(dead));
+                rows.push(ParkedRow {
+                    messages,
+                    command: "bucket-av-scanner sweep BUCKET".to_owned(),
+                });
+                continue;
+            }
+        };
         let command = |which: &str| format!("bucket-av-scanner redrive{reports}{which}");
-        let messages = format!("{} of {}", count(dead), depth.queue);
+        let messages = format!("{} of {}", count(dead), depth.queue.into_str());
         rows.push(ParkedRow { messages, command: command(" --dry-run") });
         for ((_, reason), number) in here.iter().filter(|((queue, _), _)| *queue == depth.queue) {
             let messages = format!("{} for {reason}, parked here", count(*number));
@@ -131,7 +141,7 @@ pub(super) fn parked(depths: &[QueueDepth], metrics: &Metrics) -> Vec<ParkedRow>
 /// The sweeps that go on. What is left is told of what waits in the backlog, at the rate of this
 /// replica: how many objects are still to be listed is known to nobody.
 pub(super) fn sweeps(readiness: &Readiness, rate: f64, depths: &[QueueDepth]) -> Vec<SweepRow> {
-    let backlog = depths.iter().find(|depth| depth.queue == BACKLOG);
+    let backlog = depths.iter().find(|depth| depth.queue == QueueKind::Backlog);
     let left = match backlog.map(|depth| depth.ready + depth.retry) {
         None => "not known".to_owned(),
         Some(0) => "nothing waits".to_owned(),

@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::failure::Stage;
-use crate::health::{Note, Part, RunningSweep};
+use crate::health::{Note, QueueKind, RunningSweep};
 use crate::overview::{EngineLine, ResultLine, Step};
 
 /// What an uploader may choose: markup, quotes, control characters, text that turns its direction.
@@ -71,6 +71,11 @@ fn it_says_what_is_down_since_when_and_what_to_check() {
     let page = html(&shown, false).unwrap();
     assert!(page.contains("Not scanning: engine is down."));
     assert!(page.contains("connection refused, for 0 s: check SCANNER, CLAMD_ENDPOINT"));
+    assert!(page.contains("Uploads wait in their queue."));
+    shown.health.down(Part::Broker, "connection refused");
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("broker, engine are down. The store has to keep its events"), "{page}");
+    shown.health.up(Part::Broker);
     shown.health.up(Part::Engine);
     shown.health.down(Part::Webhook, "503");
     assert!(html(&shown, false).unwrap().contains("one thing needs a look"));
@@ -79,16 +84,25 @@ fn it_says_what_is_down_since_when_and_what_to_check() {
 #[test]
 fn parked_messages_have_the_command_to_paste() {
     let shown = shown();
-    shown.metrics.dead_letter("notifications", Stage::Tag, "tag_denied");
+    shown.metrics.dead_letter(QueueKind::Notifications, Stage::Tag, "tag_denied");
     let depth = |queue, dead| QueueDepth { queue, ready: 0, retry: 0, dead };
-    shown.health.set_queues(vec![depth("notifications", Some(0)), depth("reports", Some(0))]);
+    shown.health.set_queues(vec![
+        depth(QueueKind::Notifications, Some(0)),
+        depth(QueueKind::Reports, Some(0)),
+    ]);
     let page = html(&shown, false).unwrap();
     assert!(page.contains("Nothing needs you") && !page.contains("redrive"));
-    shown.health.set_queues(vec![depth("notifications", Some(1200)), depth("reports", Some(1))]);
+    shown.health.set_queues(vec![
+        depth(QueueKind::Notifications, Some(1200)),
+        depth(QueueKind::Reports, Some(1)),
+    ]);
     let page = html(&shown, false).unwrap();
     for command in ["--dry-run<", "--reason tag_denied<", "--reports --dry-run<"] {
         assert!(page.contains(&format!("bucket-av-scanner redrive {command}")), "{command}");
     }
+    shown.health.set_queues(vec![depth(QueueKind::Sweeps, Some(1))]);
+    let sweeps = html(&shown, false).unwrap();
+    assert!(sweeps.contains("sweep BUCKET<") && !sweeps.contains("redrive"), "{sweeps}");
     assert!(page.contains("1,200 of notifications") && page.contains("one thing needs a look"));
 }
 

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use peers::zip;
+use stack::Seaweed;
 
 use super::*;
 
@@ -115,6 +116,30 @@ async fn restored_whole(daemon: &Daemon, s3: &S3, held: &S3, in_place: bool) {
     assert_eq!(held.list().await.unwrap().len(), 0);
 }
 
+/// A pair of buckets of the store, and the settings of a daemon that moves from one to the other.
+async fn pair(store: &Seaweed) -> (S3, S3, [(String, String); 5]) {
+    let (access, secret) = store.keys();
+    let id = Uuid::new_v4().simple().to_string();
+    let (s3, held) = (store.s3(&format!("from-{id}")), store.s3(&format!("held-{id}")));
+    for bucket in [&s3, &held] {
+        bucket.create_bucket().await.unwrap();
+    }
+    let settings = [
+        ("MINIO_SERVER_URL", store.url()),
+        ("MINIO_ACCESS_KEY_ID", access),
+        ("MINIO_SECRET_ACCESS_KEY", secret),
+        ("QUARANTINE_BUCKET", &held.bucket),
+        ("RETRY_DELAYS", "1s"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    (s3, held, settings)
+}
+
+async fn mover(settings: &[(String, String)], more: &[(&str, &str)]) -> Daemon {
+    let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    daemon(&settings.chain(more.iter().copied()).collect::<Vec<_>>()).await
+}
+
 #[tokio::test]
 async fn objects_of_the_gateway_are_moved_byte_for_byte() {
     let held = Stack::from_env().s3().with_bucket(&format!("held-{}", Uuid::new_v4().simple()));
@@ -136,27 +161,15 @@ async fn objects_of_the_gateway_are_moved_byte_for_byte() {
 #[tokio::test]
 async fn versions_of_seaweedfs_are_moved_byte_for_byte() {
     let store = versions::store().await;
-    let (access, secret) = store.keys();
     for versioned in [true, false] {
-        let id = Uuid::new_v4().simple().to_string();
-        let (s3, held) = (store.s3(&format!("from-{id}")), store.s3(&format!("held-{id}")));
-        for bucket in [&s3, &held] {
-            bucket.create_bucket().await.unwrap();
-        }
+        let (s3, held, settings) = pair(&store).await;
         if versioned {
             let status = BucketVersioningStatus::Enabled;
             let configuration = VersioningConfiguration::builder().status(status).build();
             let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
             put.versioning_configuration(configuration).send().await.unwrap();
         }
-        let daemon = daemon(&[
-            ("MINIO_SERVER_URL", store.url()),
-            ("MINIO_ACCESS_KEY_ID", access),
-            ("MINIO_SECRET_ACCESS_KEY", secret),
-            ("QUARANTINE_BUCKET", &held.bucket),
-            ("RETRY_DELAYS", "1s"),
-        ])
-        .await;
+        let daemon = mover(&settings, &[]).await;
         moved_whole(&daemon, &s3, &held).await;
         restored_whole(&daemon, &s3, &held, true).await;
     }
@@ -165,20 +178,8 @@ async fn versions_of_seaweedfs_are_moved_byte_for_byte() {
 #[tokio::test]
 async fn neither_replica_takes_a_released_object_again_and_other_bytes_are_taken() {
     let store = versions::store().await;
-    let (access, secret) = store.keys();
-    let id = Uuid::new_v4().simple().to_string();
-    let (s3, held) = (store.s3(&format!("from-{id}")), store.s3(&format!("held-{id}")));
-    for bucket in [&s3, &held] {
-        bucket.create_bucket().await.unwrap();
-    }
-    let daemon = daemon(&[
-        ("MINIO_SERVER_URL", store.url()),
-        ("MINIO_ACCESS_KEY_ID", access),
-        ("MINIO_SECRET_ACCESS_KEY", secret),
-        ("QUARANTINE_BUCKET", &held.bucket),
-        ("SCAN_CONCURRENCY", "1"),
-    ])
-    .await;
+    let (s3, held, settings) = pair(&store).await;
+    let daemon = mover(&settings, &[("SCAN_CONCURRENCY", "1")]).await;
     let mut other = daemon.replica(&[]).unwrap();
     other.spawn().unwrap();
     other.wait_ready(SOON).await.unwrap();
@@ -212,19 +213,8 @@ async fn neither_replica_takes_a_released_object_again_and_other_bytes_are_taken
 #[tokio::test]
 async fn strange_headers_come_back_or_are_named() {
     let store = versions::store().await;
-    let (access, secret) = store.keys();
-    let id = Uuid::new_v4().simple().to_string();
-    let (s3, held) = (store.s3(&format!("from-{id}")), store.s3(&format!("held-{id}")));
-    for bucket in [&s3, &held] {
-        bucket.create_bucket().await.unwrap();
-    }
-    let daemon = daemon(&[
-        ("MINIO_SERVER_URL", store.url()),
-        ("MINIO_ACCESS_KEY_ID", access),
-        ("MINIO_SECRET_ACCESS_KEY", secret),
-        ("QUARANTINE_BUCKET", &held.bucket),
-    ])
-    .await;
+    let (s3, _, settings) = pair(&store).await;
+    let daemon = mover(&settings, &[]).await;
     let long = "x".repeat(1500);
     for (number, (name, value)) in [
         ("x-amz-meta-utf8", "gr\u{fc}n".as_bytes()),
