@@ -22,6 +22,9 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$checkout/.stack/tools
 log=$checkout/.stack/setup.log
 mkdir -p "$tools"
+# One at a time in a checkout: `make lint` and `make test-chart` beside one another both come here.
+exec 9> "$checkout/.stack/setup.lock"
+! command -v flock > /dev/null || flock 9
 : > "$log"
 # As a variable and not as an option, because pip before 22.1 does not know the option.
 export PIP_ROOT_USER_ACTION=ignore
@@ -64,8 +67,9 @@ twice() {
     return 1
 }
 
+# Without the lock, which a service that a package starts would hold for ever.
 quietly() {
-    "$@" < /dev/null >> "$log" 2>&1
+    "$@" < /dev/null >> "$log" 2>&1 9>&-
 }
 
 installed() {
