@@ -101,12 +101,8 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
         }
     }
     tally.wrongs.extend(audit::untrue(world, &lines).await?);
-    if let Some(bucket) = &world.held {
-        tally
-            .wrongs
-            .extend(held::wrongs(bucket, &live, &world.ledger.uploads(), &facts.reports).await?);
-    }
-    check_reports(&facts, &mut tally);
+    tally.wrongs.extend(in_quarantine(world, &facts.reports).await?);
+    check_reports(world, &facts, &mut tally);
     let shared = world.ledger.shared_names();
     tally.wrongs.extend(reports::disorder(&facts.reports, &shared));
     requests::count(world, expected, &mut tally);
@@ -133,6 +129,12 @@ async fn look(world: &World, expected: Expected, unsettled: &BTreeSet<String>) -
     tally.cpu_while_down_percent =
         world.cpu_while_down.map(|share| (share * 1000.0).round() / 10.0);
     Ok(tally)
+}
+
+/// What is wrong in the quarantine bucket, where there is one.
+pub(super) async fn in_quarantine(world: &World, reports: &[Value]) -> Result<Vec<String>> {
+    let Some(bucket) = &world.held else { return Ok(Vec::new()) };
+    held::wrongs(bucket, &world.ledger.uploads(), reports).await
 }
 
 /// Checks one object against its scans and reports.
@@ -196,7 +198,7 @@ fn judge(
 }
 
 /// Checks the reports against the scans.
-fn check_reports(facts: &Facts, tally: &mut Tally) {
+fn check_reports(world: &World, facts: &Facts, tally: &mut Tally) {
     for report in &facts.reports {
         let sha256 = report["sha256"].as_str().unwrap_or_default();
         if report["status"] == "clean" && !facts.were_clean(sha256) {
@@ -206,6 +208,12 @@ fn check_reports(facts: &Facts, tally: &mut Tally) {
         if report["status"] == "infected" && !facts.were_infected(sha256) {
             tally.wrongly_tagged += 1;
             tally.wrongs.push(format!("{}: reported infected, nothing found", report["key"]));
+        }
+        let is_restored = |upload: Upload| upload.restored;
+        if report["status"] == "released"
+            && !world.ledger.by_sha256(sha256).is_some_and(is_restored)
+        {
+            tally.wrongs.push(format!("{}: reported released, and nobody did", report["key"]));
         }
     }
 }

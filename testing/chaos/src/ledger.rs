@@ -1,5 +1,7 @@
 //! Everything that was uploaded, and the expected result.
 
+mod parts;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use peers::notification;
 use stack::{Amqp, S3};
 use tokio::task::JoinHandle;
 
-use crate::samples::{Fate, content, sha256, small, tiny};
+use crate::samples::{Fate, archive, content, sha256, small, tiny};
 use crate::senders::Senders;
 
 /// Fewest objects of a scenario.
@@ -24,6 +26,8 @@ const CONCURRENCY: usize = 6;
 pub(super) const USER_TAG: (&str, &str) = ("owner", "somebody");
 /// The name of a user's own metadata; its value is the SHA-256.
 pub(super) const METADATA: &str = "sample";
+/// A user's own content type.
+pub(super) const CONTENT_TYPE: &str = "application/x-sample";
 
 /// One upload.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -42,6 +46,8 @@ pub(super) struct Upload {
     pub(super) parks: bool,
     /// It was put, on purpose, into the documented window of a store that ignores `If-Match`.
     pub(super) in_window: bool,
+    /// It was moved into quarantine, and a person has taken it back.
+    pub(super) restored: bool,
 }
 
 impl Upload {
@@ -162,7 +168,7 @@ impl Ledger {
         headers: &[(String, Vec<u8>)],
     ) -> Result<Option<Upload>> {
         let content = self.random(|rng| content(fate, rng));
-        let upload = self.enter(key, fate, false, &content);
+        let upload = self.enter_bytes(key, fate, false, &content);
         let answer = self.store.put_raw(key, &content, headers).await?;
         if answer.status != 200 {
             self.lock().retain(|entry| entry.sha256 != upload.sha256);
@@ -177,6 +183,12 @@ impl Ledger {
         self.put_bytes(key, fate, user_tag, content).await
     }
 
+    /// Uploads a zip archive of this length, with a tag of its user.
+    pub(super) async fn put_archive(&self, key: &str, length: usize) -> Result<Upload> {
+        let content = self.random(|rng| archive(length, rng));
+        self.put_bytes(key, Fate::Clean, true, content).await
+    }
+
     async fn put_bytes(
         &self,
         key: &str,
@@ -184,11 +196,11 @@ impl Ledger {
         user_tag: bool,
         content: Vec<u8>,
     ) -> Result<Upload> {
-        let upload = self.enter(key, fate, user_tag, &content);
+        let upload = self.enter_bytes(key, fate, user_tag, &content);
         let answer = loop {
             let put = self.store.client.put_object().bucket(&self.store.bucket).key(key);
-            let tag = user_tag.then(|| format!("{}={}", USER_TAG.0, USER_TAG.1));
-            let put = put.metadata(METADATA, &upload.sha256);
+            let tag = user_tag.then(tagging);
+            let put = put.metadata(METADATA, &upload.sha256).content_type(CONTENT_TYPE);
             match put.set_tagging(tag).body(content.clone().into()).send().await {
                 Ok(answer) => break answer,
                 // The store itself may be down.
@@ -198,18 +210,24 @@ impl Ledger {
         self.stored(upload, &answer.e_tag.unwrap_or_default(), answer.version_id).await
     }
 
+    fn enter_bytes(&self, key: &str, fate: Fate, user_tag: bool, content: &[u8]) -> Upload {
+        let (etag, sha256) = (hex(&Md5::digest(content)), sha256(content));
+        self.enter(key, fate, user_tag, etag, sha256)
+    }
+
     /// Records an upload before it is sent: hooks may look it up as soon as the store has it.
-    fn enter(&self, key: &str, fate: Fate, user_tag: bool, content: &[u8]) -> Upload {
+    fn enter(&self, key: &str, fate: Fate, user_tag: bool, etag: String, sha256: String) -> Upload {
         let upload = Upload {
             key: key.to_owned(),
             version: None,
-            etag: hex(&Md5::digest(content)),
-            sha256: sha256(content),
+            etag,
+            sha256,
             fate,
             user_tag,
             over: false,
             parks: false,
             in_window: false,
+            restored: false,
         };
         self.lock().push(upload.clone());
         upload
@@ -239,13 +257,22 @@ impl Ledger {
 
     /// Publishes the notification, for a store that announces nothing itself.
     pub(super) async fn announce(&self, upload: &Upload) -> Result<()> {
+        self.publish(&self.notification(upload)).await
+    }
+
+    /// As [`Self::announce`], of an upload by somebody else, of which the name alone is known.
+    pub(super) async fn announce_name(&self, key: &str) -> Result<()> {
+        self.publish(&notification::put(&self.store.bucket, key, None, None)).await
+    }
+
+    async fn publish(&self, event: &serde_json::Value) -> Result<()> {
         match self.announcer.as_deref() {
             None => Ok(()),
             Some(Announcer::Exchange(amqp, exchange, routing_key)) => {
-                amqp.notify(exchange, routing_key, &self.notification(upload)).await
+                amqp.notify(exchange, routing_key, event).await
             }
             Some(Announcer::Webhooks(senders)) => {
-                senders.send(&self.notification(upload).to_string());
+                senders.send(&event.to_string());
                 Ok(())
             }
         }
@@ -287,17 +314,29 @@ impl Ledger {
         count: usize,
         time: Duration,
     ) -> JoinHandle<Result<()>> {
+        self.feed_each(count, time, move |ledger, n| async move {
+            let fate = ledger.random(Fate::random);
+            ledger.put(&format!("{:04}-{fate:?}", from + n), fate).await.map(drop)
+        })
+    }
+
+    /// Has `put` upload objects number 0 to `count`, spread over `time`.
+    pub(super) fn feed_each<F: Future<Output = Result<()>> + Send>(
+        &self,
+        count: usize,
+        time: Duration,
+        put: impl Fn(Self, usize) -> F + Send + Sync + 'static,
+    ) -> JoinHandle<Result<()>> {
         let ledger = self.clone();
         let start = tokio::time::Instant::now();
         tokio::spawn(async move {
             let puts = (0..count).map(|n| {
                 #[expect(clippy::cast_precision_loss, reason = "some hundred")]
                 let share = n as f64 / count as f64;
-                let (ledger, at) = (ledger.clone(), start + time.mul_f64(share));
+                let (put, at) = (put(ledger.clone(), n), start + time.mul_f64(share));
                 async move {
                     tokio::time::sleep_until(at).await;
-                    let fate = ledger.random(Fate::random);
-                    ledger.put(&format!("{:04}-{fate:?}", from + n), fate).await.map(drop)
+                    put.await
                 }
             });
             let mut puts = stream::iter(puts).buffered(CONCURRENCY);
@@ -310,6 +349,11 @@ impl Ledger {
             Ok(())
         })
     }
+}
+
+/// A user's tag, as the header names it.
+fn tagging() -> String {
+    format!("{}={}", USER_TAG.0, USER_TAG.1)
 }
 
 /// Waits for a task that runs in the background.

@@ -1,9 +1,13 @@
 //! Objects whose result is known before the daemon sees them.
 
+use std::io::{BufWriter, Write};
+
 use fastrand::Rng;
 use peers::eicar::{eicar, hex};
+use peers::error::{Context, Result};
 use peers::zip;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 /// Length of an object above the limit of the suite's engine and below every other limit, in bytes.
 pub(super) const TOO_LARGE: usize = 1_200_000;
@@ -78,6 +82,30 @@ fn sample(fate: Fate, more: usize, rng: &mut Rng) -> Vec<u8> {
         Fate::Encrypted => zip::encrypted(&hex(&noise(20)), 200),
         Fate::TooLarge => noise(TOO_LARGE),
     }
+}
+
+/// A zip archive of this length, clean and different from all other objects.
+pub(super) fn archive(length: usize, rng: &mut Rng) -> Vec<u8> {
+    let name = hex(&rng.u64(..).to_be_bytes());
+    let around = zip::archive(&[(&name, b"")]).len();
+    let mut noise = vec![0; length.saturating_sub(around)];
+    rng.fill(&mut noise);
+    zip::archive(&[(&name, &noise)])
+}
+
+/// As [`archive`], so many MiB and a bit more in a file. Its members have the same bytes, so that no more of
+/// it is in memory than one.
+pub(super) fn large_archive(mib: usize, rng: &mut Rng) -> Result<NamedTempFile> {
+    let mut noise = vec![0; 1 << 20];
+    rng.fill(&mut noise);
+    let names: Vec<String> = (0..mib).map(|n| format!("{n:04}")).collect();
+    let members: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &*noise)).collect();
+    let file = NamedTempFile::new().context("temp file")?;
+    let mut writer = BufWriter::new(&file);
+    zip::write(&mut writer, &members).context("archive")?;
+    writer.flush().context("archive")?;
+    drop(writer);
+    Ok(file)
 }
 
 /// Lower-case hexadecimal.

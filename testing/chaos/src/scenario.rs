@@ -36,6 +36,7 @@ impl Scenario {
             sending: None,
             canary: true,
             quarantine: false,
+            takes_large: false,
         };
         Self { name, what, short: false, setup, expected: Expected::default(), run }
     }
@@ -94,6 +95,12 @@ impl Scenario {
     /// Infected objects are moved to a quarantine bucket, and accounted for there.
     pub(super) fn quarantine(mut self) -> Self {
         self.setup.quarantine = true;
+        self
+    }
+
+    /// The engine takes objects as large as it can.
+    pub(super) fn takes_large(mut self) -> Self {
+        self.setup.takes_large = true;
         self
     }
 

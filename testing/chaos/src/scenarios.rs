@@ -10,6 +10,7 @@ mod messages;
 mod overwrites;
 mod processes;
 mod quarantine;
+mod signature;
 mod store;
 mod surge;
 mod sweeps;
@@ -43,6 +44,7 @@ pub(super) fn all() -> Vec<Scenario> {
     all.extend(sweeps::all());
     all.extend(quarantine::all());
     all.extend(surge::all());
+    all.extend(signature::all());
     all
 }
 

@@ -23,6 +23,7 @@ pub(super) enum Bucket {
 }
 
 /// The settings that a scenario changes.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub(super) engine: Engine,
@@ -36,4 +37,6 @@ pub(super) struct Setup {
     pub(super) canary: bool,
     /// Infected objects are moved to a quarantine bucket.
     pub(super) quarantine: bool,
+    /// The engine takes objects as large as it can, and none has the fate of one that is too large.
+    pub(super) takes_large: bool,
 }

@@ -38,7 +38,7 @@ fn by_hand() -> Option<usize> {
 /// What a command said.
 pub(super) struct Said {
     code: Option<i32>,
-    out: String,
+    pub(super) out: String,
     /// What went wrong, for people.
     err: String,
 }
@@ -51,10 +51,16 @@ impl Said {
 }
 
 impl World {
-    /// Runs the program with the settings of the first replica.
-    pub(super) async fn command(&self, arguments: &[&str]) -> Result<Said> {
+    /// The program with the settings of the first replica.
+    pub(super) fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(arguments).env_clear().envs(self.daemons[0].env());
+        command
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn command(&self, arguments: &[&str]) -> Result<Said> {
+        let mut command = self.program(arguments);
         let output = tokio::task::spawn_blocking(move || command.output()).await;
         let output = output.context("command")?.context(format!("{arguments:?}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -12,7 +12,7 @@ use peers::error::{Context, Error, Result};
 use peers::proxy::{EngineProxy, HttpProxy, TcpProxy};
 use peers::sink::{Received, Reply, Sink};
 use serde_json::Value;
-use stack::clamd::{Clamd, Database};
+use stack::clamd::{Clamd, Database, LARGEST};
 use stack::daemon::Names;
 use stack::{Amqp, Daemon, S3, Seaweed, Stack};
 
@@ -25,8 +25,7 @@ const READY: Duration = Duration::from_mins(1);
 /// Retry delays so short that a scenario goes through all of them.
 const DELAYS: &str = "1s,2s,4s";
 /// Settings of clamd beside those of the stack.
-const CLAMD_SETTINGS: [&str; 7] = [
-    STREAM_MAX,
+const CLAMD_SETTINGS: [&str; 6] = [
     "AlertExceedsMax yes",
     "AlertEncrypted yes",
     "ConcurrentDatabaseReload yes",
@@ -124,7 +123,7 @@ pub(super) struct World {
 impl World {
     /// Starts everything; returns when both daemons are ready.
     pub(super) async fn start(shared: &mut Shared<'_>, setup: Setup, rng: Rng) -> Result<Self> {
-        let clamd = Clamd::start(&CLAMD_SETTINGS).await?;
+        let clamd = engine(setup.takes_large).await?;
         let engine = EngineProxy::start(&clamd.socket()).await?;
         let (scanner, endpoint, double, rest) = match setup.engine {
             Engine::Clamd => ("clamd", format!("tcp://{}", engine.address()), None, None),
@@ -386,6 +385,18 @@ impl World {
         let pause = self.ledger.random(|rng| rng.u64(milliseconds));
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+}
+
+/// The engine, with the limits of the suite or those of the stack.
+async fn engine(takes_large: bool) -> Result<Clamd> {
+    let limits = if takes_large {
+        let most = ["StreamMaxLength", "MaxFileSize"].map(|limit| format!("{limit} {LARGEST}"));
+        [&most[..], &[format!("MaxScanSize {}", LARGEST * 4)]].concat()
+    } else {
+        vec![STREAM_MAX.to_owned()]
+    };
+    let limits: Vec<&str> = limits.iter().map(String::as_str).collect();
+    Clamd::start(&[&limits[..], &CLAMD_SETTINGS].concat()).await
 }
 
 /// Makes a quarantine bucket beside the daemon's own and names it, where one is wanted.

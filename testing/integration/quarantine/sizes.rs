@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use stack::Clamd;
 
 use super::*;
@@ -30,15 +29,6 @@ fn buckets(of: impl Fn(&str) -> S3) -> [S3; 2] {
     [of(&format!("from-{id}")), of(&format!("held-{id}"))]
 }
 
-async fn sha256_of(s3: &S3, key: &str) -> String {
-    let got = s3.client.get_object().bucket(&s3.bucket).key(key).send().await.unwrap();
-    let (mut body, mut hash) = (got.body, Sha256::new());
-    while let Some(chunk) = body.next().await {
-        hash.update(chunk.unwrap());
-    }
-    hex::encode(hash.finalize())
-}
-
 /// Uploads a sparse file that begins with EICAR, and waits until it is moved.
 async fn move_large(daemon: &Daemon, s3: &S3, held: &S3) {
     let size = std::env::var(SIZE).map_or(24, |text| text.parse::<u64>().unwrap()) << 20;
@@ -46,7 +36,7 @@ async fn move_large(daemon: &Daemon, s3: &S3, held: &S3) {
     file.write_all(&eicar()).unwrap();
     file.as_file().set_len(size).unwrap();
     s3.put_file("large", file.path()).await.unwrap();
-    let expected = sha256_of(s3, "large").await;
+    let expected = s3.sha256("large").await.unwrap().unwrap();
     let started = Instant::now();
     let event = notification::put(&s3.bucket, "large", None, None);
     notify(daemon, event.to_string().as_bytes()).await;
@@ -63,7 +53,7 @@ async fn move_large(daemon: &Daemon, s3: &S3, held: &S3) {
         (&expected.clone().into(), Some(size))
     );
     let copy = report["quarantine_key"].as_str().unwrap();
-    assert_eq!(sha256_of(held, copy).await, expected);
+    assert_eq!(held.sha256(copy).await.unwrap().unwrap(), expected);
     assert_eq!(held.list().await.unwrap().len(), 2);
 }
 

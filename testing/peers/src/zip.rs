@@ -3,6 +3,11 @@
 //! Members are stored, not compressed: the engine must open the archive all the same, and no
 //! compressor can be at fault.
 
+use std::io::{self, Write};
+
+/// How every archive begins: the mark of its first member.
+pub const LOCAL: &[u8] = b"PK\x03\x04";
+
 /// Bit 0 of a member's general purpose flags: the member is encrypted.
 const ENCRYPTED: u16 = 1;
 
@@ -16,6 +21,17 @@ const ENCRYPTION_HEADER: usize = 12;
 #[must_use]
 pub fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     build(members, 0)
+}
+
+/// Writes the same archive piece by piece: it may be larger than the memory, where members share bytes.
+///
+/// # Errors
+/// When `to` does not take it.
+///
+/// # Panics
+/// With more or longer members than the classic format can count.
+pub fn write(to: &mut impl Write, members: &[(&str, &[u8])]) -> io::Result<()> {
+    write_members(to, members, 0)
 }
 
 /// An archive of one member that cannot be read without a password.
@@ -40,9 +56,15 @@ pub fn nested(name: &str, content: &[u8], depth: usize) -> Vec<u8> {
 
 fn build(members: &[(&str, &[u8])], flags: u16) -> Vec<u8> {
     let mut file = Vec::new();
+    write_members(&mut file, members, flags).expect("memory takes every write");
+    file
+}
+
+fn write_members(to: &mut impl Write, members: &[(&str, &[u8])], flags: u16) -> io::Result<()> {
+    let mut written = 0;
     let mut directory = Vec::new();
     for (name, data) in members {
-        let offset = number(file.len());
+        let offset = number(written);
         let plain_size =
             if flags == ENCRYPTED { data.len() - ENCRYPTION_HEADER } else { data.len() };
         let mut header = Vec::new();
@@ -50,10 +72,10 @@ fn build(members: &[(&str, &[u8])], flags: u16) -> Vec<u8> {
         put32(&mut header, &[crc32fast::hash(data), number(data.len()), number(plain_size)]);
         put16(&mut header, &[u16::try_from(name.len()).expect("a short name"), 0]);
 
-        file.extend_from_slice(b"PK\x03\x04");
-        file.extend_from_slice(&header);
-        file.extend_from_slice(name.as_bytes());
-        file.extend_from_slice(data);
+        for part in [LOCAL, &header, name.as_bytes(), data] {
+            to.write_all(part)?;
+            written += part.len();
+        }
 
         directory.extend_from_slice(b"PK\x01\x02");
         put16(&mut directory, &[20]);
@@ -63,13 +85,12 @@ fn build(members: &[(&str, &[u8])], flags: u16) -> Vec<u8> {
         directory.extend_from_slice(name.as_bytes());
     }
     let count = u16::try_from(members.len()).expect("few members");
-    let (start, length) = (number(file.len()), number(directory.len()));
-    file.append(&mut directory);
-    file.extend_from_slice(b"PK\x05\x06");
-    put16(&mut file, &[0, 0, count, count]);
-    put32(&mut file, &[length, start]);
-    put16(&mut file, &[0]);
-    file
+    let (start, length) = (number(written), number(directory.len()));
+    directory.extend_from_slice(b"PK\x05\x06");
+    put16(&mut directory, &[0, 0, count, count]);
+    put32(&mut directory, &[length, start]);
+    put16(&mut directory, &[0]);
+    to.write_all(&directory)
 }
 
 fn number(length: usize) -> u32 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use peers::eicar::signatures;
+use peers::eicar::{hex, signatures};
 use peers::error::{Context, Error, Result};
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 use crate::process::{Identity, tail, which};
 use crate::ready::clamd_version;
+
+/// The largest object that clamd takes, in bytes; it reduces larger limits to that.
+pub const LARGEST: u64 = 2_147_483_645;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -109,11 +112,45 @@ impl Clamd {
     /// # Errors
     /// When it does not come up.
     pub async fn add_signature(&mut self, name: &str, content: &[u8]) -> Result<()> {
-        let hash: String =
-            Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(content));
         let line = format!("{hash}:{}:{name}\n", content.len());
         fs::write(self.home.path().join("db/local.hsb"), line).context("local.hsb")?;
         self.restart(Database::Eicar).await
+    }
+
+    /// Has it find, under this name, whatever begins with `start`, or no longer: by a signature that it loads
+    /// while scans go on, as it does after an update. Returns once it is in force. Source of the format:
+    /// <https://docs.clamav.net/manual/Signatures/ExtendedSignatures.html>
+    ///
+    /// # Errors
+    /// When it does not answer, or does not load it in time.
+    pub async fn find_start(&self, name: &str, start: &[u8], wanted: bool) -> Result<()> {
+        let file = self.home.path().join("db/start.ndb");
+        if wanted {
+            fs::write(&file, format!("{name}:0:0:{}\n", hex(start))).context("start.ndb")?;
+        } else {
+            fs::remove_file(&file).context("start.ndb")?;
+        }
+        self.reload()?;
+        let (began, probe) = (Instant::now(), [start, &[0; 64]].concat());
+        while self.finds(&probe)? != wanted {
+            if began.elapsed() > PATIENCE {
+                return Err(Error::new("clamd does not load its database"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether it finds something in a short content.
+    fn finds(&self, content: &[u8]) -> Result<bool> {
+        let mut stream = UnixStream::connect(self.socket()).context("clamd")?;
+        let length = u32::try_from(content.len()).context("a short content")?.to_be_bytes();
+        let command = [b"zINSTREAM\0", &length[..], content, &[0; 4]].concat();
+        stream.write_all(&command).context("clamd")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context("clamd")?;
+        Ok(answer.ends_with(" FOUND\0"))
     }
 
     /// The socket that it listens on.

@@ -15,7 +15,9 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging};
+use peers::eicar::hex;
 use peers::error::{Context, Error, Result};
+use sha2::{Digest, Sha256};
 
 use self::signed::Account;
 pub use self::signed::RawAnswer;
@@ -202,6 +204,23 @@ impl S3 {
         };
         let body = answer.body.collect().await.context(format!("get {key}"))?;
         Ok(Some(body.to_vec()))
+    }
+
+    /// The SHA-256 of an object, in lower-case hexadecimal, without keeping its bytes; `None` when there is
+    /// no such object.
+    ///
+    /// # Errors
+    /// When the store refuses or the answer breaks off.
+    pub async fn sha256(&self, key: &str) -> Result<Option<String>> {
+        let got = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+        let Some(answer) = present(got).context(format!("get {key}"))? else {
+            return Ok(None);
+        };
+        let (mut body, mut hash) = (answer.body, Sha256::new());
+        while let Some(chunk) = body.try_next().await.context(format!("get {key}"))? {
+            hash.update(&chunk);
+        }
+        Ok(Some(hex(&hash.finalize())))
     }
 
     /// Asks for an object's metadata; `None` when there is no such object.

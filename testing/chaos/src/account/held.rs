@@ -10,9 +10,11 @@ use stack::S3;
 
 use super::settle::{CONCURRENCY, TAG};
 use crate::ledger::{METADATA, USER_TAG, Upload};
-use crate::samples::{Fate, sha256};
+use crate::samples::Fate;
 
 const RECORD: &str = ".json";
+/// What a restore that was killed in its trial of `If-None-Match` leaves.
+const TRIAL: &str = "avscan-restore-";
 
 /// A copy and the record beside it.
 #[derive(Debug, Default)]
@@ -24,14 +26,14 @@ struct Kept {
     tags: BTreeMap<String, String>,
 }
 
-/// What is wrong. `live`: the uploads of which something is expected; `uploads`: all.
+/// What is wrong.
 pub(super) async fn wrongs(
     bucket: &S3,
-    live: &[Upload],
     uploads: &[Upload],
     reports: &[Value],
 ) -> Result<Vec<String>> {
-    let names: HashSet<String> = bucket.list().await?.into_iter().map(|entry| entry.key).collect();
+    let names = bucket.list().await?.into_iter().map(|entry| entry.key);
+    let names: HashSet<String> = names.filter(|name| !name.starts_with(TRIAL)).collect();
     let (records, copies): (Vec<&String>, Vec<&String>) =
         names.iter().partition(|name| name.ends_with(RECORD));
     let mut wrongs: Vec<String> = records
@@ -53,9 +55,10 @@ pub(super) async fn wrongs(
             None => Some(format!("{}: a copy of nothing that was uploaded", kept.name)),
         });
     }
-    for upload in live.iter().filter(|upload| upload.fate == Fate::Infected && !upload.parks) {
+    let is_held = |upload: &&Upload| upload.fate == Fate::Infected && !upload.parks && !upload.over;
+    for upload in uploads.iter().filter(is_held) {
         let of_it: Vec<&Kept> = kept.iter().filter(|kept| kept.is_of(upload)).collect();
-        if of_it.len() != 1 {
+        if of_it.len() != usize::from(!upload.restored) {
             wrongs.push(format!("{}: {} copies in quarantine", upload.key, of_it.len()));
         }
         let is_named = |kept: &&Kept| reports.iter().any(|report| kept.is_named_by(report));
@@ -64,9 +67,16 @@ pub(super) async fn wrongs(
         }
     }
     for report in reports.iter().filter(|report| report["action"] == "quarantine") {
-        if !kept.iter().any(|kept| kept.is_named_by(report)) {
-            let name = &report["quarantine_key"];
-            wrongs.push(format!("{}: reported as moved, and {name} is not there", report["key"]));
+        let is_there = kept.iter().any(|kept| kept.is_named_by(report));
+        let name = &report["quarantine_key"];
+        match (is_there, uploads.iter().any(|upload| upload.restored && is_about(report, upload))) {
+            (false, false) => {
+                wrongs.push(format!("{}: reported as moved, {name} is not there", report["key"]));
+            }
+            (true, true) => {
+                wrongs.push(format!("{}: restored, and {name} is still there", report["key"]));
+            }
+            _ => {}
         }
     }
     Ok(wrongs)
@@ -88,13 +98,17 @@ fn users_tags(upload: &Upload) -> BTreeMap<String, String> {
     tag.into_iter().collect()
 }
 
+fn is_about(report: &Value, upload: &Upload) -> bool {
+    report["key"] == upload.key.as_str() && report["sha256"] == upload.sha256.as_str()
+}
+
 async fn read(bucket: &S3, name: &str) -> Result<Kept> {
     let record = bucket.get(&format!("{name}{RECORD}")).await?.unwrap_or_default();
     let head = bucket.client.head_object().bucket(&bucket.bucket).key(name).send().await;
     Ok(Kept {
         name: name.to_owned(),
         record: serde_json::from_slice(&record).unwrap_or_default(),
-        sha256: sha256(&bucket.get(name).await?.unwrap_or_default()),
+        sha256: bucket.sha256(name).await?.unwrap_or_default(),
         metadata: head.context(format!("head {name}"))?.metadata.unwrap_or_default(),
         tags: bucket.tags(name).await?.unwrap_or_default(),
     })
@@ -169,6 +183,7 @@ mod tests {
             over: false,
             parks: false,
             in_window: false,
+            restored: false,
         }
     }
 

@@ -1,10 +1,9 @@
 //! A signature that finds something in too many objects.
 
-use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use peers::error::{Context, Error, Result};
+use peers::error::{Context, Result};
 use serde_json::Value;
 
 use crate::account::{TAG, see};
@@ -44,12 +43,13 @@ fn held(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
                 Ok(())
             })
             .await?;
+        let is_infected = |upload: &Upload| upload.fate == Fate::Infected;
         world
             .expect("all infected objects are deleted or held", PATIENCE, async |world| {
-                Ok(infected(world).await?.open == 0)
+                Ok(ended(world, is_infected).await?.open == 0)
             })
             .await?;
-        let found = infected(world).await?;
+        let found = ended(world, is_infected).await?;
         if found.deleted > LIMIT {
             world.wrongs.push(format!("{} deleted, and {LIMIT} allowed", found.deleted));
         }
@@ -57,21 +57,22 @@ fn held(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
         if found.deleted < LIMIT / 2 || found.held < LIMIT {
             world.wrongs.push(format!("too few to show anything: {found:?}"));
         }
-        confirm(world)
+        confirm(world).await
     })
 }
 
-/// What has become of the infected objects.
+/// What has become of some objects.
 #[derive(Debug, Default)]
-struct Infected {
-    deleted: usize,
+pub(super) struct Ended {
+    pub(super) clean: usize,
+    pub(super) deleted: usize,
     /// Tagged, reported and parked.
-    held: usize,
-    open: usize,
+    pub(super) held: usize,
+    pub(super) open: usize,
 }
 
-async fn infected(world: &World) -> Result<Infected> {
-    let mut found = Infected::default();
+pub(super) async fn ended(world: &World, is_meant: impl Fn(&Upload) -> bool) -> Result<Ended> {
+    let mut found = Ended::default();
     let reports = world.taken();
     let is_held = |upload: &Upload| {
         let is_it = |report: &Value| {
@@ -81,16 +82,13 @@ async fn infected(world: &World) -> Result<Infected> {
         };
         reports.iter().any(|taken| is_it(&taken.report))
     };
-    for upload in world.ledger.uploads() {
-        if upload.fate != Fate::Infected {
-            continue;
-        }
+    for upload in world.ledger.uploads().into_iter().filter(|upload| is_meant(upload)) {
         let seen = see(world, &upload).await?;
-        let is_tagged = seen.tags.get(TAG).is_some_and(|tag| tag == "infected");
-        let count = match (seen.present, is_tagged && is_held(&upload)) {
+        let count = match (seen.present, seen.tags.get(TAG).map(String::as_str)) {
             (false, _) => &mut found.deleted,
-            (true, true) => &mut found.held,
-            (true, false) => &mut found.open,
+            (true, Some("clean")) => &mut found.clean,
+            (true, Some("infected")) if is_held(&upload) => &mut found.held,
+            (true, _) => &mut found.open,
         };
         *count += 1;
     }
@@ -102,14 +100,11 @@ async fn infected(world: &World) -> Result<Infected> {
 }
 
 /// Has the command do what a person would.
-fn confirm(world: &World) -> Result<()> {
+async fn confirm(world: &World) -> Result<()> {
     let signature = world
         .taken()
         .into_iter()
         .find_map(|taken| taken.report["signature"].as_str().map(str::to_owned));
-    let mut command = Command::new(&world.binary);
-    command.args(["surge", "confirm", &signature.context("a signature")?]).env_clear();
-    let done = command.envs(world.daemons[0].env()).output().context("surge confirm")?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    done.status.success().then_some(()).ok_or_else(|| Error::new(format!("surge confirm: {said}")))
+    let signature = signature.context("a signature")?;
+    world.command(&["surge", "confirm", &signature]).await?.is_done("surge confirm")
 }

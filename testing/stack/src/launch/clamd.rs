@@ -6,11 +6,9 @@ use peers::error::{Context, Result};
 
 use super::database;
 use super::plan::{Plan, write};
+use crate::clamd::LARGEST;
 use crate::process::{Spec, which};
 use crate::state::{Ready, State};
-
-/// clamd's own maximum is 2 GiB less 3 bytes; it reduces larger values to that.
-const LARGEST: u64 = 2_147_483_645;
 
 /// The engine, with whatever virus database is available. With `no_cache` its cache of clean files
 /// is off.
