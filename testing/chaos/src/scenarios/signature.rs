@@ -36,6 +36,8 @@ const EARLY: usize = 30;
 const ARCHIVE: &str = "zip-";
 /// Their lengths in bytes, in turn.
 const LENGTHS: [usize; 3] = [1 << 10, 10 << 10, 100 << 10];
+/// Characters of what a command says that did not succeed.
+const MOST_SAID: usize = 300;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -137,10 +139,19 @@ fn held(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             world.wrongs.push(format!("surge list says {:?}", listed.out));
         }
         taken_away(world).await?;
-        world.command(&["surge", "clear", FOUND]).await?.is_done("surge clear")?;
-        let redrive = ["redrive", "--reason", "surge_held"];
-        world.command(&redrive).await?.is_done("redrive")
+        done(world, &["surge", "clear", FOUND]).await?;
+        done(world, &["redrive", "--reason", "surge_held"]).await.map(drop)
     })
+}
+
+/// What a command says that has to succeed. If it does not, that is one wrong beside those before it, which an
+/// error would hide.
+async fn done(world: &mut World, arguments: &[&str]) -> Result<String> {
+    let said = world.command(arguments).await?;
+    if let Err(error) = said.is_done(&arguments.join(" ")) {
+        world.wrongs.push(error.to_string().chars().take(MOST_SAID).collect());
+    }
+    Ok(said.out)
 }
 
 fn moved(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {

@@ -11,7 +11,7 @@ use peers::error::{Context, Result};
 use peers::proxy::{Call, Fault, Op};
 use stack::say;
 
-use super::{FOUND, LENGTHS, PATIENCE, is_moved};
+use super::{FOUND, LENGTHS, PATIENCE, done, is_moved};
 use crate::account::{TAG, see};
 use crate::ledger::{CONTENT_TYPE, METADATA, USER_TAG, Upload};
 use crate::samples::Fate;
@@ -47,10 +47,9 @@ pub(super) async fn restored(world: &mut World, moved: &[Upload], pace: Duration
         child.kill().context("restore")?;
         child.wait().context("restore")?;
     }
-    let said = world.command(&restore).await?;
-    said.is_done("restore")?;
+    let out = done(world, &restore).await?;
     world.store.pass();
-    let last = said.out.lines().last().unwrap_or_default();
+    let last = out.lines().last().unwrap_or_default();
     say!("    after {KILLS} kills: {last}, of {}", moved.len());
     let count = last.strip_suffix(" restored").and_then(|count| count.parse::<usize>().ok());
     // The kills must have come in the middle of it.
@@ -182,11 +181,11 @@ pub(super) async fn others_in_place(world: &mut World, moved: &[Upload]) -> Resu
 pub(super) async fn rescanned(world: &mut World, others: &[Upload]) -> Result<()> {
     let glob = format!("{}*", FOUND.trim_end_matches("UNOFFICIAL"));
     let rescan = ["quarantine", "rescan", "--signature", &glob, "--release-clean"];
-    let said = world.command(&rescan).await?;
-    said.is_done("rescan")?;
+    let out = done(world, &rescan).await?;
     let count = others.len();
-    if !said.out.ends_with(&format!("{count} of {count} are not found any more\n")) {
-        world.wrongs.push(format!("rescan says {:?}", said.out));
+    let last = out.lines().last().unwrap_or_default();
+    if last != format!("{count} of {count} are not found any more") {
+        world.wrongs.push(format!("rescan says {last:?}"));
     }
     for other in others {
         are_restored(world, other).await?;
