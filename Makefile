@@ -72,7 +72,8 @@ fuzz: setup ## fuzz all that parses input from outside (SECONDS=number for each 
 	@testing/fuzz.sh '$(or $(SECONDS),600)' '$(ONLY)'
 
 .PHONY: bench
-bench: setup ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS, BACKLOG, SWEPT=number)
+bench: ## measure the daemon beside the limits of clamd and the store (ONLY=names, RUNS, BACKLOG, SWEPT=number)
+	@testing/setup.sh $(if $(findstring floor,$(or $(ONLY),floor)),seaweedfs) $(if $(findstring peers,$(ONLY)),peers)
 	@echo "[make] building (with link-time optimisation, which takes some minutes)"
 	@cargo build --profile dist --locked -p bucket-av-scanner
 	@cargo build --release --locked -p stack -p bench

@@ -6,6 +6,7 @@
 #   testing/setup.sh seaweedfs    SeaweedFS as well
 #   testing/setup.sh --all        SeaweedFS, Prometheus, Chromium, and libraries of the Python examples
 #   testing/setup.sh valgrind     valgrind as well
+#   testing/setup.sh peers        the imports of the script that stands beside the daemon in the benchmark
 #
 # It starts and enables no service: the stack starts its own.
 set -euo pipefail
@@ -38,12 +39,14 @@ with_examples=false
 with_prometheus=false
 with_browser=false
 with_valgrind=false
+with_peers=false
 for argument in "$@"; do
     case $argument in
         --all) with_seaweedfs=true with_examples=true with_prometheus=true with_browser=true ;;
         seaweedfs) with_seaweedfs=true ;;
         valgrind) with_valgrind=true ;;
-        *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs] [valgrind]" ;;
+        peers) with_peers=true ;;
+        *) fail "unknown argument '$argument'; usage: $0 [--all | seaweedfs] [valgrind] [peers]" ;;
     esac
 done
 
@@ -95,11 +98,11 @@ missing_packages() {
     command -v make > /dev/null || echo make
     command -v curl > /dev/null || echo curl
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-    if $with_examples || wheels_missing; then
+    if $with_examples || $with_peers || wheels_missing; then
         command -v python3 > /dev/null || echo python3
     fi
     # Only needed when a wheel has to be fetched.
-    if wheels_missing; then
+    if $with_peers || wheels_missing; then
         python3 -m pip --version > /dev/null 2>&1 || echo python3-pip
     fi
 }
@@ -242,6 +245,22 @@ install_wheels() {
     done < <(wheels)
 }
 
+# With what they need themselves, which pip knows.
+install_peers() {
+    $with_peers || return 0
+    local wanted=$checkout/testing/bench/peers/requirements.txt folder=$tools/peers
+    if cmp --quiet "$wanted" "$folder/requirements.txt"; then
+        say "imports of the script: there"
+        return
+    fi
+    say "imports of the script: fetching"
+    rm -rf "$folder.new" "$folder"
+    twice python3 -m pip install --quiet --disable-pip-version-check --target "$folder.new" \
+        --requirement "$wanted" || fail "pip could not fetch $wanted"
+    cp "$wanted" "$folder.new"
+    mv "$folder.new" "$folder"
+}
+
 # --- Rust ---------------------------------------------------------------------
 
 check_rust() {
@@ -256,5 +275,6 @@ check_rust() {
 
 install_packages
 install_wheels
+install_peers
 check_rust
 say "done"

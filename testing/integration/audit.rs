@@ -9,7 +9,6 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::{StreamExt, stream};
@@ -269,9 +268,7 @@ async fn deviations_among_many_objects_are_all_found_and_nothing_else() {
 async fn with_versions(store: &Seaweed, bucket: &str) -> S3 {
     let s3 = store.s3(bucket);
     s3.create_bucket().await.unwrap();
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
-    let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
-    put.versioning_configuration(enabled.build()).send().await.unwrap();
+    s3.set_versioning(true).await.unwrap();
     s3
 }
 

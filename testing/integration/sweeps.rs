@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use peers::eicar::eicar;
 use peers::scripted::store::{Operation, Version, Versioning};
 use peers::scripted::{Reply, Server, Store, store};
@@ -242,9 +241,7 @@ async fn every_version_is_swept() {
     s3.create_bucket().await.unwrap();
     // From before the bucket had versions.
     s3.put("k", "null").await.unwrap();
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
-    let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
-    put.versioning_configuration(enabled.build()).send().await.unwrap();
+    s3.set_versioning(true).await.unwrap();
     for content in [b"one".to_vec(), eicar(), b"two".to_vec()] {
         s3.client
             .put_object()

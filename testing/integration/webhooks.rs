@@ -1,10 +1,7 @@
 //! Stores that run here post their own webhook to the intake. What they announce is scanned once, and
 //! a changed tag is no reason to scan again.
 
-use aws_sdk_s3::types::{
-    BucketVersioningStatus, CompletedMultipartUpload, CompletedPart, Tag, Tagging,
-    VersioningConfiguration,
-};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Tag, Tagging};
 use peers::eicar::eicar;
 use peers::sink::Received;
 use stack::{Daemon, S3, Seaweed, Stack};
@@ -181,9 +178,7 @@ async fn multipart_uploads_to_seaweedfs_are_scanned_once_they_are_complete() {
 async fn versions_in_seaweedfs_are_scanned_each_by_its_id() {
     let scene = seaweed().await;
     let s3 = scene.bucket("versioned").await;
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled);
-    let put = s3.client.put_bucket_versioning().bucket(&s3.bucket);
-    put.versioning_configuration(enabled.build()).send().await.unwrap();
+    s3.set_versioning(true).await.unwrap();
     let put = async |content: Vec<u8>| {
         let put = s3.client.put_object().bucket(&s3.bucket).key("d/k").body(content.into());
         put.send().await.unwrap().version_id.unwrap()

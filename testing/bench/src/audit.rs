@@ -1,7 +1,5 @@
 //! How many objects `audit` looks at, beside requests for their tags that are signed beforehand.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +9,7 @@ use peers::error::{Context, Error, Result};
 use serde::Serialize;
 use stack::say;
 
+use crate::connection::Connection;
 use crate::drain::Check;
 use crate::report::number;
 use crate::rig::{Engine, Rig, Settings};
@@ -70,7 +69,8 @@ pub(super) async fn run(rig: &mut Rig, binary: &Path, runs: u32) -> Result<Audit
     for concurrency in CONCURRENCIES {
         let mut row = Runs::default();
         for _ in 0..runs.max(RUNS) {
-            let requests: Vec<_> = all.iter().map(|o| rig.s3.tags_request(&o.key)).collect();
+            let requests: Vec<_> =
+                all.iter().map(|o| rig.s3.signed("GET", &o.key, "tagging=", b"")).collect();
             let store = rig.stack.settings().s3_url.trim_start_matches("http://").to_owned();
             let bare = tokio::task::block_in_place(|| bare(&requests, &store, concurrency))?;
             let audited = tokio::task::block_in_place(|| audited(rig, binary, concurrency))?;
@@ -120,11 +120,9 @@ impl Runs {
 fn bare(requests: &[Vec<u8>], store: &str, connections: usize) -> Result<f64> {
     let next = AtomicUsize::new(0);
     let work = || {
-        let stream = TcpStream::connect(store).context("store")?;
-        stream.set_nodelay(true).context("store")?;
-        let mut stream = BufReader::new(stream);
+        let mut connection = Connection::new(store);
         while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-            ask(&mut stream, request)?;
+            connection.ask(request, |_| Ok(()))?;
         }
         Ok::<_, Error>(())
     };
@@ -136,23 +134,6 @@ fn bare(requests: &[Vec<u8>], store: &str, connections: usize) -> Result<f64> {
             .try_for_each(|thread| thread.join().map_err(|_| Error::new("a thread panicked"))?)
     })?;
     Ok(as_f64(requests.len()) / start.elapsed().as_secs_f64())
-}
-
-fn ask(stream: &mut BufReader<TcpStream>, request: &[u8]) -> Result<()> {
-    stream.get_mut().write_all(request).context("store")?;
-    let (mut line, mut length) = (String::new(), None);
-    stream.read_line(&mut line).context("store")?;
-    line.starts_with("HTTP/1.1 200").then_some(()).context(line.trim_end().to_owned())?;
-    while line != "\r\n" {
-        line.clear();
-        let read = stream.read_line(&mut line).context("store")?;
-        (read > 0).then_some(()).context("the store hung up")?;
-        if let Some(value) = line.trim_end().to_ascii_lowercase().strip_prefix("content-length: ") {
-            length = value.parse().ok();
-        }
-    }
-    let mut body = vec![0; length.context("an answer without a length")?];
-    stream.read_exact(&mut body).context("store")
 }
 
 /// One run of the command.

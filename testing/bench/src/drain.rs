@@ -100,18 +100,12 @@ impl Rig {
         let after = usage::cpu(&parts)?;
         let peak_kib = usage::peak_kib(parts[0].1)?;
         let record = self.finish(&checked, objects.len()).await?;
-
-        let start = record.seen.first().context("nothing was delivered")?.delivered;
-        let acks: Vec<Instant> = record.seen.iter().filter_map(|seen| seen.acked).collect();
-        let first = acks.iter().min().context("nothing was acknowledged")?;
-        let last = acks.iter().max().context("nothing was acknowledged")?;
+        let acks = record.seen.iter().filter_map(|seen| seen.acked);
+        let (first, last) = (acks.clone().min(), acks.max());
+        let between = first.zip(last).context("nothing was acknowledged")?;
         Ok(Drain {
-            pace: Pace {
-                objects: objects.len(),
-                bytes: objects.iter().map(|object| object.size).sum(),
-                seconds: (*last - start).as_secs_f64(),
-            },
-            first_to_last_ack: (*last - *first).as_secs_f64(),
+            pace: pace(objects, &record)?,
+            first_to_last_ack: (between.1 - between.0).as_secs_f64(),
             cpu: after.iter().map(|(name, cpu)| (*name, cpu - before[name])).collect(),
             peak_kib,
             deliver_to_ack: Percentiles::of(delivered_to_acked(&record)),
@@ -129,18 +123,34 @@ impl Rig {
         settings: &Settings,
         per_second: f64,
     ) -> Result<Paced> {
-        let checked = self.prepare(objects, Check::Sample(0)).await?;
+        let (sent, record) =
+            self.paced_run(objects, settings, per_second, Check::Sample(0)).await?;
+        let of = |times| Percentiles::of(times).context("nothing was acknowledged");
+        Ok(Paced {
+            per_second,
+            publish_to_ack: of(published_to_acked(&sent, &record))?,
+            deliver_to_ack: of(delivered_to_acked(&record).collect())?,
+        })
+    }
+
+    /// As [`Rig::paced`], with every time: when each was sent, and the record.
+    ///
+    /// # Errors
+    /// As [`Rig::drain`].
+    pub(super) async fn paced_run(
+        &mut self,
+        objects: &[&Object],
+        settings: &Settings,
+        per_second: f64,
+        check: Check,
+    ) -> Result<(Vec<Instant>, Record)> {
+        let checked = self.prepare(objects, check).await?;
         self.spawn(settings)?;
         self.daemon.wait_ready(STALL_TIMEOUT).await?;
         let sent = self.announce_at(objects, per_second).await?;
         self.reach(|progress| progress.acked >= objects.len()).await?;
         let record = self.finish(&checked, objects.len()).await?;
-        Ok(Paced {
-            per_second,
-            publish_to_ack: published_to_acked(&sent, &record)?,
-            deliver_to_ack: Percentiles::of(delivered_to_acked(&record))
-                .context("nothing was acknowledged")?,
-        })
+        Ok((sent, record))
     }
 
     /// Removes the tags that will be checked afterwards, and empties the tap's record.
@@ -171,7 +181,22 @@ impl Rig {
     }
 
     /// Waits until the tap has seen enough.
+    ///
+    /// # Errors
+    /// When nothing happens for too long, or the daemon ends.
     pub(super) async fn reach(&mut self, enough: impl Fn(&Progress) -> bool) -> Result<()> {
+        self.reach_while(enough, |rig| rig.daemon.status("/livez") == Some(200)).await
+    }
+
+    /// The same of whoever works on the queue, while it `lives`.
+    ///
+    /// # Errors
+    /// As [`Rig::reach`].
+    pub(super) async fn reach_while(
+        &mut self,
+        enough: impl Fn(&Progress) -> bool,
+        lives: impl Fn(&mut Self) -> bool,
+    ) -> Result<()> {
         let mut progress = self.tap.progress();
         let (mut last, mut since) = (Progress::default(), Instant::now());
         loop {
@@ -184,7 +209,7 @@ impl Rig {
             if now != last {
                 (last, since) = (now, Instant::now());
             }
-            let ended = self.daemon.status("/livez") != Some(200) && now.delivered > 0;
+            let ended = now.delivered > 0 && !lives(self);
             if ended || since.elapsed() > STALL_TIMEOUT || stack::place::interrupted() {
                 let log = tail(&self.daemon.log(), 20);
                 return Err(Error::new(format!("the daemon stalled at {now:?}; its log:\n{log}")));
@@ -195,6 +220,14 @@ impl Rig {
     /// Stops the daemon, and checks the queues and tags.
     pub(super) async fn finish(&mut self, checked: &[&Object], count: usize) -> Result<Record> {
         self.stop().await?;
+        self.settled(checked, count).await
+    }
+
+    /// Checks that so many were acknowledged, and the queues and tags.
+    ///
+    /// # Errors
+    /// When something is not as it should be.
+    pub(super) async fn settled(&mut self, checked: &[&Object], count: usize) -> Result<Record> {
         let record = self.tap.take();
         let acked = record.seen.iter().filter(|seen| seen.acked.is_some()).count();
         let (refused, again) = (record.refused, record.redelivered);
@@ -237,6 +270,20 @@ impl Rig {
     }
 }
 
+/// From the first delivery to the last acknowledgement.
+///
+/// # Errors
+/// When nothing was acknowledged.
+pub(super) fn pace(objects: &[&Object], record: &Record) -> Result<Pace> {
+    let start = record.seen.first().context("nothing was delivered")?.delivered;
+    let last = record.seen.iter().filter_map(|seen| seen.acked).max();
+    Ok(Pace {
+        objects: objects.len(),
+        bytes: objects.iter().map(|object| object.size).sum(),
+        seconds: (last.context("nothing was acknowledged")? - start).as_secs_f64(),
+    })
+}
+
 /// Some of them, always the same ones for a seed.
 pub(super) fn sample(objects: &mut Vec<&Object>, seed: u64) {
     Rng::with_seed(seed).shuffle(objects);
@@ -245,12 +292,9 @@ pub(super) fn sample(objects: &mut Vec<&Object>, seed: u64) {
 
 /// From publishing to the acknowledgement by the daemon, as it passes the tap. With one queue and one
 /// consumer, deliveries have the order of publishing.
-///
-/// # Errors
-/// When nothing was acknowledged.
-pub(super) fn published_to_acked(sent: &[Instant], record: &Record) -> Result<Percentiles> {
-    let took = sent.iter().zip(&record.seen).filter_map(|(sent, seen)| Some(seen.acked? - *sent));
-    Percentiles::of(took).context("nothing was acknowledged")
+pub(super) fn published_to_acked(sent: &[Instant], record: &Record) -> Vec<Duration> {
+    let both = sent.iter().zip(&record.seen);
+    both.filter_map(|(sent, seen)| Some(seen.acked? - *sent)).collect()
 }
 
 fn delivered_to_acked(record: &Record) -> impl Iterator<Item = Duration> {

@@ -7,9 +7,10 @@
 //! - `sets`: the objects;
 //! - `rig`: the daemon and the services it works with; `tap`: the traffic between it and the
 //!   broker;
-//! - `drain`: one run of the daemon; `limits`: the same without it;
+//! - `drain`: one run of the daemon; `limits`: the same without it; `floor`: the least that any scanner
+//!   has to do, over one `connection` a slot;
 //! - `operations`, `broker`, `intake`, `audit`, `memory`, `backlog`: measured only once;
-//! - `sweep`: live objects beside a sweep;
+//! - `sweep`: live objects beside a sweep; `others`: other scanners beside the daemon;
 //! - `instructions`: counted instead of timed, for comparison with other commits;
 //! - `usage`, `stats`, `machine`: processor time and memory, medians, the machine;
 //! - `simulation`, `scale`: estimates for larger deployments;
@@ -19,13 +20,16 @@
 mod audit;
 mod backlog;
 mod broker;
+mod connection;
 mod drain;
+mod floor;
 mod instructions;
 mod intake;
 mod limits;
 mod machine;
 mod memory;
 mod operations;
+mod others;
 mod report;
 mod results;
 mod rig;
@@ -56,10 +60,20 @@ use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
 use self::stats::{Spread, whole};
 
 /// Measured besides the sets, in this order.
-const EXTRAS: [&str; 8] =
-    ["start", "operations", "broker", "intake", "audit", "memory", "backlog", "sweep"];
+const EXTRAS: [&str; 10] = [
+    "start",
+    "operations",
+    "broker",
+    "intake",
+    "audit",
+    "floor",
+    "memory",
+    "peers",
+    "backlog",
+    "sweep",
+];
 /// Those that are measured only when they are named.
-const ONLY_NAMED: [&str; 2] = ["backlog", "sweep"];
+const ONLY_NAMED: [&str; 3] = ["peers", "backlog", "sweep"];
 /// Starts of the daemon, for the median.
 const STARTS: u32 = 7;
 /// Assumed throughput of the daemon, as a part of what clamd and the store reach together. Used to
@@ -128,6 +142,8 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         broker: None,
         intake: None,
         audit: None,
+        floor: None,
+        peers: None,
         cases: Vec::new(),
         paced: Vec::new(),
         memory: None,
@@ -143,7 +159,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     if wanted.contains(&"operations") {
         let objects = bench.rig.store(&Set { stored: 8, ..SETS[1] }).await?;
         let operations = operations::count(&mut bench.rig, &objects).await?;
-        say!("[bench] an object costs the store {}", operations.first.join(", "));
+        say!("[bench] an object costs the store {}", operations.last.join(", "));
         bench.results.operations = Some(operations);
     }
     if wanted.contains(&"broker") {
@@ -159,6 +175,12 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         let runs = bench.options.runs;
         bench.results.audit = Some(audit::run(&mut bench.rig, &binary, runs).await?);
     }
+    if wanted.contains(&"floor") {
+        let (runs, seconds) = (bench.options.runs, bench.options.seconds);
+        bench.results.floor = Some(floor::run(&mut bench.rig, runs, seconds).await?);
+        bench.save()?;
+        bench.rig = Rig::start(&stack, &binary, longest).await?;
+    }
     for set in sets {
         bench.set(&set).await?;
         bench.save()?;
@@ -167,6 +189,10 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         bench.results.memory = Some(memory::run(&mut bench.rig, set).await?);
     } else if wanted.contains(&"memory") {
         say!("[bench] memory: skipped, not enough disk");
+    }
+    if wanted.contains(&"peers") {
+        let runs = bench.options.runs;
+        bench.results.peers = Some(others::run(&mut bench.rig, runs).await?);
     }
     if wanted.contains(&"backlog") {
         let objects = bench.rig.store(&SETS[0]).await?;
@@ -299,7 +325,7 @@ impl Bench {
         Limits {
             pool: &self.rig.pool,
             clamd: &settings.clamd_socket,
-            store: settings.s3_url.trim_start_matches("http://"),
+            store: self.rig.store_url.trim_start_matches("http://"),
             slots,
             objects,
             least: Duration::from_secs(self.options.seconds.into()) / 3,

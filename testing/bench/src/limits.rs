@@ -1,8 +1,7 @@
 //! What clamd and the store reach without the daemon, with the same objects and number of streams
 //! and as little overhead as possible: blocking threads, and nothing is signed, hashed or stored.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,14 +11,12 @@ use std::time::{Duration, Instant};
 use peers::error::{Context, Error, Result};
 use serde::Serialize;
 
+use crate::connection::{ANSWER_TIMEOUT, Connection};
 use crate::sets::{Object, Pool};
 use crate::stats::{as_f64, u64_as_f64};
 
 /// Bytes of a chunk, as the daemon sends them.
 const CHUNK: usize = 128 << 10;
-/// Timeout of an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
-
 const UNFINISHED: &str = "not all objects went through";
 
 /// So many objects in so many seconds.
@@ -219,57 +216,14 @@ impl Limits<'_> {
 
     /// Downloads objects over one persistent connection.
     fn getter(&self) -> impl FnMut(&Object) -> Result<()> {
-        let mut connection: Option<BufReader<TcpStream>> = None;
+        let mut connection = Connection::new(self.store);
         move |object| {
-            let mut stream = match connection.take() {
-                Some(stream) => stream,
-                None => connect(self.store)?,
-            };
-            if self.get(object, &mut stream).context(format!("GET {}", object.key))? {
-                connection = Some(stream);
-            }
-            Ok(())
+            let request =
+                format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", object.signed_path, self.store);
+            let length = connection.ask(request.as_bytes(), |_| Ok(())).context(&object.key)?;
+            (length == object.size)
+                .then_some(())
+                .context(format!("{length} bytes of {}", object.key))
         }
     }
-
-    /// Downloads an object; returns whether the connection can be used again.
-    fn get(&self, object: &Object, stream: &mut BufReader<TcpStream>) -> Result<bool> {
-        let request =
-            format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", object.signed_path, self.store);
-        stream.get_mut().write_all(request.as_bytes()).context("store")?;
-        let (mut line, mut length, mut kept) = (String::new(), None, true);
-        stream.read_line(&mut line).context("store")?;
-        if !line.starts_with("HTTP/1.1 200") {
-            return Err(Error::new(format!("the store answered {}", line.trim_end())));
-        }
-        loop {
-            line.clear();
-            stream.read_line(&mut line).context("store")?;
-            let header = line.trim_end().to_ascii_lowercase();
-            match header.split_once(": ") {
-                Some(("content-length", value)) => length = value.parse::<u64>().ok(),
-                Some(("connection", "close")) => kept = false,
-                _ if header.is_empty() => break,
-                _ => {}
-            }
-        }
-        let right = length == Some(object.size);
-        right.then_some(()).context(format!("a length of {length:?}"))?;
-        let mut left = object.size;
-        while left > 0 {
-            let got = stream.fill_buf().context("store")?.len();
-            let used = got.min(usize::try_from(left).unwrap_or(usize::MAX));
-            (used > 0).then_some(()).context("the body broke off")?;
-            stream.consume(used);
-            left -= used as u64;
-        }
-        Ok(kept)
-    }
-}
-
-fn connect(address: &str) -> Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect(address).context("store")?;
-    stream.set_nodelay(true).context("store")?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).context("store")?;
-    Ok(BufReader::with_capacity(256 << 10, stream))
 }

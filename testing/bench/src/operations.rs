@@ -18,8 +18,8 @@ const OBJECTS: usize = 5;
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Operations {
     pub(super) objects: usize,
-    /// Requests to the store in the order of the first object.
-    pub(super) first: Vec<String>,
+    /// Requests to the store in the order of the last object: the first one shows what the store tells.
+    pub(super) last: Vec<String>,
     /// Requests to the store that name one of the objects, by operation.
     pub(super) store: BTreeMap<String, usize>,
     /// Requests that name none: probes.
@@ -60,10 +60,11 @@ pub(super) async fn count(rig: &mut Rig, objects: &[Object]) -> Result<Operation
     for said in said.iter().filter(|said| ours(&said.call.key)) {
         *by_operation.entry(name(said.call.op).to_owned()).or_default() += 1;
     }
-    let first = said.iter().filter(|said| said.call.key == few[0].key);
+    let last =
+        said.iter().filter(|said| Some(&said.call.key) == few.last().map(|object| &object.key));
     Ok(Operations {
         objects: few.len(),
-        first: first.map(|said| name(said.call.op).to_owned()).collect(),
+        last: last.map(|said| name(said.call.op).to_owned()).collect(),
         store: by_operation,
         store_others: said.iter().filter(|said| !ours(&said.call.key)).count(),
         scans: engine.scans().len(),

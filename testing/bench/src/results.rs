@@ -8,10 +8,12 @@ use crate::audit::Audit;
 use crate::backlog::Backlog;
 use crate::broker::Broker;
 use crate::drain::{Drain, Paced};
+use crate::floor::Floor;
 use crate::intake::Intake;
 use crate::limits::{Pace, Pair};
 use crate::machine::Machine;
 use crate::operations::Operations;
+use crate::others::Peers;
 use crate::rig::Engine;
 use crate::stats::{Percentiles, Spread, u64_as_f64};
 use crate::sweep::Sweep;
@@ -30,6 +32,8 @@ pub(super) struct Results {
     pub(super) broker: Option<Broker>,
     pub(super) intake: Option<Intake>,
     pub(super) audit: Option<Audit>,
+    pub(super) floor: Option<Floor>,
+    pub(super) peers: Option<Peers>,
     pub(super) cases: Vec<Case>,
     pub(super) paced: Vec<PacedRow>,
     pub(super) memory: Option<Memory>,

@@ -9,7 +9,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use peers::error::{Context, Result};
 use peers::notification;
 use serde::Serialize;
-use stack::{Amqp, Daemon, S3, Stack, say};
+use stack::{Amqp, Daemon, S3, Seaweed, Stack, say};
 
 use crate::sets::{Object, Pool, Set};
 use crate::tap::Tap;
@@ -72,6 +72,9 @@ pub(super) struct Rig {
     pub(super) amqp: Amqp,
     /// Other addresses of store and clamd for the next daemon: those of counting proxies.
     pub(super) detour: Option<(String, String)>,
+    /// `http://127.0.0.1:PORT`
+    pub(super) store_url: String,
+    versioned: bool,
     channel: Channel,
 }
 
@@ -94,13 +97,31 @@ impl Rig {
         let channel = amqp.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let stack = stack.clone();
-        Ok(Self { stack, daemon, tap, s3, pool, amqp, detour: None, channel })
+        let (store_url, detour, versioned) = (settings.s3_url.clone(), None, false);
+        Ok(Self { stack, daemon, tap, s3, pool, amqp, detour, store_url, versioned, channel })
+    }
+
+    /// Goes on with a bucket with versions, in another store.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(super) async fn move_to(&mut self, store: &Seaweed) -> Result<()> {
+        let (access_key, secret_key) = store.keys();
+        self.s3 = store.s3(BUCKET);
+        store.url().clone_into(&mut self.store_url);
+        self.s3.create_bucket().await?;
+        self.s3.set_versioning(true).await?;
+        self.versioned = true;
+        self.daemon.set_env("MINIO_ACCESS_KEY_ID", access_key);
+        self.daemon.set_env("MINIO_SECRET_ACCESS_KEY", secret_key);
+        self.daemon.set_env("MINIO_REGION", "us-east-1");
+        Ok(())
     }
 
     /// Stores the objects of a set.
     pub(super) async fn store(&self, set: &Set) -> Result<Vec<Object>> {
         let start = Instant::now();
-        let objects = set.store(&self.pool, &self.s3).await?;
+        let objects = set.store(&self.pool, &self.s3, self.versioned).await?;
         let bytes: u64 = objects.iter().map(|object| object.size).sum();
         say!(
             "[bench] {}: {} objects, {} MiB, stored in {:.0} s",
@@ -120,7 +141,7 @@ impl Rig {
             Engine::Clamd => format!("unix://{}", stack.clamd_socket.display()),
             Engine::ClamavRest => rest()?,
         };
-        let mut store = stack.s3_url.clone();
+        let mut store = self.store_url.clone();
         if let Some(detour) = self.detour.clone() {
             (store, endpoint) = detour;
         }
@@ -210,7 +231,11 @@ impl Rig {
     }
 
     async fn publish(&self, object: &Object) -> Result<lapin::PublisherConfirm> {
-        let told = notification::put(BUCKET, &object.key, Some(object.size), Some(&object.etag));
+        let mut told =
+            notification::put(BUCKET, &object.key, Some(object.size), Some(&object.etag));
+        if let Some(version) = &object.version {
+            told["Records"][0]["s3"]["object"]["versionId"] = version.as_str().into();
+        }
         // As the store publishes: persistent, and not mandatory.
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())

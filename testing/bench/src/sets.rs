@@ -102,6 +102,8 @@ pub(super) struct Object {
     pub(super) infected: bool,
     /// As the store returned it.
     pub(super) etag: String,
+    /// Its version, in a bucket that has them.
+    pub(super) version: Option<String>,
     /// Path and query of a presigned GET.
     pub(super) signed_path: String,
     content: Content,
@@ -173,7 +175,7 @@ impl Set {
     ///
     /// # Errors
     /// When the store refuses one.
-    pub(super) async fn store(&self, pool: &Pool, s3: &S3) -> Result<Vec<Object>> {
+    pub(super) async fn store(&self, pool: &Pool, s3: &S3, versioned: bool) -> Result<Vec<Object>> {
         let mut rng = Rng::with_seed(SEED ^ self.longest());
         let mut objects: Vec<Object> = match self.shape {
             Shape::Same(size) => (0..self.stored)
@@ -184,7 +186,7 @@ impl Set {
         // Not sorted by size.
         rng.shuffle(&mut objects);
         stream::iter(objects)
-            .map(|object| stored(object, pool, s3))
+            .map(|object| stored(object, pool, s3, versioned))
             .buffered(UPLOADS)
             .try_collect()
             .await
@@ -197,7 +199,8 @@ fn noise(set: &str, number: usize, size: u64, pool: &Pool, rng: &mut Rng) -> Obj
 
 fn object(key: String, size: u64, content: Content) -> Object {
     let infected = matches!(content, Content::Held(_));
-    Object { key, size, infected, etag: String::new(), signed_path: String::new(), content }
+    let (etag, signed_path) = (String::new(), String::new());
+    Object { key, size, infected, etag, version: None, signed_path, content }
 }
 
 /// Of a hundred objects, 55 have 1 to 32 KiB, 30 up to 1 MiB, 13 up to 16 MiB and 2 have 64 MiB.
@@ -234,7 +237,7 @@ pub(super) fn mixed_size(percent: usize, rng: &mut Rng) -> Option<u64> {
     }
 }
 
-async fn stored(mut object: Object, pool: &Pool, s3: &S3) -> Result<Object> {
+async fn stored(mut object: Object, pool: &Pool, s3: &S3, versioned: bool) -> Result<Object> {
     let body = match &object.content {
         Content::Held(bytes) => ByteStream::from(bytes.to_vec()),
         Content::Noise(start) => ByteStream::read_from()
@@ -246,6 +249,10 @@ async fn stored(mut object: Object, pool: &Pool, s3: &S3) -> Result<Object> {
             .context("noise")?,
     };
     object.etag = s3.put_body(&object.key, body).await?;
+    if versioned {
+        let head = s3.head(&object.key).await?.context("what was just stored is gone")?;
+        object.version = Some(head.version_id.context("no version in a bucket with versions")?);
+    }
     let lifetime = PresigningConfig::expires_in(URL_LIFETIME).context("URL")?;
     let get = s3.client.get_object().bucket(&s3.bucket).key(&object.key);
     let signed = get.presigned(lifetime).await;

@@ -185,7 +185,8 @@ impl Case<'_> {
         sample(&mut swept, seed);
         self.rig.all_tagged(&swept).await?;
         Ok(Beside {
-            times: published_to_acked(&sent, &record)?,
+            times: Percentiles::of(published_to_acked(&sent, &record))
+                .context("nothing was acknowledged")?,
             swept: as_f64(within(&record.backlog_acked)) / (end - start).as_secs_f64(),
             waiting,
         })

@@ -1,6 +1,7 @@
 //! The targets for the daemon. A missed target is printed but is no error: on a busy machine any
 //! target can be missed.
 
+use crate::floor::AIMED;
 use crate::results::{Results, Target};
 use crate::rig::Engine;
 use crate::stats::u64_as_f64;
@@ -71,6 +72,21 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
         let ratio = row.ratio.median;
         let what = format!("audit, {} at once: of bare requests for tags", row.concurrency);
         add(&what, "≥ 65 %", format!("{:.0} %", ratio * 100.0), ratio >= 0.65);
+    }
+    if let Some(floor) = &results.floor {
+        for row in floor.rows.iter().filter(|row| row.set == "10KiB" && AIMED.contains(&row.slots))
+        {
+            let (of, least) = if row.versioned { ("with", 0.8) } else { ("without", 0.65) };
+            let what = format!("10 KiB, {of} versions, {} slots: of the floor", row.slots);
+            let (ratio, wanted) = (row.ratio.median, format!("≥ {:.0} %", least * 100.0));
+            add(&what, &wanted, format!("{:.0} %", ratio * 100.0), ratio >= least);
+        }
+        for tail in &floor.tails {
+            let of = if tail.versioned { "with" } else { "without" };
+            let what = format!("10 KiB, {of} versions, half load: p99, of the floor's");
+            let ratio = tail.daemon.p99 / tail.floor.p99;
+            add(&what, "≤ 1.5", format!("{ratio:.2}"), ratio <= 1.5);
+        }
     }
     if let Some(backlog) = &results.backlog {
         let ratio = backlog.last_tenth / backlog.first_tenth;

@@ -256,13 +256,7 @@ impl World {
     }
 
     pub(super) async fn set_versioning(&self, on: bool) -> Result<()> {
-        use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-        let status =
-            if on { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
-        let configuration = VersioningConfiguration::builder().status(status).build();
-        let put = self.direct.client.put_bucket_versioning().bucket(&self.direct.bucket);
-        let put = put.versioning_configuration(configuration).send().await;
-        put.map(drop).context("versioning")
+        self.direct.set_versioning(on).await
     }
 
     /// The store announces nothing any more.

@@ -9,7 +9,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, Queue,
 };
 use peers::error::{Context, Error, Result};
 use tokio::time::timeout;
@@ -59,7 +59,15 @@ impl Amqp {
     /// # Errors
     /// When the broker cannot be reached or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self> {
-        let url = format!("{}?heartbeat=20", settings.amqp_url());
+        Self::connect_at(settings, settings.amqp_port).await
+    }
+
+    /// The same through a proxy at another port.
+    ///
+    /// # Errors
+    /// As [`Amqp::connect`].
+    pub async fn connect_at(settings: &Settings, port: u16) -> Result<Self> {
+        let url = format!("{}?heartbeat=20", settings.amqp_url_at(port));
         // Without a timeout, a peer that sends nothing would block the handshake for ever.
         let opening = async {
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
@@ -208,12 +216,24 @@ impl Amqp {
     /// # Errors
     /// When the connection is lost.
     pub async fn count(&self, queue: &str) -> Result<Option<u32>> {
+        Ok(self.look_at(queue).await?.map(|queue| queue.message_count()))
+    }
+
+    /// How many consumers a queue has; 0 when there is no such queue.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn consumers(&self, queue: &str) -> Result<u32> {
+        Ok(self.look_at(queue).await?.map_or(0, |queue| queue.consumer_count()))
+    }
+
+    async fn look_at(&self, queue: &str) -> Result<Option<Queue>> {
         // The broker closes the channel when there is no such queue.
         let channel = self.channel().await?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         match found {
-            Ok(queue) => Ok(Some(queue.message_count())),
+            Ok(queue) => Ok(Some(queue)),
             Err(error) if error.is_amqp_soft_error() => Ok(None),
             Err(error) => Err(error).context(format!("count {queue}")),
         }

@@ -14,7 +14,10 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging};
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, Event, NotificationConfiguration, QueueConfiguration, Tag, Tagging,
+    VersioningConfiguration,
+};
 use peers::eicar::hex;
 use peers::error::{Context, Error, Result};
 use sha2::{Digest, Sha256};
@@ -116,6 +119,20 @@ impl S3 {
         }
     }
 
+    /// Gives the bucket versions, or suspends them.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn set_versioning(&self, on: bool) -> Result<()> {
+        let status =
+            if on { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
+        let configuration = VersioningConfiguration::builder().status(status).build();
+        let put = self.client.put_bucket_versioning().bucket(&self.bucket);
+        let put = put.versioning_configuration(configuration).send().await;
+        put.map_err(|error| with_causes(&error)).context(format!("versions of {}", self.bucket))?;
+        Ok(())
+    }
+
     /// Makes the store announce every new object of the bucket by its webhook.
     ///
     /// # Errors
@@ -168,10 +185,11 @@ impl S3 {
         self.account.send("HEAD", (&self.bucket, key, version), &[], b"").await
     }
 
-    /// The bytes of a request for the tags of an object, signed; a store takes them for some minutes.
+    /// The bytes of a request about an object, signed; a store takes them for some minutes. `query` is
+    /// sorted by name, and each name has a `=`.
     #[must_use]
-    pub fn tags_request(&self, key: &str) -> Vec<u8> {
-        self.account.request("GET", (&self.bucket, key, "tagging="), &[], b"")
+    pub fn signed(&self, method: &str, key: &str, query: &str, content: &[u8]) -> Vec<u8> {
+        self.account.request(method, (&self.bucket, key, query), &[], content)
     }
 
     /// Uploads a file without reading it into memory; returns the `ETag`.

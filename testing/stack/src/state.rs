@@ -261,9 +261,15 @@ impl Settings {
     /// The broker as a URL.
     #[must_use]
     pub fn amqp_url(&self) -> String {
+        self.amqp_url_at(self.amqp_port)
+    }
+
+    /// The same through a proxy at another port.
+    #[must_use]
+    pub fn amqp_url_at(&self, port: u16) -> String {
         let vhost = self.amqp_vhost.replace('/', "%2f");
-        let Self { amqp_user, amqp_password, amqp_host, amqp_port, .. } = self;
-        format!("amqp://{amqp_user}:{amqp_password}@{amqp_host}:{amqp_port}/{vhost}")
+        let Self { amqp_user, amqp_password, amqp_host, .. } = self;
+        format!("amqp://{amqp_user}:{amqp_password}@{amqp_host}:{port}/{vhost}")
     }
 }
 

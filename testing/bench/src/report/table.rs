@@ -5,7 +5,9 @@ use std::fmt::Write;
 use peers::error::{Context, Result};
 
 use crate::audit::Audit;
+use crate::floor::Floor;
 use crate::intake::Intake;
+use crate::others::Peers;
 use crate::results::{Case, Results, Row, Scale};
 use crate::stats::{Percentiles, Spread};
 use crate::sweep::Sweep;
@@ -60,6 +62,12 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     if let Some(audit) = &results.audit {
         audited(text, audit)?;
     }
+    if let Some(floor) = &results.floor {
+        above(text, floor)?;
+    }
+    if let Some(peers) = &results.peers {
+        beside(text, peers)?;
+    }
     if let Some(sweep) = &results.sweep {
         swept(text, sweep)?;
     }
@@ -68,6 +76,71 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
         Some(scale) => scaled(text, scale),
         None => Ok(()),
     }
+}
+
+/// The daemon beside the floor.
+fn above(text: &mut String, floor: &Floor) -> std::fmt::Result {
+    let versions = |versioned: bool| if versioned { "yes" } else { "no" };
+    writeln!(
+        text,
+        "\n| objects | versions | slots | daemon, objects/s | floor, objects/s | of the floor | CPU, \
+         ms/object |\n|---|---|--:|--:|--:|--:|--:|"
+    )?;
+    for row in &floor.rows {
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            row.set,
+            versions(row.versioned),
+            row.slots,
+            spread(row.daemon),
+            spread(row.floor),
+            percent(row.ratio),
+            spread(row.cpu_ms),
+        )?;
+    }
+    writeln!(
+        text,
+        "\n| versions | notifications/s | count | daemon, p50/p95/p99, ms | floor | p99, of the \
+         floor's |\n|---|--:|--:|--:|--:|--:|"
+    )?;
+    for tail in &floor.tails {
+        let times = |times: &Percentiles| [times.p50, times.p95, times.p99].map(number).join(" / ");
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {:.2} |",
+            versions(tail.versioned),
+            number(tail.per_second),
+            tail.daemon.count,
+            times(&tail.daemon),
+            times(&tail.floor),
+            tail.daemon.p99 / tail.floor.p99,
+        )?;
+    }
+    Ok(())
+}
+
+/// The daemon beside another scanner.
+fn beside(text: &mut String, peers: &Peers) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\n| {} objects of 10 KiB, at once | scanner | objects/s | CPU, ms/object | memory, MiB |\n\
+         |--:|---|--:|--:|--:|",
+        peers.objects
+    )?;
+    for row in &peers.rows {
+        for (name, figures) in [("daemon", &row.daemon), (peers.name.as_str(), &row.peer)] {
+            writeln!(
+                text,
+                "| {} | {name} | {} | {} | {:.1} |",
+                row.slots,
+                spread(figures.per_second),
+                spread(figures.cpu_ms),
+                figures.mib
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn drains(text: &mut String, results: &Results) -> std::fmt::Result {
@@ -218,7 +291,7 @@ fn others(text: &mut String, results: &Results) -> std::fmt::Result {
             text,
             "- Requests to the store for an object: {}. {} samples reached the engine for {} \
              objects, self-tests included.",
-            operations.first.join(", "),
+            operations.last.join(", "),
             operations.scans,
             operations.objects,
         )?;
