@@ -197,6 +197,10 @@ impl Pipeline {
             if let Err(failure) = self.recognise_release(&mut examined).await {
                 return Err(Interrupted { failure, known: Some(examined) });
             }
+            // What went wrong once may go wrong again, and the object may be in work elsewhere.
+            if round > 1 || job.repeated || job.attempt.number > 1 {
+                examined.observation = None;
+            }
             self.count(&examined);
             if job.trigger == Trigger::Sweep && examined.trigger == Trigger::Canary {
                 tracing::info!("a canary: left to its round");

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::event::ObjectRef;
 use crate::policy::{Action, Surge};
 use crate::scanner::EngineState;
-use crate::store::Identity;
+use crate::store::{Identity, Observation};
 use crate::verdict::{Status, UnscannableReason, Verdict};
 
 /// The `type` of a report, for receivers of several kinds of events (Standard Webhooks).
@@ -158,6 +158,8 @@ impl From<EngineState> for EngineInfo {
 #[derive(Debug, Clone)]
 pub(crate) struct Examined {
     pub(crate) identity: Identity,
+    /// What the store said besides the bytes. Absent when nothing was downloaded.
+    pub(crate) observation: Option<Observation>,
     pub(crate) trigger: Trigger,
     pub(crate) verdict: Verdict,
     /// It is infected, and a person has released exactly this finding in these bytes.

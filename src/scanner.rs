@@ -9,6 +9,7 @@
 mod clamav_rest;
 mod clamd;
 mod connect;
+mod crowd;
 mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

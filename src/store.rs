@@ -18,6 +18,7 @@ pub(crate) mod fuzzing;
 mod identity;
 mod inspect;
 mod key;
+mod observation;
 mod own;
 mod page;
 mod probe;
@@ -37,6 +38,7 @@ pub(crate) use self::fetch::{Fetched, Look};
 pub(crate) use self::identity::{Identity, Pin};
 pub(crate) use self::inspect::TagsSeen;
 pub(crate) use self::key::MAX_KEY;
+pub(crate) use self::observation::Observation;
 pub(crate) use self::own::{OwnFault, Removal};
 pub(crate) use self::page::{Listed, Listing, Mark, Versioning, Walk};
 pub(crate) use self::survey::{Bearing, Finding};
@@ -48,6 +50,7 @@ use std::sync::atomic::AtomicBool;
 
 use self::aside::CopyLimits;
 use self::disk_budget::DiskBudget;
+use self::observation::TagCounts;
 use crate::config::StoreSettings;
 use crate::tls::Trust;
 
@@ -69,6 +72,8 @@ pub(crate) struct Store {
     has_tags: AtomicBool,
     /// The warning that the store has no tags was logged.
     warned_no_tags: AtomicBool,
+    /// Buckets whose objects tell how many tags they have.
+    tag_counts: TagCounts,
 }
 
 impl Store {
@@ -87,6 +92,7 @@ impl Store {
             last_good_failed: AtomicBool::new(false),
             has_tags: AtomicBool::new(false),
             warned_no_tags: AtomicBool::new(false),
+            tag_counts: TagCounts::default(),
         })
     }
 }

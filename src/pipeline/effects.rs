@@ -93,7 +93,9 @@ impl Pipeline {
         let identity = &examined.identity;
         match plan.action {
             Action::No => Ok(Tagging::Ended(Applied::Done)),
-            Action::Tag => self.tag(identity, tagging::statement(examined)).await,
+            Action::Tag => {
+                self.tag(identity, examined.observation, tagging::statement(examined)).await
+            }
             Action::Delete => {
                 self.report(job, examined, Action::Delete, None).await?;
                 audit(examined, "deleting");
@@ -204,7 +206,7 @@ impl Pipeline {
             if self.policy.settings.tag_files && trigger != Trigger::Sweep {
                 for object in objects {
                     let identity = announced(object);
-                    let tagging = self.tag(&identity, tagging::unexamined());
+                    let tagging = self.tag(&identity, None, tagging::unexamined());
                     let done = tokio::time::timeout(LAST_TAG_TIMEOUT, tagging).await;
                     if matches!(done, Ok(Ok(Tagging::Ended(Applied::Done)))) {
                         tagged = Some(*object);
@@ -238,7 +240,7 @@ impl Pipeline {
         if !self.policy.settings.tag_files {
             return;
         }
-        let tagging = self.tag(&examined.identity, tagging::statement(examined));
+        let tagging = self.tag(&examined.identity, None, tagging::statement(examined));
         match tokio::time::timeout(LAST_TAG_TIMEOUT, tagging).await {
             Ok(Ok(Tagging::Ended(Applied::Done))) => tracing::info!("tagged instead of deleted"),
             Ok(Ok(applied)) => tracing::warn!(?applied, "neither deleted nor tagged"),

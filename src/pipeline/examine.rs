@@ -48,11 +48,11 @@ impl Pipeline {
     }
 
     async fn examine(&self, job: &Job<'_>, scanning: &AtomicBool) -> Result<Found, Failure> {
-        let started = SystemTime::now();
-        let clock = Instant::now();
+        let (started, clock) = (SystemTime::now(), Instant::now());
         let unread = |identity: Identity, reason, started| {
             Found::Examined(Box::new(Examined {
                 identity,
+                observation: None,
                 trigger: job.trigger,
                 verdict: Verdict::Unscannable { reason, heuristic: None },
                 released: false,
@@ -136,6 +136,7 @@ impl Pipeline {
         self.metrics.scanned_bytes.inc_by(downloaded.length());
         Ok(Found::Examined(Box::new(Examined {
             identity: downloaded.identity.clone(),
+            observation: Some(downloaded.observation),
             trigger: job.trigger,
             verdict,
             released: false,

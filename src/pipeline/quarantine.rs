@@ -51,7 +51,7 @@ impl Pipeline {
     ) -> Result<Tagging, Failure> {
         if examined.status() == Status::No && self.policy.settings.tag_files {
             // Nothing speaks against it but that it was not scanned, and a later scan may have been.
-            let tagged = self.tag(&examined.identity, tagging::statement(examined)).await?;
+            let tagged = self.tag(&examined.identity, None, tagging::statement(examined)).await?;
             if matches!(tagged, Tagging::Outranked | Tagging::Ended(Applied::Changed)) {
                 return Ok(tagged);
             }

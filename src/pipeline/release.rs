@@ -31,13 +31,13 @@ impl Pipeline {
         if !may_be_released {
             return Ok(());
         }
-        let mut read = self.store.read_tags(identity).await;
+        let mut read = self.store.read_tags(identity, None).await;
         for delay in DELAYS {
             if read.is_ok() {
                 break;
             }
             tokio::time::sleep(delay).await;
-            read = self.store.read_tags(identity).await;
+            read = self.store.read_tags(identity, None).await;
         }
         match read {
             Ok(Ok(found)) => {

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::policy::{Action, Plan};
 use crate::receipt::{self, Database, Found, Keys, Statement};
 use crate::report::Examined;
-use crate::store::{Applied, Identity, Pin, Store, Tagged, Tags};
+use crate::store::{Applied, Identity, Observation, Pin, Store, Tagged, Tags};
 use crate::verdict::Status;
 
 /// How the tagging of an object ended.
@@ -27,11 +27,15 @@ impl Pipeline {
     pub(super) async fn tag(
         &self,
         identity: &Identity,
+        observation: Option<Observation>,
         statement: Statement,
     ) -> Result<Tagging, Failure> {
         let (store, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys));
         let (identity, key) = (identity.clone(), self.policy.settings.tag_key.clone());
-        to_its_end(async move { tag(&store, &keys, &key, &identity, &statement).await }).await
+        to_its_end(
+            async move { tag(&store, &keys, &key, (&identity, observation), &statement).await },
+        )
+        .await
     }
 
     /// The plan, or the tag instead of nothing: a rule that leaves the object alone must not leave it
@@ -48,7 +52,7 @@ impl Pipeline {
             return Ok(plan);
         }
         let receipt_key = receipt::tag_key(tag_key);
-        let has_none = match self.store.read_tags(identity).await? {
+        let has_none = match self.store.read_tags(identity, None).await? {
             Ok(found) => !found.tags.iter().any(|(key, _)| key == tag_key || *key == receipt_key),
             Err(applied) => applied == Applied::NoTagging,
         };
@@ -85,19 +89,24 @@ pub(super) fn unexamined() -> Statement {
     }
 }
 
-/// Sets the status of a statement and, with a key, the receipt that says the same.
+/// Sets the status of a statement and, with a key, the receipt that says the same. `scanned` is which
+/// bytes, and what the answer to the GET said of them.
 pub(crate) async fn tag(
     store: &Store,
     keys: &Keys,
     tag_key: &str,
-    identity: &Identity,
+    scanned: (&Identity, Option<Observation>),
     statement: &Statement,
 ) -> Result<Tagging, Failure> {
     let receipt_key = receipt::tag_key(tag_key);
     let status = (tag_key.to_owned(), statement.status.into_str().to_owned());
+    let (identity, observation) = scanned;
+    // Before a tag Last-Modified is compared, and after it only where a receipt binds it.
+    let compared = identity.version_id().is_some() || keys.signing().is_some();
+    let mut observation = observation.filter(|_| compared);
     let mut with_receipt = true;
     loop {
-        let found = match store.read_tags(identity).await? {
+        let found = match store.read_tags(identity, observation.take()).await? {
             Ok(found) => found,
             Err(applied) => return Ok(Tagging::Ended(applied)),
         };
@@ -124,12 +133,15 @@ pub(crate) async fn tag(
         let is_kept = statement.status == Status::Released && signing.is_none();
         let remove = if is_kept { Vec::new() } else { vec![receipt_key.clone()] };
         let tags = Tags { set, remove, bind_modified };
-        match store.write_tags(&found, &tags).await? {
-            Applied::TagSetFull if signing.is_some() => {
+        match store.write_tags(&found, &tags).await {
+            Err(failure) if found.unasked => {
+                tracing::debug!(%failure, "not tagged at once: what is there is asked first");
+            }
+            Ok(Applied::TagSetFull) if signing.is_some() => {
                 tracing::info!("the object has too many tags for a receipt");
                 with_receipt = false;
             }
-            applied => return Ok(Tagging::Ended(applied)),
+            applied => return Ok(Tagging::Ended(applied?)),
         }
     }
 }

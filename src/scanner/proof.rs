@@ -25,8 +25,22 @@ impl Proof {
         moment: Instant,
         test: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
+        self.since_after(moment, std::future::ready(()), test).await
+    }
+
+    /// The same, but the run waits for others to come that it can serve as well: until `gathered`.
+    ///
+    /// # Errors
+    /// Those of the test.
+    pub(super) async fn since_after(
+        &self,
+        moment: Instant,
+        gathered: impl Future<Output = ()>,
+        test: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
         let mut proved = self.0.lock().await;
         if *proved < moment {
+            gathered.await;
             let begun = Instant::now();
             test.await?;
             *proved = begun;
@@ -58,6 +72,24 @@ mod tests {
         assert_eq!(runs.load(Ordering::Relaxed), 1);
         proof.since(Instant::now(), test()).await.unwrap();
         assert_eq!(runs.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_test_that_waits_serves_those_that_come_meanwhile() {
+        let runs = AtomicUsize::new(0);
+        let test = || async {
+            runs.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let proof = Proof::begun(Instant::now());
+        let wait = || tokio::time::sleep(Duration::from_millis(20));
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            proof.since_after(Instant::now(), wait(), test()).await
+        };
+        let both = tokio::join!(proof.since_after(Instant::now(), wait(), test()), late);
+        assert!(both.0.is_ok() && both.1.is_ok());
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

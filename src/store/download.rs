@@ -8,10 +8,10 @@ use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::Identity;
 use super::buffer::{BATCH_SIZE, Backing, Buffer, Writer};
 use super::disk_budget::Reservation;
 use super::fault;
+use super::{Identity, Observation};
 use crate::failure::{Failure, Reason, Stage, causes};
 
 /// Longest wait for the next bytes of a body.
@@ -21,6 +21,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Download {
     pub(crate) identity: Identity,
+    observation: Observation,
     /// As far as can be told, the same bytes as the notification announced.
     as_announced: bool,
     body: ByteStream,
@@ -36,6 +37,7 @@ pub(crate) struct Download {
 #[derive(Debug)]
 pub(crate) struct Downloaded {
     pub(crate) identity: Identity,
+    pub(crate) observation: Observation,
     /// As far as can be told, the same bytes as the notification announced.
     pub(crate) as_announced: bool,
     buffer: Buffer,
@@ -44,16 +46,18 @@ pub(crate) struct Downloaded {
 }
 
 impl Download {
+    /// `found` is which bytes the store answered with, what else it said of them, and whether they are
+    /// those announced.
     pub(super) fn new(
-        identity: Identity,
-        as_announced: bool,
+        found: (Identity, Observation, bool),
         body: ByteStream,
         backing: Backing,
         reservation: Option<Reservation>,
     ) -> Self {
+        let (identity, observation, as_announced) = found;
         let (buffer, writer) = Buffer::new(backing, identity.bytes());
         let received = Arc::default();
-        Self { identity, as_announced, body, buffer, writer, received, reservation }
+        Self { identity, observation, as_announced, body, buffer, writer, received, reservation }
     }
 
     /// The bytes, readable while they arrive.
@@ -84,6 +88,7 @@ impl Download {
     pub(super) async fn receive(self) -> Result<Downloaded, Failure> {
         let Self {
             identity,
+            observation,
             as_announced,
             mut body,
             buffer,
@@ -107,7 +112,7 @@ impl Download {
             return Err(fault::suspect(Stage::Fetch, Reason::BodyTruncated, detail));
         }
         writer.finish(received).await?;
-        Ok(Downloaded { identity, as_announced, buffer, _reservation: reservation })
+        Ok(Downloaded { identity, observation, as_announced, buffer, _reservation: reservation })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opens one object for download: the right version, with space reserved for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::RequestId;
@@ -15,7 +16,7 @@ use super::fault::{self, Fault};
 use super::identity::NULL;
 use super::request::Request;
 use super::versions::seconds;
-use super::{Identity, Pin, Store};
+use super::{Identity, Observation, Pin, Store};
 use crate::event::{ObjectRef, Version};
 use crate::failure::{Failure, Kind, Reason, Stage};
 
@@ -49,7 +50,7 @@ pub(crate) enum Look {
 /// The answer to a GET.
 enum GetAnswer {
     /// The headers of a whole object, and its body unread.
-    Object(Identity, Box<ByteStream>),
+    Object(Identity, Observation, Box<ByteStream>),
     Gone {
         /// The store says that a delete marker is there.
         marker: bool,
@@ -71,8 +72,8 @@ impl Store {
     ) -> Result<Fetched, Failure> {
         let mut reserved: Option<Reservation> = None;
         loop {
-            let (identity, body) = match self.get(object, look).await? {
-                GetAnswer::Object(identity, body) => (identity, body),
+            let (identity, observation, body) = match self.get(object, look).await? {
+                GetAnswer::Object(identity, observation, body) => (identity, observation, body),
                 GetAnswer::Gone { .. } => return Ok(Fetched::Gone),
                 GetAnswer::Unreadable => return self.unreadable(object).await,
                 GetAnswer::Versions(versions) => return Ok(Fetched::Versions(versions)),
@@ -101,7 +102,8 @@ impl Store {
                 (Backing::File(Arc::new(file)), Some(reservation))
             };
             let as_announced = is_announced(&identity, object);
-            let download = Download::new(identity, as_announced, *body, backing, reservation);
+            let found = (identity, observation, as_announced);
+            let download = Download::new(found, *body, backing, reservation);
             return Ok(Fetched::Download(Box::new(download)));
         }
     }
@@ -126,10 +128,11 @@ impl Store {
         }
         // Some stores announce version ids that they do not know afterwards. The announced bytes
         // may be under the bare name, or a version below it.
-        if let GetAnswer::Object(identity, body) = self.get_version(object, None).await?
+        if let GetAnswer::Object(identity, observation, body) =
+            self.get_version(object, None).await?
             && same_etag(&identity, object)
         {
-            return Ok(GetAnswer::Object(identity, body));
+            return Ok(GetAnswer::Object(identity, observation, body));
         }
         if look == Look::First {
             return Ok(answer);
@@ -153,10 +156,12 @@ impl Store {
         let current = match &answer {
             _ if object.uncovered => return Ok(answer),
             // The answer of a cache, or of a node that lags behind.
-            GetAnswer::Object(identity, _) if look == Look::First && is_older(identity, object) => {
+            GetAnswer::Object(identity, ..)
+                if look == Look::First && is_older(identity, object) =>
+            {
                 return Ok(GetAnswer::Gone { marker: false });
             }
-            GetAnswer::Object(identity, _) => match identity.slot() {
+            GetAnswer::Object(identity, ..) => match identity.slot() {
                 Some(version) => Some(version.to_owned()),
                 None => return Ok(answer),
             },
@@ -191,6 +196,7 @@ impl Store {
         object: &ObjectRef,
         version: Option<&str>,
     ) -> Result<GetAnswer, Failure> {
+        let asked = Instant::now();
         let output = match self.get_object(&object.bucket, &object.key, version).send().await {
             Ok(output) => output,
             Err(error) => return refused(&error),
@@ -217,7 +223,8 @@ impl Store {
             let detail = "an answer without Content-Length, or with a part of the object";
             return Err(fault::suspect(Stage::Fetch, Reason::BodyOfUnknownLength, detail));
         }
-        Ok(GetAnswer::Object(identity, Box::new(output.body)))
+        let observation = Observation { asked, tag_count: output.tag_count() };
+        Ok(GetAnswer::Object(identity, observation, Box::new(output.body)))
     }
 
     /// Whether HEAD tells another length than the body has. Asked only when the notification
@@ -330,7 +337,7 @@ fn without_list(object: &ObjectRef, answer: GetAnswer, fault: Fault) -> Result<G
         fault => fault,
     };
     let is_enough = match &answer {
-        GetAnswer::Object(identity, _) => same_etag(identity, object),
+        GetAnswer::Object(identity, ..) => same_etag(identity, object),
         GetAnswer::Gone { marker } => !marker,
         GetAnswer::Unreadable => true,
         GetAnswer::Versions(_) => false,

@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::{DateTime, Format};
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, http};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -53,6 +53,7 @@ const MAX_HEADERS: usize = 20_000;
 // The SDK fails on a date that is none.
 const RETAIN_UNTIL: &str = "x-amz-object-lock-retain-until-date";
 const LAST_MODIFIED: &str = "last-modified";
+const TAG_COUNT: &str = "x-amz-tagging-count";
 const LEGAL_HOLD: &str = "x-amz-object-lock-legal-hold";
 const LOCK_MODE: &str = "x-amz-object-lock-mode";
 
@@ -75,6 +76,7 @@ const KEPT_HEADERS: &[&str] = &[
     RETAIN_UNTIL,
     "x-amz-request-id",
     "x-amz-retry-after",
+    TAG_COUNT,
     "x-amz-version-id",
 ];
 
@@ -186,6 +188,12 @@ fn is_too_large(error: &legacy::Error) -> bool {
 fn without_uploader_headers<B>(mut answer: http::Response<B>) -> http::Response<B> {
     let mut used = HeaderMap::new();
     for name in KEPT_HEADERS {
+        if *name == TAG_COUNT {
+            used.extend(
+                tag_count(answer.headers()).map(|count| (HeaderName::from_static(name), count)),
+            );
+            continue;
+        }
         // A store sends these once. If there are two, the uploader stored one.
         let once = matches!(*name, RETAIN_UNTIL | LAST_MODIFIED | LOCK_MODE | LEGAL_HOLD);
         if once && answer.headers().get_all(*name).iter().count() > 1 {
@@ -204,6 +212,18 @@ fn without_uploader_headers<B>(mut answer: http::Response<B>) -> http::Response<
     }
     *answer.headers_mut() = used;
     answer
+}
+
+/// The number of tags. Only its absence is ever relied on, so what the SDK could not read, or what stands
+/// there twice because the uploader stored one, must not be left out: it becomes a number that no object has.
+fn tag_count(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut all = headers.get_all(TAG_COUNT).iter();
+    let count = all.next()?;
+    let is_number = count.to_str().is_ok_and(|text| text.parse::<i32>().is_ok());
+    if is_number && all.next().is_none() {
+        return Some(count.clone());
+    }
+    Some(HeaderValue::from_static("-1"))
 }
 
 impl HttpClient for Transport {

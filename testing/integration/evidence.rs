@@ -3,6 +3,7 @@
 //! answers where a test says so.
 
 mod deletions;
+mod fresh;
 mod versions;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

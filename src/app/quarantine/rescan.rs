@@ -51,7 +51,7 @@ pub(super) async fn rescan(
             }
             clean += 1;
             match &restorer {
-                Some(restorer) => restorer.one(&held).await.map(Some),
+                Some(restorer) => Box::pin(restorer.one(&held)).await.map(Some),
                 None => Ok(Some(format!("clean {}", held.said()))),
             }
         })

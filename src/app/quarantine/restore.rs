@@ -351,7 +351,7 @@ impl<'a> Restorer<'a> {
         if !is_tied {
             // The scan that its upload is about to get does the same.
             let release = release(record);
-            let tied = tag(self.store, &self.keys, &self.tag_key, identity, &release).await;
+            let tied = tag(self.store, &self.keys, &self.tag_key, (identity, None), &release).await;
             tracing::debug!(?tied, "the release was tied to what is there");
         }
         Ok(left_out)

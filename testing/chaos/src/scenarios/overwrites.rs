@@ -1,11 +1,12 @@
 //! Objects that change while the daemon works on them, at each step.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::LocalBoxFuture;
 use peers::error::Result;
 use peers::proxy::{Call, EngineFault, Fault, Hook, Op};
+use stack::say;
 
 use crate::ledger::{Ledger, OBJECTS};
 use crate::samples::Fate;
@@ -137,7 +138,32 @@ async fn struck_objects(world: &World) -> Result<()> {
 
 pub(super) fn overwritten(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     arm(world);
-    world.while_feeding(OBJECTS / 2, 6, async |world| struck_objects(world).await)
+    Box::pin(async {
+        world.while_feeding(OBJECTS / 2, 6, async |world| struck_objects(world).await).await?;
+        let (tagged, at_once) = unasked(world);
+        say!(
+            "    of {tagged} struck with their tag on its way, {at_once} asked about by the GET alone"
+        );
+        Ok(())
+    })
+}
+
+/// Struck with their tag on its way, and how many of them had been asked about by the GET alone. A slow
+/// machine asks about all.
+fn unasked(world: &World) -> (usize, usize) {
+    let (mut asked, mut tagged) = (HashSet::new(), HashMap::new());
+    for said in world.store.said() {
+        let key = said.call.key;
+        match said.call.op {
+            Op::Head | Op::Tags => drop(asked.insert(key)),
+            Op::SetTags if key.starts_with("striking") => {
+                let unasked = !asked.contains(&key);
+                tagged.entry(key).or_insert(unasked);
+            }
+            _ => {}
+        }
+    }
+    (tagged.len(), tagged.into_values().filter(|unasked| *unasked).count())
 }
 
 fn unnamed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
