@@ -44,7 +44,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves the page until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) {
-    let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let local =
+        listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let shown = Arc::new(shown);
     let handle = move |request: Request<Incoming>, _: Peer| {
         let answer = answer(&request, &shown, local);

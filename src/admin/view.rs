@@ -88,7 +88,7 @@ pub(super) fn html(shown: &Shown, paused: bool) -> Result<String, askama::Error>
     let readiness = health.readiness();
     let troubles = health.troubles();
     let parked = rows::parked(&depths, metrics);
-    let (mood, sentence) = judge(&readiness, &troubles, &parked);
+    let (mood, sentence) = judge(&readiness, &troubles, &parked, !depths.is_empty());
     Page {
         replica: replica(),
         version: env!("CARGO_PKG_VERSION"),
@@ -129,7 +129,13 @@ impl Mood {
     }
 }
 
-fn judge(readiness: &Readiness, troubles: &[Trouble], parked: &[ParkedRow]) -> (Mood, String) {
+/// `counted`: how many messages wait, and how many are parked, is known.
+fn judge(
+    readiness: &Readiness,
+    troubles: &[Trouble],
+    parked: &[ParkedRow],
+    counted: bool,
+) -> (Mood, String) {
     let missing: Vec<_> = troubles.iter().filter(|trouble| trouble.needed).collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|trouble| trouble.part.to_string()).collect();
@@ -145,6 +151,10 @@ fn judge(readiness: &Readiness, troubles: &[Trouble], parked: &[ParkedRow]) -> (
     }
     let count = readiness.degraded.len() + usize::from(!parked.is_empty());
     match count {
+        0 if !counted => {
+            let sentence = "Scanning. How much waits or is parked is not known.";
+            (Mood::Care, sentence.to_owned())
+        }
         0 => (Mood::Calm, "Scanning. Nothing needs you.".to_owned()),
         1 => (Mood::Care, "Scanning, and one thing needs a look.".to_owned()),
         more => (Mood::Care, format!("Scanning, and {more} things need a look.")),

@@ -13,7 +13,22 @@ fn shown() -> Shown {
     for part in [Part::Broker, Part::Store, Part::Engine] {
         shown.health.up(part);
     }
+    shown.health.set_queues(vec![nothing_waits()]);
     shown
+}
+
+fn nothing_waits() -> QueueDepth {
+    QueueDepth { queue: QueueKind::Notifications, ready: 0, retry: 0, dead: Some(0) }
+}
+
+#[test]
+fn it_is_not_calm_about_what_it_does_not_know() {
+    let shown = shown();
+    assert!(html(&shown, false).unwrap().contains("Scanning. Nothing needs you."));
+    shown.health.set_queues(Vec::new());
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("How much waits or is parked is not known."), "{page}");
+    assert!(!page.contains("Nothing needs you"), "{page}");
 }
 
 fn result(key: &str) -> ResultLine {
