@@ -115,6 +115,15 @@ impl TagCounts {
         }
     }
 
+    /// There were tags where the answer named none: perhaps they are new, perhaps the store does not tell
+    /// any more.
+    pub(super) fn doubt(&self, identity: &Identity) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tried) = buckets.get_mut(&place(identity)) {
+            tried.told = Told::Unknown;
+        }
+    }
+
     /// Remembers that this process sets tags under this name now.
     pub(super) fn tags(&self, identity: &Identity) {
         let mut tagged = self.tagged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,6 +174,9 @@ mod tests {
         assert!(!counts.are_told(&at("a", "k", Some("v"))), "another right");
         counts.learn(&object, false);
         assert!(!counts.are_told(&object), "a right may be taken away");
+        counts.learn(&object, true);
+        counts.doubt(&object);
+        assert!(!counts.are_told(&object));
     }
 
     #[test]

@@ -76,7 +76,6 @@ const KEPT_HEADERS: &[&str] = &[
     RETAIN_UNTIL,
     "x-amz-request-id",
     "x-amz-retry-after",
-    TAG_COUNT,
     "x-amz-version-id",
 ];
 
@@ -188,12 +187,6 @@ fn is_too_large(error: &legacy::Error) -> bool {
 fn without_uploader_headers<B>(mut answer: http::Response<B>) -> http::Response<B> {
     let mut used = HeaderMap::new();
     for name in KEPT_HEADERS {
-        if *name == TAG_COUNT {
-            used.extend(
-                tag_count(answer.headers()).map(|count| (HeaderName::from_static(name), count)),
-            );
-            continue;
-        }
         // A store sends these once. If there are two, the uploader stored one.
         let once = matches!(*name, RETAIN_UNTIL | LAST_MODIFIED | LOCK_MODE | LEGAL_HOLD);
         if once && answer.headers().get_all(*name).iter().count() > 1 {
@@ -209,6 +202,9 @@ fn without_uploader_headers<B>(mut answer: http::Response<B>) -> http::Response<
                 used.append(HeaderName::from_static(name), value.clone());
             }
         }
+    }
+    if let Some(count) = tag_count(answer.headers()) {
+        used.insert(TAG_COUNT, count);
     }
     *answer.headers_mut() = used;
     answer
@@ -302,4 +298,32 @@ struct NoProxy {
     variable: &'static str,
     #[source]
     error: legacy::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of the number of tags in an answer with these.
+    fn counted(counts: &[&str]) -> Option<String> {
+        let mut answer = http::Response::new(());
+        for count in counts {
+            answer
+                .headers_mut()
+                .append(TAG_COUNT, HeaderValue::from_bytes(count.as_bytes()).unwrap());
+        }
+        let kept = without_uploader_headers(answer);
+        let all: Vec<_> = kept.headers().get_all(TAG_COUNT).iter().collect();
+        assert!(all.len() <= 1);
+        all.first().map(|count| count.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_number_of_tags_is_never_lost() {
+        assert_eq!(counted(&[]), None);
+        assert_eq!(counted(&["2"]).unwrap(), "2");
+        for odd in [&["many"][..], &[""], &["99999999999"], &["\u{e9}"], &["2", "2"], &["0", "x"]] {
+            assert_eq!(counted(odd).unwrap(), "-1", "{odd:?}");
+        }
+    }
 }

@@ -122,7 +122,7 @@ impl Store {
             Ok(tags) => {
                 let tags: Vec<_> = tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
                 if uncounted && !tags.is_empty() {
-                    self.tag_counts.learn(&found, false);
+                    self.tag_counts.doubt(&found);
                 }
                 let shows_first = uncounted && tags.is_empty();
                 Ok(Ok(Tagged { identity: found, slot, tags, shows_first, unasked: false }))
@@ -151,7 +151,7 @@ impl Store {
     }
 
     /// Whether the answer to a GET tells that these bytes have so many tags; `None` when there is no
-    /// answer about them.
+    /// answer about them, or when somebody else has tagged them meanwhile.
     async fn shows_count(
         &self,
         identity: &Identity,
@@ -166,7 +166,11 @@ impl Store {
             let etag = answer.e_tag().map(plain_etag);
             etag == identity.etag.as_deref()
         })?;
-        Some(answer.tag_count().is_some_and(|count| usize::try_from(count) == Ok(tags)))
+        match answer.tag_count() {
+            Some(count) if usize::try_from(count) == Ok(tags) => Some(true),
+            Some(_) => None,
+            None => Some(false),
+        }
     }
 
     async fn write_and_compare(&self, found: &Tagged, tags: &Tags) -> Result<Applied, Failure> {

@@ -133,78 +133,68 @@ async fn the_first_object_shows_whether_the_store_tells() {
     }
 }
 
-#[tokio::test]
-async fn what_is_put_between_the_get_and_the_tag_keeps_no_tag_of_ours() {
-    let struck = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&struck);
-    let seen = Arc::new(Mutex::new(HashMap::<String, Vec<Operation>>::new()));
+/// A scene that does something when the tags of an object arrive about which nothing was asked since its GET,
+/// if its key begins with `struck`; and how often that happened.
+async fn struck(
+    act: impl Fn(&Call, &mut Contents) -> Option<Reply> + Send + Sync + 'static,
+) -> (Scene, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let (strikes, seen) =
+        (Arc::clone(&count), Mutex::new(HashMap::<String, Vec<Operation>>::new()));
     let scene = scene(&[], move |call, contents| {
         let key = call.key_text();
         let mut seen = seen.lock().unwrap();
         let before = seen.entry(key.clone()).or_default();
-        let fast = before.as_slice() == [GetObject];
+        let at_once = call.operation == PutObjectTagging && before.as_slice() == [GetObject];
         before.push(call.operation);
-        // Right before the tag, where nothing was asked since the GET.
-        if call.operation == PutObjectTagging && fast && key.starts_with("struck") {
-            count.fetch_add(1, Ordering::Relaxed);
-            contents.bucket(BUCKET).put(&call.key, Version::new("other bytes"));
+        if !at_once || !key.starts_with("struck") {
+            return None;
         }
-        None
+        strikes.fetch_add(1, Ordering::Relaxed);
+        act(call, contents)
     })
     .await;
     at_best(&scene, &[GetObject, PutObjectTagging, HeadObject]).await;
+    (scene, count)
+}
+
+/// The key of the first object that is struck, and the operations on it.
+async fn first_struck(scene: &Scene, count: &AtomicUsize) -> (String, Vec<Operation>) {
     for number in 0..TRIES {
         let key = format!("struck{number}");
-        let (_, etag) = scene.put(&key, key.as_bytes());
-        let before = struck.load(Ordering::Relaxed);
-        scene.announce(&key, &etag).await;
-        let calls = scene.ends_as(&key, "clean").await;
-        if struck.load(Ordering::Relaxed) > before {
-            // The tag is taken back from what nobody had scanned, before that is read.
-            let round =
-                [GetObject, PutObjectTagging, HeadObject, GetObjectTagging, PutObjectTagging];
-            assert!(
-                calls.starts_with(&round) && calls[round.len()..].contains(&GetObject),
-                "{calls:?}"
-            );
-            let report = &scene.reports(&key, 1).await[0];
-            assert_eq!(report["etag"], scene.store.current(BUCKET, &key).unwrap().etag.as_str());
-            return;
+        let calls = scene.judged(&key, Version::new(key.as_str()), "clean").await;
+        if count.load(Ordering::Relaxed) > 0 {
+            return (key, calls);
         }
     }
     panic!("no object was fast enough");
 }
 
 #[tokio::test]
-async fn a_tag_that_fails_at_once_is_set_after_asking() {
-    let seen = Arc::new(Mutex::new(HashMap::<String, Vec<Operation>>::new()));
-    let failed = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&failed);
-    let scene = scene(&[], move |call, contents| {
-        let key = call.key_text();
-        let mut seen = seen.lock().unwrap();
-        let before = seen.entry(key.clone()).or_default();
-        let fast = before.as_slice() == [GetObject];
-        before.push(call.operation);
-        if call.operation == PutObjectTagging && fast && key.starts_with("busy") {
-            count.fetch_add(1, Ordering::Relaxed);
-            // Somebody else sets a tag meanwhile.
-            let version = contents.bucket(BUCKET).version_mut(&call.key, None);
-            version.unwrap().tags.push(("own".into(), "tag".into()));
-            return Some(store::error(503, "SlowDown"));
-        }
+async fn what_is_put_between_the_get_and_the_tag_keeps_no_tag_of_ours() {
+    let (scene, count) = struck(|call, contents| {
+        contents.bucket(BUCKET).put(&call.key, Version::new("other bytes"));
         None
     })
     .await;
-    at_best(&scene, &[GetObject, PutObjectTagging, HeadObject]).await;
-    for number in 0..TRIES {
-        let key = format!("busy{number}");
-        let calls = scene.judged(&key, Version::new(key.as_str()), "clean").await;
-        if failed.load(Ordering::Relaxed) > 0 {
-            assert!(calls.contains(&GetObjectTagging), "{calls:?}");
-            assert_eq!(scene.store.current(BUCKET, &key).unwrap().tag_value("own"), Some("tag"));
-            return;
-        }
-    }
-    panic!("no object was fast enough");
+    let (key, calls) = first_struck(&scene, &count).await;
+    // The tag is taken back from what nobody had scanned, before that is read.
+    let round = [GetObject, PutObjectTagging, HeadObject, GetObjectTagging, PutObjectTagging];
+    assert!(calls.starts_with(&round) && calls[round.len()..].contains(&GetObject), "{calls:?}");
+    let report = &scene.reports(&key, 1).await[0];
+    assert_eq!(report["etag"], scene.store.current(BUCKET, &key).unwrap().etag.as_str());
+}
+
+#[tokio::test]
+async fn a_tag_that_fails_at_once_is_set_after_asking() {
+    let (scene, count) = struck(|call, contents| {
+        // Somebody else sets a tag meanwhile.
+        let version = contents.bucket(BUCKET).version_mut(&call.key, None);
+        version.unwrap().tags.push(("own".into(), "tag".into()));
+        Some(store::error(503, "SlowDown"))
+    })
+    .await;
+    let (key, calls) = first_struck(&scene, &count).await;
+    assert!(calls.contains(&GetObjectTagging), "{calls:?}");
+    assert_eq!(scene.store.current(BUCKET, &key).unwrap().tag_value("own"), Some("tag"));
 }
