@@ -138,6 +138,8 @@ pub(crate) enum Reason {
     EngineEarlyReply,
     /// Its answer is no verdict.
     EngineReply,
+    /// clamav-rest says nothing about the file: its clamd closed the connection without an answer.
+    EngineSilent,
     /// It reported an error of its own.
     EngineError,
     /// It neither scans the object nor says why.

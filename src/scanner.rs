@@ -164,6 +164,15 @@ fn is_refusal(answer: &Answer) -> bool {
     matches!(answer, Answer::TooLarge | Answer::Garbled)
 }
 
+/// Whether clamav-rest refuses the sample, or may do so: when its clamd closes the connection, a
+/// moment decides whether it has an answer at all.
+fn may_be_refusal(answer: &Result<Answer, Failure>) -> bool {
+    match answer {
+        Ok(answer) => is_refusal(answer),
+        Err(failure) => failure.reason == Reason::EngineSilent,
+    }
+}
+
 /// Whether `name` names a finding. clamd prints a missing name as `(null)`; nothing may be deleted
 /// for that.
 fn is_name(name: &str) -> bool {

@@ -175,8 +175,11 @@ pub(super) fn judge(
     file_name: &str,
 ) -> Result<Answer, Failure> {
     let unclear = || {
+        let nothing = matches!((dialect, body), (Dialect::V2, b"[]") | (Dialect::V1, b""));
+        let silent = status == StatusCode::OK && nothing;
+        let reason = if silent { Reason::EngineSilent } else { Reason::EngineReply };
         let text: String = String::from_utf8_lossy(body).chars().take(MAX_QUOTED).collect();
-        fault(Reason::EngineReply, format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
+        fault(reason, format!("HTTP {} with {text:?} is no verdict", status.as_u16()))
     };
     if status == StatusCode::PAYLOAD_TOO_LARGE {
         return Ok(Answer::TooLarge);
@@ -273,6 +276,20 @@ mod tests {
         assert_eq!(v1(412, r#"{"Description":"Regex had no matches"}"#).unwrap(), Answer::Garbled);
         for status in [200, 400, 406] {
             assert!(v2(status, listed).is_err() && v1(status, bare).is_err(), "{status}");
+        }
+    }
+
+    #[test]
+    fn saying_nothing_is_told_from_nonsense() {
+        for (answer, silent) in [
+            (v2(200, "[]"), true),
+            (v1(200, ""), true),
+            (v2(200, ""), false),
+            (v1(200, "[]"), false),
+            (v2(406, "[]"), false),
+            (v2(200, "[null]"), false),
+        ] {
+            assert_eq!(answer.unwrap_err().reason == Reason::EngineSilent, silent);
         }
     }
 

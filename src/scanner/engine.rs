@@ -8,7 +8,7 @@ use super::crowd::Crowd;
 use super::proof::Proof;
 use super::{
     Answer, Proved, Sample, Scanner, UnscannableReason, Verdict, Version, expect_infected, fault,
-    is_refusal, meaning, samples,
+    is_refusal, may_be_refusal, meaning, samples,
 };
 use crate::failure::{Failure, Reason, Stage};
 use crate::store::Buffer;
@@ -19,6 +19,8 @@ const MAX_VERSION_AGE: Duration = Duration::from_secs(2);
 const MAX_LIMITS_TEST_AGE: Duration = Duration::from_secs(5);
 /// Size limit, in bytes, of a sample that tests whether an engine refuses a size.
 const MAX_SAMPLE: u64 = 64 << 20;
+/// How often such a sample is sent for an explicit refusal.
+const MAX_SAMPLES: usize = 3;
 /// Attempts for an object whose size may make clamav-rest hang.
 const MAX_HANGING_ATTEMPTS: u32 = 3;
 
@@ -39,7 +41,7 @@ pub(crate) struct Engine {
     limits_reported: AtomicBool,
     version_asked: Proof,
     version: std::sync::Mutex<Version>,
-    /// The smallest size in bytes that a clamav-rest before 0.5 refused for the size alone. The
+    /// The smallest size in bytes that clamav-rest was seen to refuse for the size alone. The
     /// next self-test makes a new `Engine` without it, so a raised limit takes effect.
     refused: AtomicU64,
 }
@@ -151,45 +153,53 @@ impl Engine {
         }
         // A large one takes too long to be waited for.
         let scanning = object.is_in_memory().then(|| self.crowd.join());
-        let answer = self.protocol.scan(sample(object)).await?;
+        let answer = self.protocol.scan(sample(object)).await;
         drop(scanning);
-        // clamav-rest answers 413 also when its clamd is down or crashes, and before 0.5 answers
-        // 412 for many reasons. A refusal counts only if the engine works right before and right
-        // after.
-        if matches!(self.protocol, Proved::Clamd(_)) || !is_refusal(&answer) {
-            return Ok(answer);
+        // clamav-rest answers 413 also when its clamd is down or crashes, before 0.5 answers 412
+        // for many reasons, and of a file above the limit it may say nothing at all. A refusal
+        // counts only if the engine works right before and right after.
+        if matches!(self.protocol, Proved::Clamd(_)) || !may_be_refusal(&answer) {
+            return answer;
         }
         self.expect_eicar().await.map_err(Failure::engine_touched)?;
-        let again = self.protocol.scan(sample(object)).await?;
-        if is_refusal(&again) {
+        let again = self.protocol.scan(sample(object)).await;
+        if may_be_refusal(&again) {
             self.expect_eicar().await.map_err(Failure::engine_touched)?;
         }
-        if again != Answer::Garbled {
-            return Ok(again);
-        }
+        let unclear = match again {
+            Ok(Answer::Garbled) => {
+                let detail = "clamav-rest answers 412 and hides clamd's answer, and the size is \
+                              not the reason: perhaps clamd found something under a name that this \
+                              release cannot parse; update clamav-rest to 0.5 or later";
+                Failure::permanent(Stage::Scan, Reason::EngineUnclear, detail).engine_touched()
+            }
+            Err(silent) if silent.reason == Reason::EngineSilent => silent,
+            clear => return clear,
+        };
         let refused = self.refuses_size(object.length()).await.map_err(Failure::engine_touched)?;
-        if refused {
-            return Ok(Answer::TooLarge);
-        }
-        let detail = "clamav-rest answers 412 and hides clamd's answer, and the size is not the \
-                      reason: perhaps clamd found something under a name that this release cannot \
-                      parse; update clamav-rest to 0.5 or later";
-        Err(Failure::permanent(Stage::Scan, Reason::EngineUnclear, detail).engine_touched())
+        if refused { Ok(Answer::TooLarge) } else { Err(unclear) }
     }
 
     /// Whether a working engine refuses `length` bytes for their number alone: it refuses a
-    /// harmless sample of at most that size too.
+    /// harmless sample of at most that size too, and says so.
     async fn refuses_size(&self, length: u64) -> Result<bool, Failure> {
         if length >= self.refused.load(Ordering::Relaxed) {
             return Ok(true);
         }
         let size = length.min(MAX_SAMPLE);
-        let refused = is_refusal(&self.protocol.scan(Sample::Zeros(size)).await?);
-        if refused {
-            self.expect_eicar().await?;
-            self.refused.fetch_min(size, Ordering::Relaxed);
+        for _ in 0..MAX_SAMPLES {
+            let answer = match self.protocol.scan(Sample::Zeros(size)).await {
+                Err(silent) if silent.reason == Reason::EngineSilent => continue,
+                answer => answer?,
+            };
+            let refused = is_refusal(&answer);
+            if refused {
+                self.expect_eicar().await?;
+                self.refused.fetch_min(size, Ordering::Relaxed);
+            }
+            return Ok(refused);
         }
-        Ok(refused)
+        Ok(false)
     }
 
     /// The failure of a clamav-rest that did not answer in time. Releases of 2022 hang when clamd's

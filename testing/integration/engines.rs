@@ -129,10 +129,38 @@ async fn a_413_is_believed_only_from_an_engine_that_works() {
     );
 }
 
+/// What clamav-rest says of a file above its clamd's limit depends on the moment at which clamd
+/// closes the connection.
+#[tokio::test]
+async fn an_explicit_refusal_of_the_size_explains_an_answer_with_nothing() {
+    let samples = AtomicUsize::new(0);
+    let server = engine(move |request, _| {
+        let is_sample = request.body.windows(500).any(|part| part == [0; 500]);
+        if is_sample && samples.fetch_add(1, Ordering::Relaxed) == 1 {
+            return Reply::new(413, "File size limit exceeded");
+        }
+        Reply::new(200, "[]")
+    });
+    let daemon = scanned_by(&server).await;
+    for key in ["first", "second"] {
+        daemon.s3().put(key, vec![b'x'; 300_000]).await.unwrap();
+        assert_eq!(status(&daemon, key).await, "no");
+        let report = daemon.reports_on(key, 1, SOON).await.unwrap().remove(0).json();
+        assert_eq!((&report["reason"], &report["attempt"]), (&"too_large".into(), &1.into()));
+    }
+    let sent =
+        server.requests().iter().filter(|r| r.body.windows(500).any(|p| p == [0; 500])).count();
+    assert_eq!(sent, 2, "the limit is learned once");
+    // A smaller one is not explained by it.
+    daemon.s3().put("small", vec![b'x'; 1000]).await.unwrap();
+    let report = daemon.reports_on("small", 1, SOON).await.unwrap().remove(0).json();
+    assert_eq!(report["reason"], "scan_failed");
+}
+
 #[tokio::test]
 async fn one_failure_is_retried_and_a_retried_clean_is_reported() {
     let server = engine(|request, asked| match asked {
-        0 => Reply::new(200, "[]"),
+        0 => Reply::new(200, "nonsense"),
         _ => verdict(request, 200, "OK", ""),
     });
     let daemon = daemon(&[

@@ -190,7 +190,10 @@ fn judge(
         wrong(|t| &mut t.lost, "should have been parked".to_owned());
     }
     if is_dead && !upload.parks {
-        wrong(|t| &mut t.parked_without_need, "parked".to_owned());
+        let said = facts.reports.iter().filter(|report| report["key"] == upload.key.as_str());
+        let why = said.filter_map(|report| report["error"].as_str()).next_back();
+        let why = why.unwrap_or("no report says why");
+        wrong(|t| &mut t.parked_without_need, format!("parked: {why}"));
     }
     if !facts.reports.iter().any(|report| is_due(report, upload)) {
         wrong(|t| &mut t.reports_missing, "no report with its result".to_owned());
