@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,19 @@ const LIMITS: Limits = Limits {
     connection: Some(Duration::from_secs(10)),
     drain: Duration::ZERO,
 };
+
+/// With every answer, also those that say no: a browser keeps nothing of it, loads and runs nothing for
+/// it, and shows it in no frame.
+const SECURITY_HEADERS: [(&str, &str); 4] = [
+    ("cache-control", "no-store"),
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+    ),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+];
 
 /// Listens at `address`.
 ///
@@ -90,7 +103,11 @@ fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
 fn reply(status: StatusCode, format: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(format));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format));
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     response
 }
 
@@ -120,5 +137,6 @@ mod tests {
         let request = Request::post("/livez").body(()).unwrap();
         let reply = answer(&request, &Health::default(), &Metrics::default());
         assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(reply.headers()["x-content-type-options"], "nosniff");
     }
 }

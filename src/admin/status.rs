@@ -1,15 +1,14 @@
 //! The status page: what this replica does, for people, read only.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HOST, HeaderName, HeaderValue};
-use hyper::http::uri::Authority;
+use hyper::header::{ALLOW, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +29,6 @@ const PAUSED: &str = "refresh=off";
 /// Seconds until the page is loaded again. In a header, as the page works without scripts; its first
 /// link stops it.
 const REFRESH: &str = "10";
-/// It loads nothing, runs nothing, sends nothing and is shown in no frame.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
 
 /// Listens at `address`.
 ///
@@ -78,28 +74,25 @@ fn answer<B>(request: &Request<B>, shown: &Shown, local: bool) -> Response<Full<
             text(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made, see the log\n")
         }
     };
-    let headers = answer.headers_mut();
-    for (name, value) in [
-        ("cache-control", "no-store"),
-        ("content-security-policy", POLICY),
-        ("referrer-policy", "no-referrer"),
-        ("x-content-type-options", "nosniff"),
-    ] {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
     if !paused {
-        headers.insert(HeaderName::from_static("refresh"), HeaderValue::from_static(REFRESH));
+        answer.headers_mut().insert("refresh", HeaderValue::from_static(REFRESH));
     }
     answer
 }
 
-/// Whether a `Host` header holds an address, or the name that every host has for itself.
+/// Whether a `Host` header is an address, or the name that every host has for itself, with a port or
+/// without.
 fn names_this_host(host: &HeaderValue) -> bool {
-    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    authority.is_some_and(|authority| {
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-    })
+    let Ok(host) = host.to_str() else { return false };
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
+    match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(name) => name.parse::<Ipv6Addr>().is_ok(),
+        None => name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok(),
+    }
 }
 
 #[cfg(test)]
@@ -113,10 +106,23 @@ mod tests {
 
     #[test]
     fn a_local_page_answers_to_this_host_alone() {
-        for host in ["localhost:8081", "LOCALHOST", "127.0.0.1:8081", "[::1]:8081"] {
+        for host in
+            ["localhost:8081", "LOCALHOST", "127.0.0.1:8081", "127.0.0.1", "[::1]:8081", "[::1]"]
+        {
             assert_eq!(get("/", host).status(), StatusCode::OK, "{host}");
         }
-        for host in ["evil.example:8081", "localhost.evil.example", ""] {
+        for host in [
+            "evil.example:8081",
+            "localhost.evil.example",
+            "user@localhost",
+            "localhost:8081x",
+            "localhost:+80",
+            "localhost:",
+            "[localhost]",
+            "[127.0.0.1",
+            "::1",
+            "",
+        ] {
             assert_eq!(get("/", host).status(), StatusCode::MISDIRECTED_REQUEST, "{host}");
         }
         let request = Request::get("/").body(()).unwrap();
@@ -144,12 +150,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_loaded_run_kept_or_framed() {
-        let answer = get("/", "localhost");
-        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
-        assert!(
-            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'")
-        );
-        assert_eq!(answer.headers()["cache-control"], "no-store");
+    fn nothing_is_loaded_run_kept_or_framed_whatever_the_answer() {
+        let post = Request::post("/").header(HOST, "localhost").body(()).unwrap();
+        for (status, answer) in [
+            (StatusCode::OK, get("/", "localhost")),
+            (StatusCode::NOT_FOUND, get("/other", "localhost")),
+            (StatusCode::MISDIRECTED_REQUEST, get("/", "evil.example")),
+            (StatusCode::METHOD_NOT_ALLOWED, answer(&post, &Shown::default(), true)),
+        ] {
+            assert_eq!(answer.status(), status);
+            let header = |name: &str| answer.headers()[name].to_str().unwrap();
+            let policy = header("content-security-policy");
+            assert!(policy.starts_with("default-src 'none'"), "{policy}");
+            assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert_eq!(header("cache-control"), "no-store");
+            assert_eq!(header("referrer-policy"), "no-referrer");
+            assert_eq!(header("x-content-type-options"), "nosniff");
+        }
     }
 }
