@@ -374,6 +374,13 @@ impl Settings {
         }
         warnings.extend(self.idle_quarantine());
         self.warn_of_intake(warnings);
+        let open = self.status_addr.filter(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = open {
+            warnings.push(format!(
+                "STATUS_ADDR {address} can be reached from other hosts: the status page names objects \
+                 and has no login"
+            ));
+        }
         self.warn_of_idle(texts, warnings);
         let free = rustix::fs::statvfs(&self.store.temp_dir)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));

@@ -341,6 +341,17 @@ fn the_intake_is_off_unless_it_has_an_address_and_then_needs_a_token() {
 }
 
 #[test]
+fn a_status_page_that_others_can_reach_is_warned_of() {
+    let warnings = |address| load(&with(&[("STATUS_ADDR", address)])).unwrap().warnings.join("\n");
+    for local in ["127.0.0.1:8081", "[::1]:8081", "[::ffff:127.0.0.1]:8081", ""] {
+        assert!(!warnings(local).contains("STATUS_ADDR"), "{local}");
+    }
+    for open in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081"] {
+        assert!(warnings(open).contains("names objects and has no login"), "{open}");
+    }
+}
+
+#[test]
 fn the_canary_needs_buckets_and_a_deadline_that_is_shorter_than_its_interval() {
     let canary = |pairs: &[(&str, &str)]| settings(&with(pairs)).canary;
     let (every, buckets) = (("CANARY_EVERY", "5m"), ("CANARY_BUCKETS", "a-1, b.2"));
