@@ -28,14 +28,14 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// The settings to check when it is down.
-    const fn settings(self) -> &'static str {
+    /// The settings to check when it is down; `None` where the reason names them.
+    const fn settings(self) -> Option<&'static str> {
         match self {
-            Self::Broker => hints::BROKER_ADDRESS,
-            Self::Store => hints::STORE,
-            Self::Engine => hints::ENGINE_ADDRESS,
-            Self::Host => hints::HOST_RESOURCES,
-            Self::Webhook => hints::WEBHOOK,
+            Self::Broker => None,
+            Self::Store => Some(hints::STORE),
+            Self::Engine => Some(hints::ENGINE_ADDRESS),
+            Self::Host => Some(hints::HOST_RESOURCES),
+            Self::Webhook => Some(hints::WEBHOOK),
         }
     }
 
@@ -92,8 +92,8 @@ pub(crate) enum Note {
 pub(crate) struct Trouble {
     pub(crate) part: Part,
     pub(crate) reason: String,
-    /// The settings to check.
-    pub(crate) check: &'static str,
+    /// The settings to check, where the reason does not name them.
+    pub(crate) check: Option<&'static str>,
     /// Whether nothing is scanned without it.
     pub(crate) needed: bool,
     pub(crate) since: Instant,

@@ -164,7 +164,7 @@ fn judge(
 fn causes(readiness: &Readiness, troubles: &[Trouble]) -> Vec<Cause> {
     let parts = troubles.iter().map(|trouble| Cause {
         what: format!("{}: {}", trouble.part, plain(&trouble.reason)),
-        hint: format!("check {}", trouble.check),
+        hint: trouble.check.map(|check| format!("check {check}")).unwrap_or_default(),
         since: long(trouble.since.elapsed()),
     });
     let of_parts: Vec<_> = troubles.iter().map(|trouble| trouble.part.into_str()).collect();

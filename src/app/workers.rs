@@ -244,7 +244,8 @@ impl Workers {
                 if let Some(canaries) = &self.canaries {
                     canaries.session_lost();
                 }
-                daemon.health.down(Part::Broker, "the session was lost");
+                let reason = format!("the session was lost: check {}", hints::BROKER_ADDRESS);
+                daemon.health.down(Part::Broker, reason);
                 Ok(false)
             }
         }

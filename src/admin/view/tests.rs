@@ -90,6 +90,10 @@ fn it_says_what_is_down_since_when_and_what_to_check() {
     shown.health.down(Part::Broker, "connection refused");
     let page = html(&shown, false).unwrap();
     assert!(page.contains("broker, engine are down. The store has to keep its events"), "{page}");
+    // The reason of a broker that cannot be reached says itself what to check.
+    shown.health.down(Part::Broker, "no answer: check RABBITMQ_ENDPOINT");
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("no answer: check RABBITMQ_ENDPOINT, for 0 s</li>"), "{page}");
     shown.health.up(Part::Broker);
     shown.health.up(Part::Engine);
     shown.health.down(Part::Webhook, "503");
