@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use askama::Template;
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{CodePointMapData, CodePointSetData};
 
 use self::plot::Plot;
 use self::rows::{InWorkRow, ParkedRow, QueueRow, ResultRow, SweepRow};
@@ -19,6 +21,16 @@ use crate::quantity::count;
 
 /// Minutes over which the present rate is taken; the one that goes on is left out.
 const RATE_MINUTES: u8 = 5;
+
+/// What has no looks though Unicode does not say so: the Braille pattern without dots, the null
+/// notehead, the blanks of Egyptian hieroglyphs.
+const BLANK: [char; 4] = ['\u{2800}', '\u{1d159}', '\u{13441}', '\u{13442}'];
+/// Combining marks behind one letter. Writing needs no more; many of them cover other lines.
+const MOST_MARKS: u8 = 4;
+/// Characters of a longer name that are shown from its start, and from its end, where a file has its
+/// type.
+const START: usize = 80;
+const END: usize = 40;
 
 /// Where the page gets what it shows.
 #[derive(Debug, Default)]
@@ -69,6 +81,14 @@ struct Cause {
     /// What to do about it; empty where `what` says it.
     hint: String,
     since: String,
+}
+
+/// A name that others chose, which may be long: a key, a version, a signature.
+struct Name {
+    /// All of it, or its start and its end.
+    shown: String,
+    /// Of all of it, where it is not shown; else empty.
+    length: String,
 }
 
 struct Fact {
@@ -261,15 +281,46 @@ fn replica() -> String {
 
 /// Text that others chose, with what is no visible character written out.
 fn plain(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
+    pieces(text).concat()
+}
+
+/// The characters of a text that others chose, each as it is shown. Combining marks are shown as they
+/// are behind a letter only, and a few of them: elsewhere they change the look of what is not theirs.
+fn pieces(text: &str) -> Vec<String> {
+    let category = CodePointMapData::<GeneralCategory>::new();
+    let invisible = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let mut marks = 0;
+    let piece = |character| {
+        let category = category.get(character);
+        if invisible.contains(character) || BLANK.contains(&character) {
+            marks = 0;
+            return character.escape_unicode().to_string();
+        }
+        if marks > 0 && GeneralCategoryGroup::Mark.contains(category) {
+            marks -= 1;
+            return character.to_string();
+        }
+        marks = if GeneralCategoryGroup::Letter.contains(category) { MOST_MARKS } else { 0 };
         match character {
             // What the template escapes anyway.
-            '"' | '\'' => shown.push(character),
-            _ => shown.extend(character.escape_debug()),
+            '"' | '\'' => character.to_string(),
+            _ => character.escape_debug().to_string(),
         }
+    };
+    text.chars().map(piece).collect()
+}
+
+impl Name {
+    fn of(text: &str) -> Self {
+        let pieces = pieces(text);
+        let Some(cut) = pieces.len().checked_sub(START + END).filter(|cut| *cut > 0) else {
+            return Self { shown: pieces.concat(), length: String::new() };
+        };
+        let start: String = pieces.iter().take(START).map(String::as_str).collect();
+        let end: String = pieces.iter().skip(START + cut).map(String::as_str).collect();
+        let length = format!("{} characters", count(pieces.len() as u64));
+        Self { shown: format!("{start}…{end}"), length }
     }
-    shown
 }
 
 /// The time of day in UTC, to the second.

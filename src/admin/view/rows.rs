@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{clock_time, long, plain, since};
+use super::{Name, clock_time, long, since};
 use crate::failure::Reason;
 use crate::health::{QueueDepth, QueueKind, Readiness};
 use crate::metrics::Metrics;
@@ -22,7 +22,7 @@ pub(super) struct QueueRow {
 }
 
 pub(super) struct InWorkRow {
-    pub(super) object: String,
+    pub(super) object: Name,
     pub(super) trigger: &'static str,
     pub(super) step: &'static str,
     /// In per cent, while it is downloaded.
@@ -33,11 +33,11 @@ pub(super) struct InWorkRow {
 
 pub(super) struct ResultRow {
     pub(super) at: String,
-    pub(super) object: String,
-    pub(super) version: String,
+    pub(super) object: Name,
+    pub(super) version: Name,
     pub(super) size: String,
     pub(super) status: &'static str,
-    pub(super) finding: String,
+    pub(super) finding: Name,
     pub(super) action: &'static str,
     pub(super) error: &'static str,
     pub(super) trigger: &'static str,
@@ -49,7 +49,7 @@ pub(super) struct ParkedRow {
 }
 
 pub(super) struct SweepRow {
-    pub(super) bucket: String,
+    pub(super) bucket: Name,
     pub(super) listed: String,
     pub(super) announced: String,
     pub(super) left: String,
@@ -80,7 +80,7 @@ impl InWorkRow {
             Step::Scanning => ("waiting for the verdict", None, String::new()),
             Step::Applying => ("tagging, moving or deleting", None, String::new()),
         };
-        let (object, trigger, since) = (plain(&entry.object), entry.trigger, since(entry.since));
+        let (object, trigger, since) = (Name::of(&entry.object), entry.trigger, since(entry.since));
         Self { object, trigger, step, percent, size, since }
     }
 }
@@ -89,11 +89,11 @@ impl ResultRow {
     pub(super) fn of(line: &ResultLine) -> Self {
         Self {
             at: clock_time(line.at),
-            object: plain(&format!("{}/{}", line.bucket, line.key)),
-            version: plain(line.version.as_deref().unwrap_or_default()),
+            object: Name::of(&format!("{}/{}", line.bucket, line.key)),
+            version: Name::of(line.version.as_deref().unwrap_or_default()),
             size: line.size.map(bytes).unwrap_or_default(),
             status: line.status,
-            finding: plain(line.finding.as_deref().unwrap_or_default()),
+            finding: Name::of(line.finding.as_deref().unwrap_or_default()),
             action: line.action,
             error: line.error.unwrap_or_default(),
             trigger: line.trigger,
@@ -154,7 +154,7 @@ pub(super) fn sweeps(readiness: &Readiness, rate: f64, depths: &[QueueDepth]) ->
         Some(messages) => format!("{} wait", count(messages)),
     };
     let rows = readiness.sweeps.iter().map(|(bucket, sweep)| SweepRow {
-        bucket: plain(&format!("{bucket}/{}", sweep.prefix)),
+        bucket: Name::of(&format!("{bucket}/{}", sweep.prefix)),
         listed: count(sweep.listed),
         announced: count(sweep.announced),
         left: left.clone(),

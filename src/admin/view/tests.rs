@@ -69,6 +69,55 @@ fn what_others_chose_is_text() {
 }
 
 #[test]
+fn what_is_invisible_is_written_out_and_combining_marks_stay_with_their_letter() {
+    for character in [
+        '\u{3164}',
+        '\u{115f}',
+        '\u{1160}',
+        '\u{2800}',
+        '\u{ffa0}',
+        '\u{34f}',
+        '\u{200b}',
+        '\u{fe0f}',
+        '\u{e0041}',
+        '\u{a0}',
+        '\u{2028}',
+    ] {
+        let code = u32::from(character);
+        assert_eq!(plain(&format!("a{character}b")), format!("a\\u{{{code:x}}}b"));
+    }
+    for honest in ["e\u{301}te\u{301}.txt", "นี่คือที่", "हिन्दी", "Tie\u{302}\u{301}ng", "it's \"it\""]
+    {
+        assert_eq!(plain(honest), honest);
+    }
+    // Nothing of the page is struck out or overgrown.
+    assert_eq!(plain("\u{338}a=\u{338}"), "\\u{338}a=\\u{338}");
+    assert_eq!(
+        plain(&format!("e{}", "\u{301}".repeat(9))),
+        format!("e\u{301}\u{301}\u{301}\u{301}{}", "\\u{301}".repeat(5))
+    );
+}
+
+#[test]
+fn long_keys_are_cut_in_the_middle_and_the_page_stays_small() {
+    let shown = shown();
+    for _ in 0..100 {
+        shown.overview.results.add(result(&"\u{1}".repeat(1024)));
+    }
+    let page = html(&shown, false).unwrap();
+    assert!(page.len() < 150_000, "{}", page.len());
+    let long = format!("the-start{}the-end.pdf", "x".repeat(1000));
+    shown.overview.results.add(result(&long));
+    let _work = shown.overview.in_work.begin("uploads", &long, "upload");
+    let page = html(&shown, false).unwrap();
+    assert!(!page.contains(&long));
+    for part in ["uploads/the-startx", "x…x", "xthe-end.pdf</code><small>1,028 characters</small>"]
+    {
+        assert_eq!(page.matches(part).count(), 2, "{part}: {page}");
+    }
+}
+
+#[test]
 fn the_page_needs_nothing_from_elsewhere() {
     let page = html(&shown(), false).unwrap();
     for bad in
