@@ -130,12 +130,14 @@ pub(crate) enum QueueKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueDepth {
     pub(crate) queue: QueueKind,
-    /// To be delivered.
-    pub(crate) ready: u64,
-    /// In its retry queues.
+    /// To be delivered; `None` while the queue is missing.
+    pub(crate) ready: Option<u64>,
+    /// In those of its retry queues that are there.
     pub(crate) retry: u64,
-    /// In its dead-letter queue; `None` without one.
+    /// In its dead-letter queue; `None` without one, and while it is missing.
     pub(crate) dead: Option<u64>,
+    /// The names of those of its queues that somebody deleted.
+    pub(crate) missing: Vec<String>,
 }
 
 /// The body of `/readyz`.

@@ -373,8 +373,8 @@ impl Metrics {
             self.degraded.get_or_create(&label).set(i64::from(there));
         }
         self.queue_messages.clear();
-        for QueueDepth { queue, ready, retry, dead } in health.queues() {
-            let states = [("ready", Some(ready)), ("retry", Some(retry)), ("dead", dead)];
+        for QueueDepth { queue, ready, retry, dead, .. } in health.queues() {
+            let states = [("ready", ready), ("retry", Some(retry)), ("dead", dead)];
             for (state, count) in states {
                 let Some(count) = count else { continue };
                 let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -108,7 +108,9 @@ pub(super) fn html(shown: &Shown, paused: bool) -> Result<String, askama::Error>
     let readiness = health.readiness();
     let troubles = health.troubles();
     let parked = rows::parked(&depths, metrics);
-    let (mood, sentence) = judge(&readiness, &troubles, &parked, !depths.is_empty());
+    let causes = causes(&readiness, &troubles, &depths);
+    let looks = causes.len() + usize::from(!parked.is_empty());
+    let (mood, sentence) = judge(&troubles, looks, !depths.is_empty());
     Page {
         replica: replica(),
         version: env!("CARGO_PKG_VERSION"),
@@ -117,7 +119,7 @@ pub(super) fn html(shown: &Shown, paused: bool) -> Result<String, askama::Error>
         paused,
         mood,
         sentence,
-        causes: causes(&readiness, &troubles),
+        causes,
         facts: facts(shown, &depths, &hour),
         plots: plots(&hour),
         sweeps: rows::sweeps(&readiness, rate_of(&hour), &depths),
@@ -149,13 +151,9 @@ impl Mood {
     }
 }
 
-/// `counted`: how many messages wait, and how many are parked, is known.
-fn judge(
-    readiness: &Readiness,
-    troubles: &[Trouble],
-    parked: &[ParkedRow],
-    counted: bool,
-) -> (Mood, String) {
+/// `looks`: how many things a person should look at. `counted`: how many messages wait, and how many are
+/// parked, is known.
+fn judge(troubles: &[Trouble], looks: usize, counted: bool) -> (Mood, String) {
     let missing: Vec<_> = troubles.iter().filter(|trouble| trouble.needed).collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|trouble| trouble.part.to_string()).collect();
@@ -169,8 +167,7 @@ fn judge(
         let sentence = format!("Not scanning: {} {are} down. {uploads}", names.join(", "));
         return (Mood::Down, sentence);
     }
-    let count = readiness.degraded.len() + usize::from(!parked.is_empty());
-    match count {
+    match looks {
         0 if !counted => {
             let sentence = "Scanning. How much waits or is parked is not known.";
             (Mood::Care, sentence.to_owned())
@@ -181,7 +178,7 @@ fn judge(
     }
 }
 
-fn causes(readiness: &Readiness, troubles: &[Trouble]) -> Vec<Cause> {
+fn causes(readiness: &Readiness, troubles: &[Trouble], depths: &[QueueDepth]) -> Vec<Cause> {
     let parts = troubles.iter().map(|trouble| Cause {
         what: format!("{}: {}", trouble.part, plain(&trouble.reason)),
         hint: trouble.check.map(|check| format!("check {check}")).unwrap_or_default(),
@@ -194,7 +191,12 @@ fn causes(readiness: &Readiness, troubles: &[Trouble]) -> Vec<Cause> {
         hint: String::new(),
         since: String::new(),
     });
-    parts.chain(notes).collect()
+    let missing = depths.iter().flat_map(|depth| &depth.missing).map(|queue| Cause {
+        what: format!("the queue {queue} is missing"),
+        hint: "somebody deleted it; a daemon makes it again when it starts".to_owned(),
+        since: String::new(),
+    });
+    parts.chain(notes).chain(missing).collect()
 }
 
 fn facts(shown: &Shown, depths: &[QueueDepth], hour: &[Minute]) -> Vec<Fact> {
@@ -205,7 +207,7 @@ fn facts(shown: &Shown, depths: &[QueueDepth], hour: &[Minute]) -> Vec<Fact> {
     let infected: u64 = hour.iter().map(|minute| u64::from(minute.results_of("infected"))).sum();
     let all: u64 = hour.iter().map(|minute| u64::from(minute.objects())).sum();
     let mut facts = vec![
-        Fact { name: "waiting", value: sum(|depth| depth.ready) },
+        Fact { name: "waiting", value: sum(|depth| depth.ready.unwrap_or_default()) },
         Fact { name: "last one had waited", value: long(waited.unwrap_or_default()) },
         Fact { name: "to be tried again", value: sum(|depth| depth.retry) },
         Fact { name: "parked", value: sum(|depth| depth.dead.unwrap_or_default()) },

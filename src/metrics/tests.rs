@@ -24,9 +24,10 @@ fn all() -> (Metrics, Health) {
     health.up(Part::Engine);
     health.set_queues(vec![QueueDepth {
         queue: QueueKind::Reports,
-        ready: 1,
+        ready: Some(1),
         retry: 2,
         dead: Some(3),
+        missing: Vec::new(),
     }]);
     health.set_sweeps_due(BTreeMap::from([("b".to_owned(), 1_500)]));
     (metrics, health)

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::channels::Channels;
 use super::consumer::Consumer;
 use super::declare::{depth, exists};
-use super::depths::depths;
+use super::depths::Counter;
 use super::error::OpenError;
 use super::inlet::Inlet;
 use super::journal::{Journal, Reader};
@@ -138,22 +138,12 @@ impl Session {
 
     /// Counts the messages that wait every [`COUNT_INTERVAL`], for as long as the future is polled.
     pub(crate) async fn keep_counting(&self, health: &Health) -> Infallible {
-        let mut channel = None;
+        let mut counter = Counter::new(&self.consuming);
         loop {
-            let counted = async {
-                let open = match channel.take() {
-                    Some(open) => open,
-                    None => self.channel().await?,
-                };
-                let depths = depths(&open, &self.topology).await?;
-                Ok::<_, lapin::Error>((open, depths))
-            };
-            let known = match tokio::time::timeout(DECLARE_TIMEOUT, counted).await {
-                Ok(Ok((open, depths))) => {
-                    channel = Some(open);
-                    depths
-                }
-                // A queue was deleted, or a fault that the consumers notice too.
+            let depths = counter.depths(&self.topology);
+            let known = match tokio::time::timeout(DECLARE_TIMEOUT, depths).await {
+                Ok(Ok(depths)) => depths,
+                // A fault that the consumers notice too.
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the messages that wait cannot be counted");
                     Vec::new()

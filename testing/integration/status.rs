@@ -133,3 +133,17 @@ async fn parked_messages_stand_there_with_the_command() {
     let page = says(address, "Messages are parked").await;
     assert!(page.contains("bucket-av-scanner redrive --dry-run"), "{page}");
 }
+
+#[tokio::test]
+async fn a_deleted_queue_is_named_and_the_others_are_counted() {
+    let (daemon, address) = daemon_with_page(&[]).await;
+    notify(&daemon, b"no notification").await;
+    says(address, "Messages are parked").await;
+    let amqp = Stack::from_env().amqp().await.unwrap();
+    let deleted = format!("{}.reports.dead", daemon.names.queue);
+    amqp.delete_queue(&deleted).await.unwrap();
+    let page = says(address, &format!("the queue {deleted} is missing")).await;
+    assert!(page.contains("<td>1 of notifications</td>"), "{page}");
+    let parked = metric(&daemon, "avscan_queue_messages{queue=\"notifications\",state=\"dead\"}");
+    assert_eq!(parked.await, 1);
+}

@@ -15,6 +15,7 @@ const SURGE_HELD: &str = Reason::SurgeHeld.into_str();
 
 pub(super) struct QueueRow {
     pub(super) name: &'static str,
+    pub(super) missing: String,
     pub(super) taken: &'static str,
     pub(super) ready: String,
     pub(super) retry: String,
@@ -60,7 +61,8 @@ impl QueueRow {
         Self {
             name: depth.queue.into_str(),
             taken: if metrics.is_open(depth.queue) { "yes" } else { "no" },
-            ready: count(depth.ready),
+            missing: depth.missing.join(", "),
+            ready: depth.ready.map(count).unwrap_or_default(),
             retry: count(depth.retry),
             dead: depth.dead.map(count).unwrap_or_default(),
         }
@@ -142,7 +144,7 @@ pub(super) fn parked(depths: &[QueueDepth], metrics: &Metrics) -> Vec<ParkedRow>
 /// replica: how many objects are still to be listed is known to nobody.
 pub(super) fn sweeps(readiness: &Readiness, rate: f64, depths: &[QueueDepth]) -> Vec<SweepRow> {
     let backlog = depths.iter().find(|depth| depth.queue == QueueKind::Backlog);
-    let left = match backlog.map(|depth| depth.ready + depth.retry) {
+    let left = match backlog.and_then(|depth| Some(depth.ready? + depth.retry)) {
         None => "not known".to_owned(),
         Some(0) => "nothing waits".to_owned(),
         Some(messages) if rate > 0.0 => {

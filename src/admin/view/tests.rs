@@ -18,7 +18,13 @@ fn shown() -> Shown {
 }
 
 fn nothing_waits() -> QueueDepth {
-    QueueDepth { queue: QueueKind::Notifications, ready: 0, retry: 0, dead: Some(0) }
+    QueueDepth {
+        queue: QueueKind::Notifications,
+        ready: Some(0),
+        retry: 0,
+        dead: Some(0),
+        missing: Vec::new(),
+    }
 }
 
 #[test]
@@ -29,6 +35,29 @@ fn it_is_not_calm_about_what_it_does_not_know() {
     let page = html(&shown, false).unwrap();
     assert!(page.contains("How much waits or is parked is not known."), "{page}");
     assert!(!page.contains("Nothing needs you"), "{page}");
+}
+
+#[test]
+fn a_queue_that_is_missing_is_named_and_the_others_are_counted() {
+    let shown = shown();
+    let dead = "uploads.reports.dead".to_owned();
+    let reports = QueueDepth {
+        queue: QueueKind::Reports,
+        ready: Some(4321),
+        dead: None,
+        missing: vec![dead],
+        ..nothing_waits()
+    };
+    shown.health.set_queues(vec![nothing_waits(), reports]);
+    let page = html(&shown, false).unwrap();
+    for part in [
+        "Scanning, and one thing needs a look.",
+        "<li>the queue uploads.reports.dead is missing: somebody deleted it",
+        "<small>missing: uploads.reports.dead</small>",
+        "<td class=\"n\">4,321</td>",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
 }
 
 fn result(key: &str) -> ResultLine {
@@ -153,7 +182,7 @@ fn it_says_what_is_down_since_when_and_what_to_check() {
 fn parked_messages_have_the_command_to_paste() {
     let shown = shown();
     shown.metrics.dead_letter(QueueKind::Notifications, Stage::Tag, "tag_denied");
-    let depth = |queue, dead| QueueDepth { queue, ready: 0, retry: 0, dead };
+    let depth = |queue, dead| QueueDepth { queue, dead, ..nothing_waits() };
     shown.health.set_queues(vec![
         depth(QueueKind::Notifications, Some(0)),
         depth(QueueKind::Reports, Some(0)),
