@@ -156,6 +156,7 @@ impl Daemon {
             metrics: Arc::clone(&self.metrics),
             overview: Arc::clone(&self.overview),
             quarantine: self.settings.policy.quarantine_bucket.clone(),
+            stopping: self.shutdown.clone(),
         };
         Ok(Some(tokio::spawn(admin::status::serve(listener, shown, stop.clone()))))
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use askama::Template;
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
 use icu_properties::{CodePointMapData, CodePointSetData};
+use tokio_util::sync::CancellationToken;
 
 use self::plot::Plot;
 use self::rows::{InWorkRow, ParkedRow, QueueRow, ResultRow, SweepRow};
@@ -40,6 +41,8 @@ pub(crate) struct Shown {
     pub(crate) overview: Arc<Overview>,
     /// Where infected objects are moved to.
     pub(crate) quarantine: Option<String>,
+    /// Cancelled when the daemon is to stop.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// How things are.
@@ -51,6 +54,8 @@ enum Mood {
     Care,
     /// Not scanning.
     Down,
+    /// Scanning what is in work, and nothing after it.
+    Stopping,
 }
 
 #[derive(Template)]
@@ -110,7 +115,12 @@ pub(super) fn html(shown: &Shown, paused: bool) -> Result<String, askama::Error>
     let parked = rows::parked(&depths, metrics);
     let causes = causes(&readiness, &troubles, &depths);
     let looks = causes.len() + usize::from(!parked.is_empty());
-    let (mood, sentence) = judge(&troubles, looks, !depths.is_empty());
+    let (mood, sentence) = if shown.stopping.is_cancelled() {
+        let sentence = "Stopping: nothing new is taken, and what is in work is finished.";
+        (Mood::Stopping, sentence.to_owned())
+    } else {
+        judge(&troubles, looks, !depths.is_empty())
+    };
     Page {
         replica: replica(),
         version: env!("CARGO_PKG_VERSION"),
@@ -136,7 +146,7 @@ impl Mood {
     fn class(self) -> &'static str {
         match self {
             Self::Calm => "good",
-            Self::Care => "open",
+            Self::Care | Self::Stopping => "open",
             Self::Down => "bad",
         }
     }
@@ -147,6 +157,7 @@ impl Mood {
             Self::Calm => "Calm",
             Self::Care => "Look",
             Self::Down => "Down",
+            Self::Stopping => "Stopping",
         }
     }
 }

@@ -179,6 +179,18 @@ fn it_says_what_is_down_since_when_and_what_to_check() {
 }
 
 #[test]
+fn a_daemon_that_stops_says_so() {
+    let shown = shown();
+    shown.stopping.cancel();
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("<title>Stopping: "), "{page}");
+    assert!(
+        page.contains("<p>Stopping: nothing new is taken, and what is in work is finished.</p>")
+    );
+    assert!(!page.contains("Nothing needs you"), "{page}");
+}
+
+#[test]
 fn parked_messages_have_the_command_to_paste() {
     let shown = shown();
     shown.metrics.dead_letter(QueueKind::Notifications, Stage::Tag, "tag_denied");
