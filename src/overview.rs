@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub(crate) use self::history::{History, MINUTES, Minute};
-pub(crate) use self::in_work::{Entry, InWork, Step, Work};
+pub(crate) use self::in_work::{Entry, InWork, Pace, Received, Step, Work};
 pub(crate) use self::results::{ResultLine, Results};
 
 /// A word of a closed set.

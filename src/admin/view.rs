@@ -17,11 +17,15 @@ use self::rows::{InWorkRow, ParkedRow, QueueRow, ResultRow, SweepRow};
 use crate::clock;
 use crate::health::{Health, Part, QueueDepth, Readiness, Trouble};
 use crate::metrics::{Metrics, Timed};
-use crate::overview::{Minute, Overview};
+use crate::overview::{Minute, Overview, Pace};
 use crate::quantity::count;
 
 /// Minutes over which the present rate is taken; the one that goes on is left out.
 const RATE_MINUTES: u8 = 5;
+
+/// Without any progress for this long, a person should look. Large archives take longer; most objects
+/// take less than a second.
+const STALLED: Duration = Duration::from_secs(15);
 
 /// What has no looks though Unicode does not say so: the Braille pattern without dots, the null
 /// notehead, the blanks of Egyptian hieroglyphs.
@@ -113,13 +117,14 @@ pub(super) fn html(shown: &Shown, paused: bool) -> Result<String, askama::Error>
     let readiness = health.readiness();
     let troubles = health.troubles();
     let parked = rows::parked(&depths, metrics);
-    let causes = causes(&readiness, &troubles, &depths);
+    let stalled = overview.in_work.pace().filter(|pace| pace.no_progress >= STALLED);
+    let causes = causes(&readiness, &troubles, &depths, stalled);
     let looks = causes.len() + usize::from(!parked.is_empty());
     let (mood, sentence) = if shown.stopping.is_cancelled() {
         let sentence = "Stopping: nothing new is taken, and what is in work is finished.";
         (Mood::Stopping, sentence.to_owned())
     } else {
-        judge(&troubles, looks, !depths.is_empty())
+        judge(&troubles, looks, !depths.is_empty(), stalled)
     };
     Page {
         replica: replica(),
@@ -163,8 +168,13 @@ impl Mood {
 }
 
 /// `looks`: how many things a person should look at. `counted`: how many messages wait, and how many are
-/// parked, is known.
-fn judge(troubles: &[Trouble], looks: usize, counted: bool) -> (Mood, String) {
+/// parked, is known. `stalled`: nothing in work gets further.
+fn judge(
+    troubles: &[Trouble],
+    looks: usize,
+    counted: bool,
+    stalled: Option<Pace>,
+) -> (Mood, String) {
     let missing: Vec<_> = troubles.iter().filter(|trouble| trouble.needed).collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|trouble| trouble.part.to_string()).collect();
@@ -178,6 +188,11 @@ fn judge(troubles: &[Trouble], looks: usize, counted: bool) -> (Mood, String) {
         let sentence = format!("Not scanning: {} {are} down. {uploads}", names.join(", "));
         return (Mood::Down, sentence);
     }
+    if let Some(pace) = stalled {
+        let sentence =
+            format!("No result for {}, though objects are in work.", long(pace.no_result));
+        return (Mood::Care, sentence);
+    }
     match looks {
         0 if !counted => {
             let sentence = "Scanning. How much waits or is parked is not known.";
@@ -189,7 +204,12 @@ fn judge(troubles: &[Trouble], looks: usize, counted: bool) -> (Mood, String) {
     }
 }
 
-fn causes(readiness: &Readiness, troubles: &[Trouble], depths: &[QueueDepth]) -> Vec<Cause> {
+fn causes(
+    readiness: &Readiness,
+    troubles: &[Trouble],
+    depths: &[QueueDepth],
+    stalled: Option<Pace>,
+) -> Vec<Cause> {
     let parts = troubles.iter().map(|trouble| Cause {
         what: format!("{}: {}", trouble.part, plain(&trouble.reason)),
         hint: trouble.check.map(|check| format!("check {check}")).unwrap_or_default(),
@@ -207,7 +227,15 @@ fn causes(readiness: &Readiness, troubles: &[Trouble], depths: &[QueueDepth]) ->
         hint: "somebody deleted it; a daemon makes it again when it starts".to_owned(),
         since: String::new(),
     });
-    parts.chain(notes).chain(missing).collect()
+    let stalled = stalled.map(|pace| Cause {
+        what: "nothing in work gets further".to_owned(),
+        hint:
+            "engine or store may not answer, which the daemon finds out by itself; a large archive \
+               takes long, too"
+                .to_owned(),
+        since: long(pace.no_progress),
+    });
+    parts.chain(notes).chain(missing).chain(stalled).collect()
 }
 
 fn facts(shown: &Shown, depths: &[QueueDepth], hour: &[Minute]) -> Vec<Fact> {
@@ -227,6 +255,9 @@ fn facts(shown: &Shown, depths: &[QueueDepth], hour: &[Minute]) -> Vec<Fact> {
         Fact { name: "last hour, here", value: count(all) },
         Fact { name: "of these infected", value: count(infected) },
     ];
+    if let Some(pace) = shown.overview.in_work.pace() {
+        facts.push(Fact { name: "no result for, here", value: long(pace.no_result) });
+    }
     if shown.metrics.surges.get() > 0 {
         facts.push(Fact { name: "signatures held", value: shown.metrics.surges.get().to_string() });
     }

@@ -1,7 +1,5 @@
 //! A download in progress: written to memory or an unnamed temp file, readable while it arrives.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
@@ -13,6 +11,7 @@ use super::disk_budget::Reservation;
 use super::fault;
 use super::{Identity, Observation};
 use crate::failure::{Failure, Reason, Stage, causes};
+use crate::overview::Received;
 
 /// Longest wait for the next bytes of a body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,8 +26,7 @@ pub(crate) struct Download {
     body: ByteStream,
     buffer: Buffer,
     writer: Writer,
-    /// Bytes of the body so far.
-    received: Arc<AtomicU64>,
+    received: Received,
     /// `None` for an object in memory.
     reservation: Option<Reservation>,
 }
@@ -56,7 +54,7 @@ impl Download {
     ) -> Self {
         let (identity, observation, as_announced) = found;
         let (buffer, writer) = Buffer::new(backing, identity.bytes());
-        let received = Arc::default();
+        let received = Received::default();
         Self { identity, observation, as_announced, body, buffer, writer, received, reservation }
     }
 
@@ -66,8 +64,8 @@ impl Download {
     }
 
     /// The number of bytes that have arrived, kept up to date while they do.
-    pub(crate) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    pub(crate) fn received(&self) -> Received {
+        self.received.clone()
     }
 
     /// Waits until its temp disk is needed for others that come first.
@@ -100,7 +98,7 @@ impl Download {
         let mut received: u64 = 0;
         while let Some(batch) = next_batch(&mut body).await? {
             received += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-            shown.store(received, Ordering::Relaxed);
+            shown.set(received);
             if received > length {
                 let detail = format!("more than the {length} bytes announced");
                 return Err(Failure::transient(Stage::Fetch, Reason::BodyTooLong, detail));

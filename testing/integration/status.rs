@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use peers::scripted::Server;
+use stack::clamd::Clamd;
 use stack::ports::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -146,4 +147,27 @@ async fn a_deleted_queue_is_named_and_the_others_are_counted() {
     assert!(page.contains("<td>1 of notifications</td>"), "{page}");
     let parked = metric(&daemon, "avscan_queue_messages{queue=\"notifications\",state=\"dead\"}");
     assert_eq!(parked.await, 1);
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_not_calm_and_a_stop_is_said() {
+    let clamd = Clamd::start(&[]).await.unwrap();
+    let engine = format!("unix://{}", clamd.socket().display());
+    let overrides =
+        [("SCANNER", "clamd"), ("CLAMD_ENDPOINT", engine.as_str()), ("SHUTDOWN_GRACE", "5")];
+    let (mut daemon, address) = daemon_with_page(&overrides).await;
+    says(address, "Nothing needs you").await;
+    clamd.pause().unwrap();
+    daemon.s3().put("k", "fine").await.unwrap();
+    let page = says(address, "No result for ").await;
+    assert!(page.contains("nothing in work gets further, for 1"), "{page}");
+    clamd.resume().unwrap();
+    assert_eq!(status(&daemon, "k").await, "clean");
+    says(address, "Nothing needs you").await;
+    clamd.pause().unwrap();
+    daemon.s3().put("l", "fine").await.unwrap();
+    says(address, "waiting for the verdict").await;
+    let (page, ended) = tokio::join!(says(address, "<p>Stopping: "), daemon.terminate(SOON));
+    assert!(!page.contains("Nothing needs you"), "{page}");
+    ended.unwrap();
 }

@@ -1,6 +1,5 @@
 //! The tables of the status page, row by row.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Name, clock_time, long, since};
@@ -74,7 +73,7 @@ impl InWorkRow {
         let (step, percent, size) = match &entry.step {
             Step::Asking => ("asking the store", None, String::new()),
             Step::Fetching { received, total } => {
-                let received = received.load(Ordering::Relaxed).min(*total);
+                let received = received.bytes().min(*total);
                 let percent = received.saturating_mul(100).checked_div(*total).unwrap_or(100);
                 let size = format!("{} of {}", bytes(received), bytes(*total));
                 ("downloading and scanning", Some(percent), size)

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::failure::Stage;
 use crate::health::{Note, QueueKind, RunningSweep};
-use crate::overview::{EngineLine, ResultLine, Step};
+use crate::overview::{EngineLine, Received, ResultLine, Step};
 
 /// What an uploader may choose: markup, quotes, control characters, text that turns its direction.
 const HOSTILE: &str = "a<script>alert(1)</script>\"' onload=x&amp;\u{202e}\u{7}\u{1b}[2J\r\nend";
@@ -179,6 +179,16 @@ fn it_says_what_is_down_since_when_and_what_to_check() {
 }
 
 #[test]
+fn how_long_there_was_no_result_is_said_while_something_is_in_work() {
+    let shown = shown();
+    assert!(!html(&shown, false).unwrap().contains("no result for"));
+    let _work = shown.overview.in_work.begin("b", "k", "upload");
+    let page = html(&shown, false).unwrap();
+    assert!(page.contains("<dt>no result for, here</dt><dd>0 s</dd>"), "{page}");
+    assert!(page.contains("Nothing needs you"), "{page}");
+}
+
+#[test]
 fn a_daemon_that_stops_says_so() {
     let shown = shown();
     shown.stopping.cancel();
@@ -219,11 +229,12 @@ fn parked_messages_have_the_command_to_paste() {
 fn a_download_shows_its_progress() {
     let shown = shown();
     let work = shown.overview.in_work.begin("b", "k", "sweep");
-    let received = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(3 << 20));
+    let received = Received::default();
+    received.set(3 << 20);
     work.is_at(Step::Fetching { received, total: 4 << 20 });
     let page = html(&shown, true).unwrap();
     assert!(page.contains("value=\"75\"") && page.contains("3.0 MiB of 4.0 MiB"));
-    work.is_at(Step::Fetching { received: std::sync::Arc::default(), total: 0 });
+    work.is_at(Step::Fetching { received: Received::default(), total: 0 });
     assert!(html(&shown, true).unwrap().contains("value=\"100\""));
 }
 
