@@ -161,6 +161,14 @@ impl Sink {
         self.shared.received.lock().expect("no script panicked").clone()
     }
 
+    /// Forgets what came so far: not everything of a run of hours can be kept.
+    ///
+    /// # Panics
+    /// When a script panicked.
+    pub fn forget(&self) {
+        self.shared.received.lock().expect("no script panicked").clear();
+    }
+
     /// Waits until `count` requests for which `wanted` is true have come.
     ///
     /// # Errors

@@ -362,6 +362,15 @@ impl Daemon {
             .unwrap_or_default()
     }
 
+    /// Empties the file its output goes to. The daemon appends to it, and goes on at its new end.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn forget_output(&self) -> Result<()> {
+        let log = fs::File::options().write(true).open(self.log()).context("log")?;
+        log.set_len(0).context("log")
+    }
+
     /// The status of the answer to one of its admin pages.
     #[must_use]
     pub fn status(&self, path: &str) -> Option<u16> {

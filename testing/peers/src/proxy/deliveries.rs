@@ -45,6 +45,11 @@ impl Deliveries {
         lock(&self.book).handed.clone()
     }
 
+    /// Forgets all deliveries, also those that are not settled yet.
+    pub(super) fn forget(&self) {
+        *lock(&self.book) = Book::default();
+    }
+
     /// Shows `watch` what the clients publish from now on, before it is forwarded.
     pub(super) fn watch(&self, watch: Option<Watch>) {
         *lock(&self.watch) = watch;
@@ -208,6 +213,19 @@ mod tests {
         let seen: Vec<_> =
             handed.iter().map(|one| (one.key.as_str(), one.settled.is_some())).collect();
         assert_eq!(seen, [("a/b", false), ("c", true)]);
+    }
+
+    #[test]
+    fn what_is_settled_after_it_was_forgotten_is_not_missed() {
+        let deliveries = Arc::new(Deliveries::default());
+        let [mut client, mut broker] = deliveries.connection();
+        client.at(b"AMQP\0\0\x09\x01");
+        broker.at(&delivery(1, br#"{"Key":"bucket/a"}"#));
+        deliveries.forget();
+        broker.at(&delivery(2, br#"{"Key":"bucket/b"}"#));
+        client.at(&ack(1));
+        let handed = deliveries.handed();
+        assert!(handed.len() == 1 && handed[0].key == "b" && handed[0].settled.is_none());
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl EngineProxy {
     pub fn scans(&self) -> Vec<Scan> {
         lock(&self.shared.scans).clone()
     }
+
+    /// Forgets the samples from before this moment: not everything of a run of hours can be kept.
+    pub fn forget_before(&self, moment: Instant) {
+        lock(&self.shared.scans).retain(|scan| scan.at >= moment);
+    }
 }
 
 impl Drop for EngineProxy {

@@ -171,6 +171,13 @@ impl HttpProxy {
         lock(&self.shared.asked).clone()
     }
 
+    /// Forgets all requests and answers so far: not everything of a run of hours can be kept.
+    pub fn forget(&self) {
+        lock(&self.shared.asked).clear();
+        lock(&self.shared.counts).clear();
+        lock(&self.shared.said).clear();
+    }
+
     /// The service's answers so far.
     #[must_use]
     pub fn said(&self) -> Vec<Said> {

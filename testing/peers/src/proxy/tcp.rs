@@ -67,6 +67,14 @@ impl TcpProxy {
         self.deliveries.as_ref().map(|deliveries| deliveries.handed()).unwrap_or_default()
     }
 
+    /// Forgets the notifications that the broker behind it delivered so far: not everything of a run
+    /// of hours can be kept.
+    pub fn forget(&self) {
+        if let Some(deliveries) = &self.deliveries {
+            deliveries.forget();
+        }
+    }
+
     /// Forwards nothing any more, in both directions, from the moment on that a client has published
     /// the first message of which `is_it` says so, by its routing key and body. That message is the
     /// last thing that is forwarded. Does nothing where it is not in front of a broker.
