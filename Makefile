@@ -67,6 +67,14 @@ chaos: ## break everything around the daemon, account for every object (ONLY=nam
 	@STACK_DATABASE=test target/debug/stack run --no-daemon -- target/debug/chaos \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed '$(SEED)')
 
+.PHONY: soak
+soak: ## a mixed load with faults for hours: does the daemon grow, is all accounted for (HOURS, SEED=number)
+	@testing/setup.sh --all
+	@echo "[make] building (a first build takes some minutes)"
+	@cargo build --release --locked -p bucket-av-scanner -p stack -p chaos
+	@STACK_DATABASE=test $(STACK) run --no-daemon -- target/release/chaos \
+	    --soak '$(or $(HOURS),2)' $(if $(SEED),--seed '$(SEED)')
+
 .PHONY: fuzz
 fuzz: setup ## fuzz all that parses input from outside (SECONDS=number for each target, ONLY=names)
 	@testing/fuzz.sh '$(or $(SECONDS),600)' '$(ONLY)'

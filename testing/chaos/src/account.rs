@@ -31,6 +31,23 @@ const PROMISED_RECOVERY: Duration = Duration::from_secs(5);
 /// Waits until everything has ended, stops the daemons, and checks the results.
 pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tally> {
     let unsettled = settle(world, expected).await?;
+    let mut wrongs = stop(world).await;
+    let mut tally = look(world, expected, &unsettled).await?;
+    tally.wrongs.append(&mut wrongs);
+    tally.wrongs.append(&mut world.wrongs);
+    Ok(tally)
+}
+
+/// Waits until everything has ended, and checks the results while the daemons go on.
+pub(super) async fn account_so_far(world: &mut World, expected: Expected) -> Result<Tally> {
+    let unsettled = settle(world, expected).await?;
+    let mut tally = look(world, expected, &unsettled).await?;
+    tally.wrongs.append(&mut world.wrongs);
+    Ok(tally)
+}
+
+/// Stops the daemons. Returns what is wrong with that.
+async fn stop(world: &mut World) -> Vec<String> {
     let mut wrongs = Vec::new();
     for daemon in &mut world.daemons {
         // A scenario may have left one killed.
@@ -40,10 +57,7 @@ pub(super) async fn account(world: &mut World, expected: Expected) -> Result<Tal
             wrongs.push(format!("a daemon does not stop: {error}"));
         }
     }
-    let mut tally = look(world, expected, &unsettled).await?;
-    tally.wrongs.extend(wrongs);
-    tally.wrongs.append(&mut world.wrongs);
-    Ok(tally)
+    wrongs
 }
 
 /// Facts that do not come from the daemon.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use md5::{Digest, Md5};
 use peers::eicar::hex;
 use peers::error::{Context, Error, Result};
@@ -73,6 +73,8 @@ pub(super) struct Ledger {
     announcer: Option<Arc<Announcer>>,
     /// Whether notifications name the version.
     pub(super) names_versions: bool,
+    /// Before the keys of what [`Self::feed`] uploads from now on.
+    pub(super) prefix: String,
     rng: Arc<Mutex<Rng>>,
     uploads: Arc<Mutex<Vec<Upload>>>,
 }
@@ -83,6 +85,7 @@ impl Ledger {
             store,
             announcer: announcer.map(Arc::new),
             names_versions: true,
+            prefix: String::new(),
             rng: Arc::new(Mutex::new(rng)),
             uploads: Arc::default(),
         }
@@ -99,6 +102,10 @@ impl Ledger {
 
     pub(super) fn uploads(&self) -> Vec<Upload> {
         self.lock().clone()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
     }
 
     /// The upload with these bytes.
@@ -302,6 +309,13 @@ impl Ledger {
         delete.send().await.map(drop).context(format!("remove {key}"))
     }
 
+    /// Removes every object that is still there, and forgets it.
+    pub(super) async fn forget(&self) -> Result<()> {
+        let keys: HashSet<String> = self.lock().drain(..).map(|upload| upload.key).collect();
+        let removals = keys.iter().map(|key| self.store.delete(key));
+        stream::iter(removals).buffer_unordered(CONCURRENCY).try_collect().await
+    }
+
     /// Uploads `count` objects, spread over `time`.
     pub(super) fn feed(&self, count: usize, time: Duration) -> JoinHandle<Result<()>> {
         self.feed_from(0, count, time)
@@ -316,7 +330,8 @@ impl Ledger {
     ) -> JoinHandle<Result<()>> {
         self.feed_each(count, time, move |ledger, n| async move {
             let fate = ledger.random(Fate::random);
-            ledger.put(&format!("{:04}-{fate:?}", from + n), fate).await.map(drop)
+            let key = format!("{}{:04}-{fate:?}", ledger.prefix, from + n);
+            ledger.put(&key, fate).await.map(drop)
         })
     }
 

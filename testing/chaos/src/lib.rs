@@ -7,7 +7,8 @@
 //! - `sweeping`: asks for sweeps, and reads what the journal and an audit say of them;
 //! - `tally`, `account`: the results;
 //! - `scenario`, `scenarios`: the faults;
-//! - `results`: the table.
+//! - `results`: the table;
+//! - `soak`: the same for hours, and whether the daemon grows.
 #![allow(clippy::disallowed_methods, reason = "the list in clippy.toml is about the daemon")]
 
 mod account;
@@ -18,6 +19,7 @@ mod scenario;
 mod scenarios;
 mod senders;
 mod setup;
+mod soak;
 mod sweeping;
 mod tally;
 mod world;
@@ -54,6 +56,8 @@ pub struct Options {
     pub daemon: Option<PathBuf>,
     /// Only list the scenarios.
     pub list: bool,
+    /// Instead of the scenarios one after the other: a mixed load for so many hours.
+    pub soak: Option<f64>,
 }
 
 /// Runs the scenarios inside the stack that the environment names.
@@ -71,8 +75,11 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     let stack = Stack::from_env();
     let binary = options.daemon.clone().unwrap_or_else(|| stack.built_daemon());
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    say!("[chaos] {} scenarios, SEED={seed}", chosen.len());
     let mut shared = Shared { stack: &stack, binary: &binary, seaweed: None };
+    if let Some(hours) = options.soak {
+        return soak::run(&mut shared, hours, seed).await;
+    }
+    say!("[chaos] {} scenarios, SEED={seed}", chosen.len());
     let (mut rows, mut windows) = (Vec::new(), Vec::new());
     results::head();
     for scenario in chosen {

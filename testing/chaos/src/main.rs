@@ -27,6 +27,7 @@ fn options() -> Options {
         seed: matches.get_one::<u64>("seed").copied(),
         daemon: matches.get_one::<PathBuf>("daemon").cloned(),
         list: matches.get_flag("list"),
+        soak: matches.get_one::<f64>("soak").copied(),
     }
 }
 
@@ -51,4 +52,16 @@ fn arguments() -> Command {
                 .help("The daemon to test"),
         )
         .arg(flag("list").help("Only list the scenarios"))
+        .arg(
+            value("soak")
+                .value_name("HOURS")
+                .value_parser(hours)
+                .conflicts_with_all(["only", "short", "list"])
+                .help("A mixed load with faults for so long, and whether the daemon grows"),
+        )
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    let hours = text.parse().ok().filter(|hours| (0.05..=100.0).contains(hours));
+    hours.ok_or_else(|| "a number from 0.05 to 100".to_owned())
 }

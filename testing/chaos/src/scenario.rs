@@ -28,17 +28,8 @@ impl Scenario {
         what: &'static str,
         run: fn(&mut World) -> LocalBoxFuture<'_, Result<()>>,
     ) -> Self {
-        let setup = Setup {
-            engine: Engine::Clamd,
-            bucket: Bucket::Gateway,
-            settings: Vec::new(),
-            unread_stdout: false,
-            sending: None,
-            canary: true,
-            quarantine: false,
-            takes_large: false,
-        };
-        Self { name, what, short: false, setup, expected: Expected::default(), run }
+        let (setup, expected) = (Setup::default(), Expected::default());
+        Self { name, what, short: false, setup, expected, run }
     }
 
     pub(super) fn short(mut self) -> Self {

@@ -40,3 +40,18 @@ pub(super) struct Setup {
     /// The engine takes objects as large as it can, and none has the fate of one that is too large.
     pub(super) takes_large: bool,
 }
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Clamd,
+            bucket: Bucket::Gateway,
+            settings: Vec::new(),
+            unread_stdout: false,
+            sending: None,
+            canary: true,
+            quarantine: false,
+            takes_large: false,
+        }
+    }
+}

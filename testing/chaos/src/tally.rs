@@ -39,6 +39,23 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Adds the results of later objects.
+    pub(super) fn add(&mut self, later: Self) {
+        self.objects += later.objects;
+        self.lost += later.lost;
+        self.wrongly_deleted += later.wrongly_deleted;
+        self.wrongly_tagged += later.wrongly_tagged;
+        self.called_clean_unscanned += later.called_clean_unscanned;
+        self.reports_missing += later.reports_missing;
+        self.duplicate_reports += later.duplicate_reports;
+        self.dead_lettered += later.dead_lettered;
+        self.parked_without_need += later.parked_without_need;
+        self.in_documented_window += later.in_documented_window;
+        self.requests = self.requests.max(later.requests);
+        self.panics += later.panics;
+        self.wrongs.extend(later.wrongs);
+    }
+
     pub(super) fn is_right(&self) -> bool {
         self.wrongs.is_empty()
     }

@@ -255,6 +255,25 @@ impl World {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets all that was uploaded and seen so far, and removes the objects. What the engine said is
+    /// kept from `kept` on: a copy of a notification may still be in work.
+    pub(super) async fn forget(&mut self, kept: Instant) -> Result<()> {
+        self.ledger.forget().await?;
+        self.engine.forget_before(kept);
+        self.store.forget();
+        self.brokers.iter().for_each(TcpProxy::forget);
+        self.sink.forget();
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.healed = None;
+        self.daemons.iter().try_for_each(Daemon::forget_output)
+    }
+
+    /// Tells how many reports the sink accepted so far.
+    pub(super) fn taken_count(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let taken = Arc::clone(&self.taken);
+        move || taken.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(super) async fn set_versioning(&self, on: bool) -> Result<()> {
         self.direct.set_versioning(on).await
     }
