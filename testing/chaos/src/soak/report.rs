@@ -116,6 +116,9 @@ impl Report {
         if !self.replicas.iter().any(|one| one.is_judged) {
             line("\nNo process ran for ten minutes: nothing is said about growth.".to_owned());
         }
+        if !self.wrongs.is_empty() {
+            line("\nWrong:\n".to_owned());
+        }
         for wrong in &self.wrongs {
             line(format!("- {wrong}"));
         }

@@ -116,7 +116,7 @@ impl Eyes {
             let rss = rss_kib / 1024;
             uses.push(format!("{} {rss} MiB {descriptors} fds {threads} threads", series.replica));
         }
-        uses.join("; ")
+        if uses.is_empty() { "no replica runs".to_owned() } else { uses.join("; ") }
     }
 
     /// The messages in the queues that nobody works on.
