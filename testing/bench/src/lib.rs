@@ -21,8 +21,10 @@ mod audit;
 mod backlog;
 mod broker;
 mod connection;
+mod database;
 mod drain;
 mod floor;
+mod growth;
 mod instructions;
 mod intake;
 mod limits;
@@ -43,7 +45,7 @@ mod targets;
 mod usage;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -60,7 +62,7 @@ use self::sets::{GIB, Object, SETS, Set, USUAL_SLOTS};
 use self::stats::{Spread, whole};
 
 /// Measured besides the sets, in this order.
-const EXTRAS: [&str; 10] = [
+const EXTRAS: [&str; 12] = [
     "start",
     "operations",
     "broker",
@@ -68,12 +70,14 @@ const EXTRAS: [&str; 10] = [
     "audit",
     "floor",
     "memory",
+    "growth",
     "peers",
+    "database",
     "backlog",
     "sweep",
 ];
 /// Those that are measured only when they are named.
-const ONLY_NAMED: [&str; 3] = ["peers", "backlog", "sweep"];
+const ONLY_NAMED: [&str; 4] = ["peers", "database", "backlog", "sweep"];
 /// Starts of the daemon, for the median.
 const STARTS: u32 = 7;
 /// Assumed throughput of the daemon, as a part of what clamd and the store reach together. Used to
@@ -147,6 +151,8 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         cases: Vec::new(),
         paced: Vec::new(),
         memory: None,
+        growth: None,
+        databases: None,
         backlog: None,
         sweep: None,
         scale: None,
@@ -190,20 +196,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     } else if wanted.contains(&"memory") {
         say!("[bench] memory: skipped, not enough disk");
     }
-    if wanted.contains(&"peers") {
-        let runs = bench.options.runs;
-        bench.results.peers = Some(others::run(&mut bench.rig, runs).await?);
-    }
-    if wanted.contains(&"backlog") {
-        let objects = bench.rig.store(&SETS[0]).await?;
-        let count = usize::try_from(bench.options.backlog).context("backlog")?;
-        bench.results.backlog = Some(backlog::run(&mut bench.rig, &objects, count).await?);
-    }
-    if wanted.contains(&"sweep") {
-        let (runs, swept) = (bench.options.runs, bench.options.swept);
-        let swept = usize::try_from(swept).context("swept")?;
-        bench.results.sweep = Some(sweep::run(&mut bench.rig, &binary, swept, runs).await?);
-    }
+    bench.long_ones(&wanted, &binary).await?;
     let file = bench.save()?;
     for target in &bench.results.targets {
         let met = if target.met { "met" } else { "MISSED" };
@@ -230,6 +223,32 @@ fn choose(only: Option<&str>) -> Result<Vec<&'static str>> {
 }
 
 impl Bench {
+    /// The extras that take long, or are measured beside something else.
+    async fn long_ones(&mut self, wanted: &[&str], binary: &Path) -> Result<()> {
+        if wanted.contains(&"growth") {
+            self.results.growth = Some(growth::run(&mut self.rig).await?);
+        }
+        if wanted.contains(&"database") {
+            let runs = self.options.runs;
+            self.results.databases = Some(database::run(&mut self.rig, runs).await?);
+        }
+        if wanted.contains(&"peers") {
+            let runs = self.options.runs;
+            self.results.peers = Some(others::run(&mut self.rig, runs).await?);
+        }
+        if wanted.contains(&"backlog") {
+            let objects = self.rig.store(&SETS[0]).await?;
+            let count = usize::try_from(self.options.backlog).context("backlog")?;
+            self.results.backlog = Some(backlog::run(&mut self.rig, &objects, count).await?);
+        }
+        if wanted.contains(&"sweep") {
+            let (runs, swept) = (self.options.runs, self.options.swept);
+            let swept = usize::try_from(swept).context("swept")?;
+            self.results.sweep = Some(sweep::run(&mut self.rig, binary, swept, runs).await?);
+        }
+        Ok(())
+    }
+
     fn save(&mut self) -> Result<PathBuf> {
         self.results.targets = targets::judge(&self.results);
         self.results.scale = scale::of(&self.results);

@@ -8,7 +8,7 @@ use stack::say;
 
 use crate::drain::Check;
 use crate::results::Memory;
-use crate::rig::{Engine, Rig, Settings};
+use crate::rig::{Engine, OwnEngine, Rig, Settings};
 use crate::sets::{GIB, MIB, Object, Set, Shape};
 
 const SLOTS: usize = 32;
@@ -60,10 +60,9 @@ pub(super) async fn run(rig: &mut Rig, set: &Set) -> Result<Memory> {
     let chosen: Vec<&Object> = objects.iter().cycle().take(SLOTS).collect();
     let settings = Settings::new(Engine::Clamd, SLOTS, set.longest());
     let engine = Clamd::start(&ENGINE).await?;
-    let store = rig.stack.settings().s3_url.clone();
-    rig.detour = Some((store, format!("unix://{}", engine.socket().display())));
+    rig.engine = Some(OwnEngine { socket: engine.socket(), pid: engine.pid() });
     let drained = rig.drain(&chosen, &settings, Check::All).await;
-    rig.detour = None;
+    rig.engine = None;
     let memory = Memory { set: set.name.to_owned(), slots: SLOTS, drain: drained? };
     say!(
         "[bench] memory: {} objects in {SLOTS} slots: {:.1} MiB resident at most, in {:.0} s",

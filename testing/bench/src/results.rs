@@ -7,8 +7,10 @@ use serde::Serialize;
 use crate::audit::Audit;
 use crate::backlog::Backlog;
 use crate::broker::Broker;
+use crate::database::Databases;
 use crate::drain::{Drain, Paced};
 use crate::floor::Floor;
+use crate::growth::Growth;
 use crate::intake::Intake;
 use crate::limits::{Pace, Pair};
 use crate::machine::Machine;
@@ -37,6 +39,8 @@ pub(super) struct Results {
     pub(super) cases: Vec<Case>,
     pub(super) paced: Vec<PacedRow>,
     pub(super) memory: Option<Memory>,
+    pub(super) growth: Option<Growth>,
+    pub(super) databases: Option<Databases>,
     pub(super) backlog: Option<Backlog>,
     pub(super) sweep: Option<Sweep>,
     pub(super) scale: Option<Scale>,

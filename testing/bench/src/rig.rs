@@ -1,6 +1,6 @@
 //! One daemon, the stack's services, and the tap between daemon and broker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -62,6 +62,13 @@ impl Settings {
     }
 }
 
+/// A clamd of a measurement of its own.
+#[derive(Debug, Clone)]
+pub(super) struct OwnEngine {
+    pub(super) socket: PathBuf,
+    pub(super) pid: u32,
+}
+
 /// Everything that exists for the whole measurement.
 pub(super) struct Rig {
     pub(super) stack: Stack,
@@ -72,8 +79,11 @@ pub(super) struct Rig {
     pub(super) amqp: Amqp,
     /// Other addresses of store and clamd for the next daemon: those of counting proxies.
     pub(super) detour: Option<(String, String)>,
+    /// The engine of the next daemon, instead of the stack's.
+    pub(super) engine: Option<OwnEngine>,
     /// `http://127.0.0.1:PORT`
     pub(super) store_url: String,
+    store_pid: u32,
     versioned: bool,
     channel: Channel,
 }
@@ -97,8 +107,22 @@ impl Rig {
         let channel = amqp.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let stack = stack.clone();
-        let (store_url, detour, versioned) = (settings.s3_url.clone(), None, false);
-        Ok(Self { stack, daemon, tap, s3, pool, amqp, detour, store_url, versioned, channel })
+        let store_url = settings.s3_url.clone();
+        let store_pid = stack.service("gateway").pid()?;
+        Ok(Self {
+            stack,
+            daemon,
+            tap,
+            s3,
+            pool,
+            amqp,
+            detour: None,
+            engine: None,
+            store_url,
+            store_pid,
+            versioned: false,
+            channel,
+        })
     }
 
     /// Goes on with a bucket with versions, in another store.
@@ -112,6 +136,7 @@ impl Rig {
         self.s3.create_bucket().await?;
         self.s3.set_versioning(true).await?;
         self.versioned = true;
+        self.store_pid = store.pid();
         self.daemon.set_env("MINIO_ACCESS_KEY_ID", access_key);
         self.daemon.set_env("MINIO_SECRET_ACCESS_KEY", secret_key);
         self.daemon.set_env("MINIO_REGION", "us-east-1");
@@ -137,8 +162,9 @@ impl Rig {
     pub(super) fn spawn(&mut self, settings: &Settings) -> Result<()> {
         let stack = self.stack.settings();
         let rest = || stack.clamav_rest_url.clone().context("the stack has no clamav-rest");
+        let socket = self.engine.as_ref().map_or(&stack.clamd_socket, |engine| &engine.socket);
         let mut endpoint = match settings.engine {
-            Engine::Clamd => format!("unix://{}", stack.clamd_socket.display()),
+            Engine::Clamd => format!("unix://{}", socket.display()),
             Engine::ClamavRest => rest()?,
         };
         let mut store = self.store_url.clone();
@@ -180,8 +206,8 @@ impl Rig {
         let of = |name: &str| self.stack.service(name).pid();
         let mut parts = vec![
             ("daemon", self.daemon.pid().context("the daemon does not run")?),
-            ("clamd", of("clamd")?),
-            ("store", of("gateway")?),
+            ("clamd", self.engine.as_ref().map_or_else(|| of("clamd"), |engine| Ok(engine.pid))?),
+            ("store", self.store_pid),
             ("broker", of("rabbitmq")?),
             ("harness", std::process::id()),
         ];

@@ -23,6 +23,8 @@ const GET_EMPTY: u16 = 72;
 pub(super) struct Seen {
     pub(super) delivered: Instant,
     pub(super) acked: Option<Instant>,
+    /// Number of the connection, and so of the daemon, that got it.
+    pub(super) connection: usize,
 }
 
 /// Everything since the last [`Tap::take`].
@@ -117,7 +119,7 @@ impl Shared {
         let mut record = self.record();
         let number = record.seen.len();
         record.open.insert(connection, channel, delivery.tag, number);
-        record.seen.push(Seen { delivered: now, acked: None });
+        record.seen.push(Seen { delivered: now, acked: None, connection });
         record.redelivered += usize::from(delivery.redelivered);
         drop(record);
         self.progress.send_modify(|progress| progress.delivered += 1);

@@ -50,6 +50,11 @@ pub(super) fn judge(results: &Results) -> Vec<Target> {
         let measured = format!("{peak:.1} MiB");
         add(&format!("{what}: peak resident memory"), "≤ 48 MiB", measured, peak <= 48.0);
     }
+    if let Some(growth) = &results.growth {
+        let off = growth.replicas.unfairness;
+        let what = format!("{} daemons on one queue: off the mean", growth.replicas.objects.len());
+        add(&what, "≤ 20 %", format!("{:.0} %", off * 100.0), off <= 0.2);
+    }
     if let Some(start) = &results.start {
         let ready = start.spread.median;
         add("ready after the start", "< 300 ms", format!("{ready:.0} ms"), ready < 300.0);

@@ -42,6 +42,14 @@ impl Clamd {
     /// # Errors
     /// When it is not installed or does not come up; with the end of its log.
     pub async fn start(lines: &[&str]) -> Result<Self> {
+        Self::start_with(lines, &[]).await
+    }
+
+    /// The same with more files in its database folder, by name.
+    ///
+    /// # Errors
+    /// As [`Clamd::start`].
+    pub async fn start_with(lines: &[&str], database: &[(&str, String)]) -> Result<Self> {
         let home = TempDir::with_prefix("avscan-clamd-").context("temp folder")?;
         let at = home.path().display();
         for folder in ["db", "tmp"] {
@@ -55,6 +63,9 @@ impl Clamd {
         );
         fs::write(home.path().join("clamd.conf"), configuration).context("clamd.conf")?;
         fill(home.path(), Database::Eicar)?;
+        for (name, text) in database {
+            fs::write(home.path().join("db").join(name), text).context(name)?;
+        }
         let clamd = Self { child: spawn(home.path())?, home };
         clamd.wait_ready().await?;
         Ok(clamd)
@@ -157,6 +168,12 @@ impl Clamd {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.home.path().join("clamd.sock")
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

@@ -127,6 +127,12 @@ impl Seaweed {
         &self.url
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its access and secret key.
     #[must_use]
     pub fn keys(&self) -> (&'static str, &'static str) {

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use peers::error::{Context, Result};
 
 use crate::audit::Audit;
+use crate::database::Databases;
 use crate::floor::Floor;
+use crate::growth::Growth;
 use crate::intake::Intake;
 use crate::others::Peers;
 use crate::results::{Case, Results, Row, Scale};
@@ -67,6 +69,12 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
     }
     if let Some(peers) = &results.peers {
         beside(text, peers)?;
+    }
+    if let Some(growth) = &results.growth {
+        grown(text, growth)?;
+    }
+    if let Some(databases) = &results.databases {
+        engines(text, databases)?;
     }
     if let Some(sweep) = &results.sweep {
         swept(text, sweep)?;
@@ -139,6 +147,73 @@ fn beside(text: &mut String, peers: &Peers) -> std::fmt::Result {
                 figures.mib
             )?;
         }
+    }
+    Ok(())
+}
+
+/// Many slots, and many daemons.
+fn grown(text: &mut String, growth: &Growth) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\n| {} objects of 10 KiB, slots | objects/s | CPU, ms/object | peak, MiB |\n|--:|--:|--:|--:|",
+        growth.objects
+    )?;
+    for row in &growth.slots {
+        let (rate, cpu) = (number(row.per_second), number(row.cpu_ms));
+        writeln!(text, "| {} | {rate} | {cpu} | {:.1} |", row.slots, row.peak_mib)?;
+    }
+    let shares = &growth.replicas;
+    writeln!(
+        text,
+        "\n{} daemons with {} slots each on one queue: {} objects/s together, {} to {} objects each, at most \
+         {:.0} % off their mean.",
+        shares.objects.len(),
+        shares.slots,
+        number(shares.per_second),
+        shares.objects.first().copied().unwrap_or_default(),
+        shares.objects.last().copied().unwrap_or_default(),
+        shares.unfairness * 100.0
+    )
+}
+
+/// Databases of two sizes.
+fn engines(text: &mut String, databases: &Databases) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\n| database | signatures | start, s | memory, MiB | new signatures after, s | memory meanwhile, at \
+         most |\n|---|--:|--:|--:|--:|--:|"
+    )?;
+    for load in &databases.loads {
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            load.database,
+            load.signatures,
+            number(load.start_seconds),
+            number(load.resident_mib),
+            number(load.reload_seconds),
+            number(load.reload_peak_mib),
+        )?;
+    }
+    writeln!(
+        text,
+        "\n| database | objects | engines | MaxThreads | slots | engines alone, objects/s | daemon, objects/s | \
+         CPU of the engine, ms/object |\n|---|---|--:|--:|--:|--:|--:|--:|"
+    )?;
+    for row in &databases.rows {
+        let or_none = |figure: Option<Spread>| figure.map_or_else(|| "–".to_owned(), spread);
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            row.database,
+            row.set,
+            row.engines,
+            row.threads,
+            row.slots,
+            spread(row.alone),
+            or_none(row.daemon),
+            or_none(row.engine_cpu_ms),
+        )?;
     }
     Ok(())
 }
