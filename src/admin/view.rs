@@ -323,47 +323,46 @@ fn replica() -> String {
     format!("{host}, process {}", std::process::id())
 }
 
-/// Text that others chose, with what is no visible character written out.
+/// Text that others chose, with what is no visible character written out. Combining marks are shown as
+/// they are behind a letter only, and a few of them: elsewhere they change the look of what is not theirs.
 fn plain(text: &str) -> String {
-    pieces(text).concat()
-}
-
-/// The characters of a text that others chose, each as it is shown. Combining marks are shown as they
-/// are behind a letter only, and a few of them: elsewhere they change the look of what is not theirs.
-fn pieces(text: &str) -> Vec<String> {
     let category = CodePointMapData::<GeneralCategory>::new();
     let invisible = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let mut shown = String::with_capacity(text.len());
     let mut marks = 0;
-    let piece = |character| {
+    for character in text.chars() {
         let category = category.get(character);
         if invisible.contains(character) || BLANK.contains(&character) {
             marks = 0;
-            return character.escape_unicode().to_string();
+            shown.extend(character.escape_unicode());
+            continue;
         }
         if marks > 0 && GeneralCategoryGroup::Mark.contains(category) {
             marks -= 1;
-            return character.to_string();
+            shown.push(character);
+            continue;
         }
         marks = if GeneralCategoryGroup::Letter.contains(category) { MOST_MARKS } else { 0 };
         match character {
             // What the template escapes anyway.
-            '"' | '\'' => character.to_string(),
-            _ => character.escape_debug().to_string(),
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
         }
-    };
-    text.chars().map(piece).collect()
+    }
+    shown
 }
 
 impl Name {
+    /// A long one is cut before it is looked at: it may have 16 KiB.
     fn of(text: &str) -> Self {
-        let pieces = pieces(text);
-        let Some(cut) = pieces.len().checked_sub(START + END).filter(|cut| *cut > 0) else {
-            return Self { shown: pieces.concat(), length: String::new() };
-        };
-        let start: String = pieces.iter().take(START).map(String::as_str).collect();
-        let end: String = pieces.iter().skip(START + cut).map(String::as_str).collect();
-        let length = format!("{} characters", count(pieces.len() as u64));
-        Self { shown: format!("{start}…{end}"), length }
+        let all = text.chars().count();
+        if all <= START + END {
+            return Self { shown: plain(text), length: String::new() };
+        }
+        let start: String = text.chars().take(START).collect();
+        let end: String = text.chars().skip(all - END).collect();
+        let length = format!("{} characters", count(all as u64));
+        Self { shown: format!("{}…{}", plain(&start), plain(&end)), length }
     }
 }
 

@@ -151,10 +151,7 @@ pub(super) fn overwritten(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
     arm(world);
     Box::pin(async {
         world.while_feeding(OBJECTS / 2, 6, async |world| struck_objects(world).await).await?;
-        let (tagged, at_once) = unasked(world);
-        say!(
-            "    of {tagged} struck with their tag on its way, {at_once} asked about by the GET alone"
-        );
+        unasked(world);
         Ok(())
     })
 }
@@ -169,20 +166,16 @@ fn at_once(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
             world.ledger.put_small(&format!("striking-{n}-{change}"), Fate::Clean).await?;
             world.a_while(150..250).await;
         }
-        let (tagged, at_once) = unasked(world);
-        say!(
-            "    of {tagged} struck with their tag on its way, {at_once} asked about by the GET alone"
-        );
-        if at_once == 0 {
+        if unasked(world) == 0 {
             world.wrongs.push("this machine is too slow: no tag follows a GET at once".to_owned());
         }
         Ok(())
     })
 }
 
-/// Struck with their tag on its way, and how many of them had been asked about by the GET alone. A slow
-/// machine asks about all.
-fn unasked(world: &World) -> (usize, usize) {
+/// Says how many were struck with their tag on its way. Returns how many of them had been asked about by
+/// the GET alone. A slow machine asks about all.
+fn unasked(world: &World) -> usize {
     let (mut asked, mut tagged) = (HashSet::new(), HashMap::new());
     for said in world.store.said() {
         let key = said.call.key;
@@ -195,7 +188,9 @@ fn unasked(world: &World) -> (usize, usize) {
             _ => {}
         }
     }
-    (tagged.len(), tagged.into_values().filter(|unasked| *unasked).count())
+    let (all, at_once) = (tagged.len(), tagged.into_values().filter(|unasked| *unasked).count());
+    say!("    of {all} struck with their tag on its way, {at_once} asked about by the GET alone");
+    at_once
 }
 
 fn unnamed(world: &mut World) -> LocalBoxFuture<'_, Result<()>> {
