@@ -62,8 +62,9 @@ async fn the_page_shows_results_and_a_hostile_key_as_text() {
     daemon.s3().put("worse.com", eicar()).await.unwrap();
     assert_eq!(status(&daemon, hostile).await, "clean");
     assert_eq!(status(&daemon, "worse.com").await, "infected");
-    let page = says(address, "worse.com").await;
-    assert!(page.contains("Eicar") && page.contains("class=\"infected\">infected"));
+    // The tag is there a moment before the result is.
+    let page = says(address, "class=\"infected\">infected").await;
+    assert!(page.contains("worse.com") && page.contains("Eicar"), "{page}");
     assert!(page.contains("&#60;img src=x onerror=alert(1)&#62;\\u{202e}"), "{page}");
     assert!(!page.contains("<img") && !page.contains('\u{202e}'));
     assert!(page.contains("<td>notifications</td><td>yes</td>"), "{page}");
